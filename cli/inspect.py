@@ -1,0 +1,97 @@
+"""deploykit inspect: what a checkpoint, a model file or a bundle holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from deploykit.bundle import Bundle
+    from deploykit.posterior.describe import CheckpointSummary, LayerSummary
+    from deploykit.report.model import ModelSummary
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A checkpoint, a .onnx or .tflite file, a bundle.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Describe a checkpoint (families, gates), a model file (operators) or a bundle."""
+    import json
+
+    from rich.console import Console
+
+    from deploykit.report.describe import describe, describe_json
+
+    found = describe(path)
+    if as_json:
+        typer.echo(json.dumps(describe_json(found), indent=2))
+        return
+    console = Console()
+    for part in _parts(found):
+        console.print(part, highlight=False, soft_wrap=isinstance(part, str), markup=False)
+
+
+def _parts(found: CheckpointSummary | ModelSummary | Bundle) -> list[RenderableType]:
+    from deploykit.bundle import Bundle
+    from deploykit.posterior.describe import CheckpointSummary
+    from deploykit_cli.export import layer_table, summary_table
+
+    if isinstance(found, Bundle):
+        return [layer_table(found.manifest), summary_table(found.manifest)]
+    if isinstance(found, CheckpointSummary):
+        return _checkpoint(found)
+    return _model(found)
+
+
+def _checkpoint(found: CheckpointSummary) -> list[RenderableType]:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("layer")
+    table.add_column("family")
+    table.add_column("shape")
+    for heading in ("gates", "score: min, median, max", "|mean|/sd: min, median, max"):
+        table.add_column(heading, justify="right")
+    for layer in found.layers:
+        table.add_row(*_layer_row(layer))
+    lines: list[RenderableType] = [table, f"{found.parameters:,} numbers in the file"]
+    if found.unwrapped:
+        lines.append(f"unwrapped: {', '.join(found.unwrapped)}")
+    lines += [f"trap: {trap}" for trap in found.traps]
+    lines.append(f"Next: {found.suggested_command}")
+    return lines
+
+
+def _layer_row(layer: LayerSummary) -> tuple[str, ...]:
+    shape = max(layer.shapes.values(), key=len, default=())
+    return (
+        layer.name, layer.family, "x".join(map(str, shape)),
+        "" if layer.gates is None else str(layer.gates),
+        _spread(layer.score_quantiles), _spread(layer.snr_quantiles),
+    )  # fmt: skip
+
+
+def _spread(quantiles: tuple[float, ...] | None) -> str:
+    """Minimum, median and maximum of an odd number of quantiles."""
+    if quantiles is None:
+        return ""
+    return ", ".join(
+        f"{q:.3g}" for q in (quantiles[0], quantiles[len(quantiles) // 2], quantiles[-1])
+    )
+
+
+def _model(found: ModelSummary) -> list[RenderableType]:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for heading in ("computes", "operator", "shape", "kernel"):
+        table.add_column(heading)
+    for row in found.operators:
+        table.add_row(row.output, row.operator, "x".join(map(str, row.shape)), row.kernel or "")
+    return [table, f"{found.format}, {found.size_bytes:,} bytes, {found.runtime}"]

@@ -1,0 +1,90 @@
+"""The command `deploykit`: its verbs, and how an error is told."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from deploykit.errors import DeploykitError
+from deploykit_cli.bench import bench
+from deploykit_cli.export import export
+from deploykit_cli.inspect import inspect
+from deploykit_cli.verify import verify
+
+
+class SentenceGroup(TyperGroup):
+    """Tells an error as one sentence, below its traceback with --debug, and ends with its code."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Accept --debug anywhere on the line: people add it to a command that just failed."""
+        end = args.index("--") if "--" in args else len(args)
+        if "--debug" in args[:end]:
+            args = ["--debug", *(word for word in args[:end] if word != "--debug"), *args[end:]]
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise
+        except (DeploykitError, OSError) as error:
+            if ctx.params["debug"]:
+                traceback.print_exc()
+            print(f"error: {_sentence(error)}", file=sys.stderr)
+            code = getattr(error, "exit_code", DeploykitError.exit_code)
+            raise typer.Exit(code) from error
+
+
+def _sentence(error: DeploykitError | OSError) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        where = "" if error.filename is None else f"{error.filename}: "
+        return f"{where}{error.strerror}"
+    return str(error)
+
+
+app = typer.Typer(
+    name="deploykit",
+    cls=SentenceGroup,
+    help="Take a Bayesian-trained checkpoint to ONNX and TFLite, prove it, and measure it.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("export")(export)
+app.command("verify")(verify)
+app.command("bench")(bench)
+app.command("inspect")(inspect)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"deploykit {version('deploykit')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+    version: bool = typer.Option(
+        False,
+        "--version",
+        callback=_print_version,
+        is_eager=True,
+        help="Print the version and end.",
+    ),
+) -> None:
+    """Declare the options in front of the verb; `SentenceGroup` reads --debug."""
+
+
+def main() -> None:
+    """Entry point of the command `deploykit`."""
+    app()

@@ -1,0 +1,39 @@
+"""What a bundle's manifest says about the work of one inference."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deploykit.errors import BundleError
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of one inference of the integer network; None where the manifest does not say."""
+
+    macs: int | None
+    bytes_moved: int | None
+
+
+def read_work(bundle: Path) -> Work:
+    """Sums over manifest.json's `layers` of `macs` and `bytes`; None where a layer lacks one."""
+    path = bundle / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return Work(None, None)
+    except ValueError as error:
+        raise BundleError(f"{path} is not JSON ({error}); export the bundle again") from error
+    layers = manifest.get("layers") if isinstance(manifest, dict) else None
+    return Work(_total(layers, "macs"), _total(layers, "bytes"))
+
+
+def _total(layers: Any, key: str) -> int | None:
+    if not isinstance(layers, list) or not layers:
+        return None
+    values = [layer.get(key) if isinstance(layer, dict) else None for layer in layers]
+    known = [value for value in values if isinstance(value, int)]
+    return sum(known) if len(known) == len(values) else None

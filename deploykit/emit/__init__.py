@@ -1,0 +1,1 @@
+"""Writers and readers of the two file formats, ONNX and TFLite."""

@@ -1,0 +1,22 @@
+"""Parses an ONNX file."""
+
+from __future__ import annotations
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from deploykit.errors import GraphError
+
+
+def parse_onnx(data: bytes) -> onnx.ModelProto:
+    """The model in the bytes of a file, or a GraphError that says the file is damaged."""
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except DecodeError as error:
+        raise GraphError(
+            f"This is not an ONNX file, or it is cut off ({error}); write it again."
+        ) from error
+    if not model.graph.node:
+        raise GraphError("The ONNX file holds no operators; write it again.")
+    return model

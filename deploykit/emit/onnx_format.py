@@ -1,0 +1,26 @@
+"""What the ONNX writer, reader and probe agree on, and nothing more.
+
+Activations are uint8 in the file: ORT on x86 leaves int8 activations unfused. The integers are
+those of the network shifted by 128, which changes nothing in (q - zero point).
+"""
+
+from __future__ import annotations
+
+OPSET = 13
+"""The first with per-channel DequantizeLinear; later ones add nothing that int8 needs."""
+
+IR_VERSION = 8
+
+PRODUCER = "deploykit"
+
+UINT8_SHIFT = 128
+
+TENSOR_KEY = "deploykit.tensor:"
+"""Metadata key prefix: the ONNX name of an integer tensor, where it is not the network's own."""
+
+BITS_KEY = "deploykit.bits:"
+"""Metadata key prefix: the initializer of a weight whose integers use fewer than 8 bits."""
+
+SCALE_PARAMETER = "SCALE_TENSOR"
+ZERO_POINT_PARAMETER = "ZERO_POINT_TENSOR"
+"""The keys of onnx.TensorAnnotation that the ONNX specification reserves for quantization."""

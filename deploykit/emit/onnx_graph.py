@@ -1,0 +1,173 @@
+"""Collects the nodes and initializers of an integer ONNX graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from deploykit.emit.onnx_format import (
+    BITS_KEY,
+    SCALE_PARAMETER,
+    TENSOR_KEY,
+    UINT8_SHIFT,
+    ZERO_POINT_PARAMETER,
+)
+from deploykit.emit.onnx_names import Names, integer_names
+from deploykit.errors import GraphError
+from deploykit.spec.arrays import AnyArray, Float32Array, Int32Array
+from deploykit.spec.quantized import (
+    ActivationTensor,
+    IntegerWeight,
+    Quantization,
+    QuantizedNetwork,
+)
+
+
+class OnnxGraph:
+    """A graph under construction; every method returns the ONNX name of what it wrote."""
+
+    def __init__(self, network: QuantizedNetwork) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[TensorProto] = []
+        self.metadata: dict[str, str] = {}
+        self._network = network
+        self._integer = integer_names(network)
+        ports = (*network.inputs, *network.outputs)
+        self._names = Names(
+            {*self._integer.values(), *network.tensors, *(port.name for port in ports)}
+        )
+        self._node_names = Names(operator.name for operator in network.operators)
+        self._parameters: dict[str, tuple[str, str]] = {}
+        self._dequantized_weights: dict[str, tuple[IntegerWeight, str]] = {}
+        for tensor, name in self._integer.items():
+            if tensor != name:
+                self.metadata[TENSOR_KEY + name] = tensor
+
+    def tensor(self, name: str) -> ActivationTensor:
+        """The network's tensor, refused where the file could not carry it."""
+        tensor = self._network.tensors[name]
+        if tensor.quantization.bits != 8:
+            raise GraphError(
+                f"{name}: activations of {tensor.quantization.bits} bits cannot be written to "
+                "ONNX with an integer kernel; plan 8 bits."
+            )
+        return tensor
+
+    def integer(self, tensor: str) -> str:
+        """The uint8 tensor itself."""
+        return self._integer[tensor]
+
+    def helper(
+        self,
+        op_type: str,
+        inputs: list[str],
+        output: str,
+        wanted: str,
+        attributes: dict[str, Any] | None = None,
+    ) -> str:
+        """A node that stands for no operator of the network, under a name that is still free."""
+        return self.node(op_type, inputs, output, self._node_names.fresh(wanted), attributes)
+
+    def node(
+        self,
+        op_type: str,
+        inputs: list[str],
+        output: str,
+        name: str,
+        attributes: dict[str, Any] | None = None,
+    ) -> str:
+        """One node with one output."""
+        made = helper.make_node(op_type, inputs, [output], name=name, **(attributes or {}))
+        self.nodes.append(made)
+        return output
+
+    def initializer(self, wanted: str, values: AnyArray) -> str:
+        """A constant."""
+        name = self._names.fresh(wanted)
+        self.initializers.append(numpy_helper.from_array(values, name))
+        return name
+
+    def parameters(self, tensor: str) -> tuple[str, str]:
+        """Scale and uint8 zero point of an integer tensor; written once each."""
+        if tensor not in self._parameters:
+            quantization = self.tensor(tensor).quantization
+            self._parameters[tensor] = (
+                self.initializer(f"{tensor}.scale", np.array(quantization.scale, np.float32)),
+                self.initializer(f"{tensor}.zero_point", unsigned_zero_point(quantization)),
+            )
+        return self._parameters[tensor]
+
+    def dequantize(self, tensor: str, reader: str) -> str:
+        """The real values of an integer tensor for one reader.
+
+        Each reader has a DequantizeLinear of its own: runtimes fuse a DequantizeLinear only where
+        nobody else reads it.
+        """
+        output = self._names.fresh(f"{tensor}.real.{reader}")
+        inputs = [self.integer(tensor), *self.parameters(tensor)]
+        return self.helper("DequantizeLinear", inputs, output, f"{reader}.dequantize.{tensor}")
+
+    def quantize(self, real: str, tensor: str) -> str:
+        """The integer tensor, from its real values."""
+        inputs = [real, *self.parameters(tensor)]
+        return self.helper("QuantizeLinear", inputs, self.integer(tensor), f"{tensor}.quantize")
+
+    def real(self, tensor: str) -> str:
+        """A name for the real values that become `tensor` at its QuantizeLinear."""
+        return self._names.fresh(f"{tensor}.real")
+
+    def weight(self, weight: IntegerWeight) -> str:
+        """int8 [O, ...] behind a DequantizeLinear along axis 0; a shared weight is written once."""
+        if weight.name in self._dequantized_weights:
+            known, output = self._dequantized_weights[weight.name]
+            if known is weight or _same(known, weight):
+                return output
+        values = self.initializer(weight.name, weight.values)
+        if weight.bits != 8:
+            self.metadata[BITS_KEY + values] = str(weight.bits)
+        scale = self.initializer(f"{weight.name}.scale", weight.scale.astype(np.float32))
+        zero = self.initializer(f"{weight.name}.zero_point", np.zeros(len(weight.scale), np.int8))
+        output = self._names.fresh(f"{weight.name}.real")
+        name = f"{values}.dequantize"
+        self.helper("DequantizeLinear", [values, scale, zero], output, name, {"axis": 0})
+        self._dequantized_weights[weight.name] = (weight, output)
+        return output
+
+    def bias(self, operator: str, bias: Int32Array, scale: Float32Array) -> str:
+        """int32 [O] behind a DequantizeLinear of scale sx * sw, which ORT insists on to fuse."""
+        values = self.initializer(f"{operator}.bias", bias.astype(np.int32))
+        scales = self.initializer(f"{operator}.bias.scale", scale)
+        zeros = self.initializer(f"{operator}.bias.zero_point", np.zeros(len(bias), np.int32))
+        output = self._names.fresh(f"{operator}.bias.real")
+        name = f"{operator}.dequantize.bias"
+        inputs = [values, scales, zeros]
+        return self.helper("DequantizeLinear", inputs, output, name, {"axis": 0})
+
+    def annotations(self) -> list[onnx.TensorAnnotation]:
+        """Scale and zero point of the tensors that no QuantizeLinear or DequantizeLinear touches.
+
+        Without these a file with uint8 ports would not say what its integers mean.
+        """
+        made = []
+        for tensor in self._network.tensors:
+            if tensor in self._parameters:
+                continue
+            scale, zero_point = self.parameters(tensor)
+            annotation = onnx.TensorAnnotation(tensor_name=self.integer(tensor))
+            for key, value in ((SCALE_PARAMETER, scale), (ZERO_POINT_PARAMETER, zero_point)):
+                annotation.quant_parameter_tensor_names.add(key=key, value=value)
+            made.append(annotation)
+        return made
+
+
+def unsigned_zero_point(quantization: Quantization) -> AnyArray:
+    """The zero point of the uint8 form. Quantization(0.1, -128) -> 0"""
+    return np.array(quantization.zero_point + UINT8_SHIFT, dtype=np.uint8)
+
+
+def _same(left: IntegerWeight, right: IntegerWeight) -> bool:
+    """Whether two weights of one name are one weight."""
+    return np.array_equal(left.values, right.values) and np.array_equal(left.scale, right.scale)

@@ -1,0 +1,153 @@
+"""Reads an ONNX file in QDQ form back into the integer network, refusing what it does not know.
+
+Shares only constants with the writer, so that a round trip checks both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+from onnx import NodeProto, TensorProto
+
+from deploykit.emit.onnx_file import parse_onnx
+from deploykit.emit.onnx_format import BITS_KEY, TENSOR_KEY
+from deploykit.emit.onnx_parts import Parts
+from deploykit.emit.onnx_reader_operators import Operands, read_operator
+from deploykit.errors import GraphError
+from deploykit.spec.quantized import (
+    ActivationTensor,
+    IoType,
+    Port,
+    Quantization,
+    QuantizedNetwork,
+)
+
+IO_TYPES: Mapping[int, IoType] = {
+    TensorProto.FLOAT: IoType.FLOAT,
+    TensorProto.INT8: IoType.INT8,
+    TensorProto.UINT8: IoType.UINT8,
+}
+
+
+def read_onnx(data: bytes) -> QuantizedNetwork:
+    """The integer network in a file."""
+    model = parse_onnx(data)
+    return _Reader(model).network()
+
+
+class _Reader:
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.graph = model.graph
+        self.parts = Parts(model.graph)
+        metadata = {entry.key: entry.value for entry in model.metadata_props}
+        renamed = _by_prefix(metadata, TENSOR_KEY)
+        self.tensors = {
+            renamed.get(name, name): ActivationTensor(
+                renamed.get(name, name), self.parts.shape(name), quantization
+            )
+            for name, quantization in self._quantizations().items()
+        }
+        self.operands = Operands(self.parts, self.tensors, renamed, _by_prefix(metadata, BITS_KEY))
+
+    def network(self) -> QuantizedNetwork:
+        """The integer network of the whole graph."""
+        network = QuantizedNetwork(
+            self.tensors,
+            tuple(
+                read_operator(self.operands, node)
+                for node in self.graph.node
+                if node.op_type not in ("QuantizeLinear", "DequantizeLinear")
+            ),
+            tuple(Port(value.name, self._input_tensor(value.name)) for value in self.graph.input),
+            tuple(Port(value.name, self._output_tensor(value.name)) for value in self.graph.output),
+            self._io(),
+        )
+        self._check_complete(network)
+        return network
+
+    def _io(self) -> IoType:
+        types = {
+            self.parts.element_type(value.name) for value in (*self.graph.input, *self.graph.output)
+        }
+        if len(types) != 1 or not types <= set(IO_TYPES):
+            raise GraphError(
+                f"The ports have the element types {sorted(types)} of onnx.TensorProto; all must "
+                "be float, or all int8, or all uint8."
+            )
+        return IO_TYPES[types.pop()]
+
+    def _quantizations(self) -> dict[str, Quantization]:
+        """By ONNX name of every uint8 activation; all that say something must say the same."""
+        found = self.parts.annotated()
+        for node in self.graph.node:
+            match node.op_type:
+                case "QuantizeLinear":
+                    name = node.output[0]
+                case "DequantizeLinear":
+                    name = node.input[0]
+                case _:
+                    continue
+            if self.parts.element_type(name) != TensorProto.UINT8:
+                continue
+            quantization = self.parts.quantization(node)
+            if found.setdefault(name, quantization) != quantization:
+                raise GraphError(
+                    f"{node.op_type} {node.name!r} gives {name!r} {quantization}, another node "
+                    f"{found[name]}; an integer tensor has one quantization."
+                )
+        return found
+
+    def _input_tensor(self, port: str) -> str:
+        """The integer tensor that a graph input becomes."""
+        node = NodeProto(op_type="Port", name=port, output=[port])
+        match self.parts.element_type(port):
+            case TensorProto.UINT8:
+                return self.operands.tensor(port)
+            case TensorProto.INT8:
+                node = self.parts.only_reader(node, "DequantizeLinear")
+                into = self.operands.requantized(node)
+                self._check_shift(self.parts.quantization(node), into, port)
+                return into
+            case _:
+                return self.operands.requantized(node)
+
+    def _output_tensor(self, port: str) -> str:
+        """The integer tensor behind a graph output."""
+        node = NodeProto(op_type="Port", name=port, input=[port])
+        match self.parts.element_type(port):
+            case TensorProto.UINT8:
+                return self.operands.tensor(port)
+            case TensorProto.INT8:
+                node = self.parts.producer(port, node, "QuantizeLinear")
+                source = self.operands.activation(node, 0)
+                self._check_shift(self.parts.quantization(node), source, port)
+                return source
+            case _:
+                return self.operands.activation(node, 0)
+
+    def _check_shift(self, port: Quantization, tensor: str, name: str) -> None:
+        if port != self.tensors[tensor].quantization:
+            raise GraphError(
+                f"The int8 port {name!r} has {port}, its tensor {tensor!r} has "
+                f"{self.tensors[tensor].quantization}; both must mean the same integers."
+            )
+
+    def _check_complete(self, network: QuantizedNetwork) -> None:
+        made = {operator.output for operator in network.operators}
+        made |= {port.tensor for port in network.inputs}
+        for name in (*made, *(port.tensor for port in network.outputs)):
+            if name not in network.tensors:
+                raise GraphError(
+                    f"Nothing in the file says what the integers of {name!r} mean; "
+                    "add a quantization annotation for it."
+                )
+        for name in network.tensors:
+            if name not in made:
+                raise GraphError(f"No operator computes {name!r}; the file is not complete.")
+
+
+def _by_prefix(metadata: Mapping[str, str], prefix: str) -> dict[str, str]:
+    return {
+        key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)
+    }

@@ -1,0 +1,219 @@
+"""A .tflite file taken apart: tensors, operators and ports, still in the file's terms.
+
+Field slots are those of tensorflow/lite/schema/schema.fbs, written here so that reading needs no
+package but numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from deploykit.emit.tflite_tables import Table, root_table
+from deploykit.errors import GraphError, UnsupportedOperatorError
+from deploykit.spec.arrays import AnyArray, Float32Array
+
+OPERATOR_NAMES = {
+    0: "ADD",
+    3: "CONV_2D",
+    4: "DEPTHWISE_CONV_2D",
+    6: "DEQUANTIZE",
+    9: "FULLY_CONNECTED",
+    17: "MAX_POOL_2D",
+    22: "RESHAPE",
+    34: "PAD",
+    39: "TRANSPOSE",
+    40: "MEAN",
+    55: "MAXIMUM",
+    57: "MINIMUM",
+    60: "PADV2",
+    114: "QUANTIZE",
+}
+ELEMENT_TYPES = {0: "<f4", 2: "<i4", 3: "|u1", 9: "|i1"}
+
+
+@dataclass(frozen=True)
+class FileTensor:
+    """scale: [] where there is no quantization. values: constants only, in `shape`."""
+
+    index: int
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
+    scale: Float32Array
+    zero_point: AnyArray
+    dimension: int
+    values: AnyArray | None
+
+
+@dataclass(frozen=True)
+class FileOperator:
+    """inputs: tensors in the file's order, None for an optional one that is left out."""
+
+    position: int
+    code: str
+    inputs: tuple[FileTensor | None, ...]
+    output: FileTensor
+    options: Table | None
+
+    def refuse(self, what: str) -> GraphError:
+        """The error that names this operator."""
+        return GraphError(f"{self.code} number {self.position} ({self.output.name!r}): {what}")
+
+    def option(self, slot: int, form: str = "<i", default: int = 0) -> int:
+        """A scalar of the operator's options."""
+        return default if self.options is None else self.options.integer(slot, form, default)
+
+
+@dataclass(frozen=True)
+class FilePort:
+    """A graph input or output: its public name and its tensor."""
+
+    name: str
+    tensor: FileTensor
+
+
+@dataclass(frozen=True)
+class TfliteFile:
+    """The one subgraph of a file."""
+
+    tensors: tuple[FileTensor, ...]
+    operators: tuple[FileOperator, ...]
+    inputs: tuple[FilePort, ...]
+    outputs: tuple[FilePort, ...]
+
+
+def parse_tflite(data: bytes) -> TfliteFile:
+    """Take a file apart; everything in it is checked against the file's length."""
+    model = root_table(data, b"TFL3")
+    subgraphs = model.tables(2)
+    if len(subgraphs) != 1:
+        raise GraphError(
+            f"The .tflite file holds {len(subgraphs)} subgraphs where deploykit reads one; "
+            "export the model without control flow."
+        )
+    (subgraph,) = subgraphs
+    buffers = model.tables(4)
+    names = _operator_names(model.tables(1))
+    tensors = tuple(
+        _tensor(table, index, buffers) for index, table in enumerate(subgraph.tables(0))
+    )
+    operators = tuple(
+        _operator(table, position, names, tensors)
+        for position, table in enumerate(subgraph.tables(3))
+    )
+    signatures = model.tables(7)
+    signature = signatures[0] if signatures else None
+    return TfliteFile(
+        tensors,
+        operators,
+        _ports(signature, 0, _indices(subgraph, 1), tensors),
+        _ports(signature, 1, _indices(subgraph, 2), tensors),
+    )
+
+
+def _operator_names(codes: Sequence[Table]) -> list[str]:
+    names: list[str] = []
+    for code in codes:
+        builtin = max(code.integer(0, "<b"), code.integer(3))
+        custom = code.text(1)
+        names.append(OPERATOR_NAMES.get(builtin, custom or f"operator code {builtin}"))
+    return names
+
+
+def _tensor(table: Table, index: int, buffers: Sequence[Table]) -> FileTensor:
+    name = table.text(3) or f"tensor_{index}"
+    kind = table.integer(1, "<b")
+    if kind not in ELEMENT_TYPES:
+        raise GraphError(
+            f"Tensor {name!r} has element type number {kind}; deploykit reads float32, int32, "
+            "uint8 and int8."
+        )
+    shape_array = table.array(0, "<i4")
+    shape = () if shape_array is None else tuple(map(int, shape_array))
+    if any(length < 1 for length in shape):
+        raise GraphError(f"Tensor {name!r} has shape {list(shape)}; every length must be positive.")
+    dtype = np.dtype(ELEMENT_TYPES[kind])
+    scale = zero_point = None
+    dimension = 0
+    quantization = table.table(4)
+    if quantization is not None:
+        scale = quantization.array(2, "<f4")
+        zero_point = quantization.array(3, "<i8")
+        dimension = quantization.integer(6)
+    return FileTensor(
+        index,
+        name,
+        shape,
+        dtype,
+        np.zeros(0, dtype=np.float32) if scale is None else scale,
+        np.zeros(0, dtype=np.int64) if zero_point is None else zero_point,
+        dimension,
+        _values(name, shape, dtype, table.integer(2, "<I"), buffers),
+    )
+
+
+def _values(
+    name: str,
+    shape: tuple[int, ...],
+    dtype: np.dtype[np.generic],
+    buffer: int,
+    buffers: Sequence[Table],
+) -> AnyArray | None:
+    """A constant's data; buffer 0 and empty buffers mean that the tensor is computed."""
+    if buffer >= len(buffers):
+        raise GraphError(f"Tensor {name!r} refers to buffer {buffer} of {len(buffers)}.")
+    stored = buffers[buffer].array(0, "|u1")
+    if stored is None or not stored.size:
+        return None
+    if stored.size != prod(shape) * dtype.itemsize:
+        raise GraphError(
+            f"Tensor {name!r} of shape {list(shape)} holds {stored.size} bytes where "
+            f"{prod(shape) * dtype.itemsize} are needed."
+        )
+    return np.frombuffer(stored.tobytes(), dtype=dtype).reshape(shape)
+
+
+def _operator(
+    table: Table, position: int, names: Sequence[str], tensors: Sequence[FileTensor]
+) -> FileOperator:
+    code = table.integer(0, "<I")
+    if code >= len(names):
+        raise GraphError(f"Operator {position} has code {code} of {len(names)}.")
+    if names[code] not in OPERATOR_NAMES.values():
+        raise UnsupportedOperatorError(
+            f"Operator {position} is {names[code]!r}, which deploykit does not read; it reads "
+            f"{', '.join(sorted(OPERATOR_NAMES.values()))}."
+        )
+    inputs = tuple(None if index == -1 else _pick(tensors, index) for index in _indices(table, 1))
+    outputs = [_pick(tensors, index) for index in _indices(table, 2)]
+    if len(outputs) != 1:
+        raise GraphError(f"Operator {position} ({names[code]}) has {len(outputs)} outputs, not 1.")
+    return FileOperator(position, names[code], inputs, outputs[0], table.table(4))
+
+
+def _ports(
+    signature: Table | None, slot: int, indices: Sequence[int], tensors: Sequence[FileTensor]
+) -> tuple[FilePort, ...]:
+    """Ports by the names of the signature, or by their tensors' names where there is none."""
+    if signature is None:
+        picked = [_pick(tensors, index) for index in indices]
+        return tuple(FilePort(tensor.name, tensor) for tensor in picked)
+    return tuple(
+        FilePort(entry.text(0), _pick(tensors, entry.integer(1, "<I")))
+        for entry in signature.tables(slot)
+    )
+
+
+def _indices(table: Table, slot: int) -> list[int]:
+    array = table.array(slot, "<i4")
+    return [] if array is None else [int(index) for index in array]
+
+
+def _pick(tensors: Sequence[FileTensor], index: int) -> FileTensor:
+    if not 0 <= index < len(tensors):
+        raise GraphError(f"The .tflite file refers to tensor {index} of {len(tensors)}.")
+    return tensors[index]

@@ -1,0 +1,230 @@
+"""Packing of a TfliteGraph into the bytes of a .tflite file.
+
+The tables come from the schema that ai-edge-litert generates; only the files of this package that
+write import it, and inside functions, because it takes 0.1 s. It does not load the native runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from deploykit.emit.tflite_graph import TfliteGraph, TfliteOperator, TfliteTensor
+from deploykit.errors import RuntimeUnavailableError
+
+FILE_IDENTIFIER = b"TFL3"
+SCHEMA_VERSION = 3
+BUFFER_ALIGNMENT = 16
+
+
+class OperatorVersion(NamedTuple):
+    """Version of an operator and the first TensorFlow Lite release that runs it."""
+
+    version: int
+    since: str
+
+
+OPERATOR_VERSIONS = {
+    "ADD": OperatorVersion(2, "1.14.0"),
+    "CONV_2D": OperatorVersion(3, "1.14.0"),
+    "CONV_2D/grouped": OperatorVersion(6, "2.9.0"),
+    "DEPTHWISE_CONV_2D": OperatorVersion(3, "1.14.0"),
+    "DEQUANTIZE": OperatorVersion(2, "1.14.0"),
+    "FULLY_CONNECTED": OperatorVersion(4, "1.14.0"),
+    "MAXIMUM": OperatorVersion(2, "1.14.0"),
+    "MAX_POOL_2D": OperatorVersion(2, "1.14.0"),
+    "MEAN": OperatorVersion(2, "1.14.0"),
+    "MINIMUM": OperatorVersion(2, "1.14.0"),
+    "PAD": OperatorVersion(2, "1.14.0"),
+    "PADV2": OperatorVersion(2, "1.14.0"),
+    "QUANTIZE": OperatorVersion(1, "1.14.0"),
+    "RESHAPE": OperatorVersion(1, "1.5.0"),
+    "TRANSPOSE": OperatorVersion(2, "1.14.0"),
+}
+"""By code, or code/variant; of int8 operators, and of those that FLOAT_VERSIONS lacks.
+
+Source: op_version.cc and runtime_version.cc in tensorflow/lite/tools/versioning.
+"""
+
+FLOAT_VERSIONS = {
+    "ADD": OperatorVersion(1, "1.5.0"),
+    "AVERAGE_POOL_2D": OperatorVersion(1, "1.5.0"),
+    "CONV_2D": OperatorVersion(1, "1.5.0"),
+    "DEPTHWISE_CONV_2D": OperatorVersion(2, "1.12.0"),  # the first that knows dilations
+    "FULLY_CONNECTED": OperatorVersion(1, "1.5.0"),
+    "MAXIMUM": OperatorVersion(1, "1.14.0"),
+    "MAX_POOL_2D": OperatorVersion(1, "1.5.0"),
+    "MEAN": OperatorVersion(1, "1.6.0"),
+    "MINIMUM": OperatorVersion(1, "1.14.0"),
+    "PAD": OperatorVersion(1, "1.5.0"),
+    "PADV2": OperatorVersion(1, "1.9.0"),
+    "RELU": OperatorVersion(1, "1.5.0"),
+    "RELU6": OperatorVersion(1, "1.5.0"),
+    "TRANSPOSE": OperatorVersion(1, "1.6.0"),
+}
+"""The same where an operator reads and gives float32."""
+
+
+class FilePort(NamedTuple):
+    """A graph input or output: its public name and its tensor's index."""
+
+    name: str
+    tensor: int
+
+
+def load_schema() -> Any:
+    """The generated schema module; its classes are untyped."""
+    try:
+        from ai_edge_litert import schema_py_generated
+    except ImportError as error:
+        raise RuntimeUnavailableError(
+            "Writing TFLite needs the schema that ai-edge-litert ships; "
+            "install it with `pip install ai-edge-litert`."
+        ) from error
+    return schema_py_generated
+
+
+def pack_graph(
+    graph: TfliteGraph, inputs: Sequence[FilePort], outputs: Sequence[FilePort]
+) -> bytes:
+    """The file's bytes. Several ports may name one tensor; they become signature entries."""
+    schema = load_schema()
+    buffers: list[Any] = [schema.BufferT()]
+    tensors = [_tensor(schema, tensor, buffers) for tensor in graph.tensors]
+    versions = {
+        operator.code: _version(operator, graph.tensors)
+        for operator in sorted(graph.operators, key=lambda operator: operator.code)
+    }
+    codes = tuple(versions)
+    subgraph = schema.SubGraphT(
+        name="main",
+        tensors=tensors,
+        inputs=_distinct(inputs),
+        outputs=_distinct(outputs),
+        operators=[_operator(schema, operator, codes) for operator in graph.operators],
+    )
+    signature = schema.SignatureDefT(
+        inputs=[schema.TensorMapT(name=name, tensorIndex=index) for name, index in inputs],
+        outputs=[schema.TensorMapT(name=name, tensorIndex=index) for name, index in outputs],
+        signatureKey="serving_default",
+        subgraphIndex=0,
+    )
+    runtime_version = _oldest_runtime(versions.values()).encode().ljust(16, b"\0")
+    buffers.append(schema.BufferT(data=np.frombuffer(runtime_version, dtype=np.uint8)))
+    model = schema.ModelT(
+        version=SCHEMA_VERSION,
+        operatorCodes=[_operator_code(schema, *entry) for entry in versions.items()],
+        subgraphs=[subgraph],
+        description="deploykit",
+        buffers=buffers,
+        metadata=[schema.MetadataT(name="min_runtime_version", buffer=len(buffers) - 1)],
+        signatureDefs=[signature],
+    )
+    return pack_model(model)
+
+
+def pack_model(model: Any) -> bytes:
+    """Bytes of a schema.ModelT. Constants are aligned to 16 bytes, as the runtimes expect."""
+    import flatbuffers
+
+    schema = load_schema()
+
+    class AlignedBuffer:
+        """BufferT.Pack with the alignment that the schema demands and its Python packer omits."""
+
+        def __init__(self, data: Any) -> None:
+            self.data = data
+
+        def Pack(self, builder: Any) -> int:  # noqa: N802 (flatbuffers calls it by this name)
+            position = None
+            if self.data is not None and len(self.data):
+                payload = np.asarray(self.data, dtype=np.uint8).tobytes()
+                builder.StartVector(1, len(payload), BUFFER_ALIGNMENT)
+                builder.head -= len(payload)
+                builder.Bytes[builder.head : builder.head + len(payload)] = payload
+                position = builder.EndVector()
+            schema.BufferStart(builder)
+            if position is not None:
+                schema.BufferAddData(builder, position)
+            return int(schema.BufferEnd(builder))
+
+    unaligned = model.buffers
+    model.buffers = [AlignedBuffer(buffer.data) for buffer in unaligned]
+    try:
+        builder = flatbuffers.Builder(1024)
+        builder.Finish(model.Pack(builder), file_identifier=FILE_IDENTIFIER)
+        return bytes(builder.Output())
+    finally:
+        model.buffers = unaligned
+
+
+def _distinct(ports: Sequence[FilePort]) -> Any:
+    indices = list(dict.fromkeys(index for _, index in ports))
+    return np.array(indices, dtype=np.int32)
+
+
+def _tensor(schema: Any, tensor: TfliteTensor, buffers: list[Any]) -> Any:
+    buffer = 0
+    if tensor.values is not None:
+        data = np.ascontiguousarray(tensor.values)
+        little = data.astype(data.dtype.newbyteorder("<"), copy=False)
+        buffer = len(buffers)
+        buffers.append(schema.BufferT(data=np.frombuffer(little.tobytes(), dtype=np.uint8)))
+    quantization = None
+    if tensor.quantization is not None:
+        scale = tensor.quantization.scale
+        quantization = schema.QuantizationParametersT(
+            scale=scale,
+            zeroPoint=np.full(scale.shape, tensor.quantization.zero_point, dtype=np.int64),
+            quantizedDimension=tensor.quantization.dimension,
+        )
+    return schema.TensorT(
+        shape=np.array(tensor.shape, dtype=np.int32),
+        type=getattr(schema.TensorType, tensor.dtype.name.upper()),
+        buffer=buffer,
+        name=tensor.name,
+        quantization=quantization,
+        hasRank=True,
+    )
+
+
+def _operator(schema: Any, operator: TfliteOperator, codes: Sequence[str]) -> Any:
+    packed = schema.OperatorT(
+        opcodeIndex=codes.index(operator.code),
+        inputs=np.array(operator.inputs, dtype=np.int32),
+        outputs=np.array([operator.output], dtype=np.int32),
+    )
+    if operator.options is not None:
+        kind = operator.options.kind
+        fields = {
+            name: np.array(value, dtype=np.int32) if isinstance(value, tuple) else value
+            for name, value in operator.options.fields.items()
+        }
+        packed.builtinOptionsType = getattr(schema.BuiltinOptions, kind)
+        packed.builtinOptions = getattr(schema, f"{kind}T")(**fields)
+    return packed
+
+
+def _version(operator: TfliteOperator, tensors: Sequence[TfliteTensor]) -> OperatorVersion:
+    """By the element types that the operator reads and gives, which one file never mixes."""
+    types = {tensors[index].dtype for index in (operator.inputs[0], operator.output)}
+    if types == {np.dtype(np.float32)} and operator.code in FLOAT_VERSIONS:
+        return FLOAT_VERSIONS[operator.code]
+    return OPERATOR_VERSIONS[operator.code]
+
+
+def _operator_code(schema: Any, code: str, version: OperatorVersion) -> Any:
+    builtin = getattr(schema.BuiltinOperator, code.partition("/")[0])
+    # Readers older than schema 3a look only at the first field, which ends at 127.
+    return schema.OperatorCodeT(
+        deprecatedBuiltinCode=min(builtin, 127),
+        builtinCode=builtin,
+        version=version.version,
+    )
+
+
+def _oldest_runtime(versions: Iterable[OperatorVersion]) -> str:
+    releases = [version.since for version in versions]
+    return max(releases, key=lambda release: [int(part) for part in release.split(".")])

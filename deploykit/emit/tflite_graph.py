@@ -1,0 +1,145 @@
+"""A .tflite file before it is packed: tensors and operators in order, free of flatbuffers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+
+from deploykit.spec.arrays import AnyArray, Float32Array
+from deploykit.spec.quantized import Quantization
+
+
+@dataclass(frozen=True)
+class TfliteQuantization:
+    """scale: [1] per tensor, or [channels] along `dimension`; one zero point for all of them."""
+
+    scale: Float32Array
+    zero_point: int
+    dimension: int = 0
+
+
+@dataclass(frozen=True)
+class TfliteTensor:
+    """values: the constant's data in `shape`, None for an activation."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
+    quantization: TfliteQuantization | None = None
+    values: AnyArray | None = None
+
+
+class Activation(Enum):
+    """The values of the schema's enum ActivationFunctionType."""
+
+    NONE = 0
+    RELU = 1
+    RELU6 = 3
+
+
+@dataclass(frozen=True)
+class Options:
+    """A table of the schema's union BuiltinOptions: its name, and fields as the schema names them.
+
+    Fields that are not given keep the schema's default; fused activations therefore are NONE.
+    """
+
+    kind: str
+    fields: Mapping[str, int | bool | tuple[int, ...]] = field(default_factory=dict)
+
+    def fusing(self, activation: Activation) -> Options:
+        """The same options with an activation behind the operator."""
+        if activation is Activation.NONE:
+            return self
+        return Options(self.kind, {**self.fields, "fusedActivationFunction": activation.value})
+
+
+@dataclass(frozen=True)
+class TfliteOperator:
+    """code: a key of tflite_flatbuffer's tables of versions; inputs, output: indices of tensors.
+
+    options: None for operators that have none in the schema.
+    """
+
+    code: str
+    inputs: tuple[int, ...]
+    output: int
+    options: Options | None
+
+
+def per_tensor(quantization: Quantization) -> TfliteQuantization:
+    """An activation's quantization in the file's terms."""
+    return TfliteQuantization(
+        np.asarray([quantization.scale], dtype=np.float32), quantization.zero_point
+    )
+
+
+class TfliteGraph:
+    """A subgraph under construction."""
+
+    def __init__(self) -> None:
+        self.tensors: list[TfliteTensor] = []
+        self.operators: list[TfliteOperator] = []
+        self._index: dict[str, int] = {}
+        self._shared: dict[tuple[str, bytes], int] = {}
+
+    def activation(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        quantization: Quantization | None,
+        dtype: type[np.generic] = np.int8,
+    ) -> int:
+        """Index of a new tensor that an operator or the caller of the file fills.
+
+        Names are unique: one that is taken gets underscores behind it.
+        """
+        stored = None if quantization is None else per_tensor(quantization)
+        return self._append(name, shape, np.dtype(dtype), stored)
+
+    def like(self, tensor: int, name: str, shape: tuple[int, ...]) -> int:
+        """Index of a new activation with the element type and quantization of another tensor."""
+        model = self.tensors[tensor]
+        return self._append(name, shape, model.dtype, model.quantization)
+
+    def scalar_like(self, tensor: int, name: str, value: float) -> int:
+        """Index of a new constant [1] with the element type and quantization of another tensor."""
+        model = self.tensors[tensor]
+        return self.constant(name, np.array([value], dtype=model.dtype), model.quantization)
+
+    def constant(
+        self, name: str, values: AnyArray, quantization: TfliteQuantization | None = None
+    ) -> int:
+        """Index of a new constant tensor."""
+        self.tensors.append(TfliteTensor(name, values.shape, values.dtype, quantization, values))
+        return len(self.tensors) - 1
+
+    def integers(self, name: str, values: AnyArray) -> int:
+        """Index of an int32 parameter tensor (axes, permutations); equal ones are shared."""
+        stored = np.asarray(values, dtype=np.int32)
+        key = (name, stored.tobytes())
+        if key not in self._shared:
+            self._shared[key] = self.constant(name, stored)
+        return self._shared[key]
+
+    def operator(
+        self, code: str, inputs: tuple[int, ...], output: int, options: Options | None = None
+    ) -> None:
+        """Append an operator."""
+        self.operators.append(TfliteOperator(code, inputs, output, options))
+
+    def _append(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        dtype: np.dtype[np.generic],
+        quantization: TfliteQuantization | None,
+    ) -> int:
+        while name in self._index:
+            name += "_"
+        self._index[name] = len(self.tensors)
+        self.tensors.append(TfliteTensor(name, shape, dtype, quantization))
+        return self._index[name]

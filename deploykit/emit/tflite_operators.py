@@ -1,0 +1,154 @@
+"""The TFLite form of every operator of the integer network, the one that XNNPACK takes if any.
+
+Conv               CONV_2D, kernel_ohwi with I = channels / groups;
+                   DEPTHWISE_CONV_2D, kernel_1hwo, where groups = channels
+Linear             FULLY_CONNECTED, weight [O, I]
+Add                ADD
+MaxPool            MAX_POOL_2D
+GlobalAveragePool  MEAN over H and W
+Flatten            RESHAPE; its readers' weight columns are permuted, see tflite_layout
+Clamp              MAXIMUM and MINIMUM with a constant: builtin kernels, fast and exact
+                   (XNNPACK has neither in int8; RELU and RELU6 standing alone are slow)
+pads               SAME, VALID, or a PAD before the window, see tflite_padding
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import assert_never
+
+import numpy as np
+
+from deploykit.emit.tflite_graph import Options, TfliteGraph, TfliteQuantization
+from deploykit.emit.tflite_lowering import (
+    channel_major,
+    columns_as_hwc,
+    convolution_form,
+    limit,
+    mean_over_pixels,
+    padded,
+    pool,
+    require_dense,
+    reshape,
+)
+from deploykit.spec.arrays import Int8Array, Int32Array
+from deploykit.spec.quantized import (
+    ActivationTensor,
+    Add,
+    Clamp,
+    Conv,
+    Flatten,
+    GlobalAveragePool,
+    IntegerWeight,
+    Linear,
+    MaxPool,
+    Operator,
+    QuantizedNetwork,
+    int_range,
+)
+
+
+@dataclass(frozen=True)
+class Site:
+    """What lowering an operator needs: where its tensors are, and the graph it adds to.
+
+    index: by tensor name of the network; flattened: see tflite_layout.flattened_order.
+    """
+
+    network: QuantizedNetwork
+    graph: TfliteGraph
+    index: Mapping[str, int]
+    flattened: Mapping[str, tuple[int, int, int]]
+
+
+def lower(operator: Operator, site: Site) -> None:
+    """Append one operator of the network to the graph."""
+    match operator:
+        case Conv():
+            _conv(operator, site)
+        case Linear():
+            _linear(operator, site)
+        case Add():
+            inputs = (site.index[operator.left], site.index[operator.right])
+            site.graph.operator("ADD", inputs, site.index[operator.output], Options("AddOptions"))
+        case MaxPool():
+            _max_pool(operator, site)
+        case GlobalAveragePool():
+            source = site.index[operator.input]
+            mean_over_pixels(site.graph, source, site.index[operator.output])
+        case Flatten():
+            _flatten(operator, site)
+        case Clamp():
+            _clamp(operator, site)
+        case _:
+            assert_never(operator)
+
+
+def _conv(operator: Conv, site: Site) -> None:
+    source = site.network.tensors[operator.input]
+    output = site.index[operator.output]
+    data, padding = padded(
+        site.graph, site.index[operator.input], output, operator.window, operator.output
+    )
+    kernel, channels = operator.weight.values, source.shape[1]
+    form = convolution_form(kernel, operator.window, operator.groups, channels, padding)
+    weight = _weight(site, operator.weight, form.kernel, form.output_axis)
+    bias = _bias(site, operator.name, operator.bias, source, operator.weight)
+    site.graph.operator(form.code, (data, weight, bias), output, form.options)
+
+
+def _linear(operator: Linear, site: Site) -> None:
+    source = site.network.tensors[operator.input]
+    stored = operator.weight.values
+    if operator.input in site.flattened:
+        stored = columns_as_hwc(stored, site.flattened[operator.input])
+    weight = _weight(site, operator.weight, stored, 0)
+    bias = _bias(site, operator.name, operator.bias, source, operator.weight)
+    inputs = (site.index[operator.input], weight, bias)
+    output = site.index[operator.output]
+    site.graph.operator("FULLY_CONNECTED", inputs, output, Options("FullyConnectedOptions"))
+
+
+def _max_pool(operator: MaxPool, site: Site) -> None:
+    require_dense(operator.window, operator.name)
+    source, result = site.index[operator.input], site.index[operator.output]
+    lowest, _ = int_range(8)
+    zero_point = site.network.tensors[operator.input].quantization.zero_point
+    fill = None if zero_point == lowest else lowest
+    data, padding = padded(site.graph, source, result, operator.window, operator.output, fill)
+    pool(site.graph, "MAX_POOL_2D", data, result, operator.window, padding)
+
+
+def _flatten(operator: Flatten, site: Site) -> None:
+    data = site.index[operator.input]
+    if operator.output not in site.flattened:
+        data = channel_major(site.graph, data, operator.output)
+    reshape(site.graph, data, site.index[operator.output])
+
+
+def _clamp(operator: Clamp, site: Site) -> None:
+    """A bound at the end of the integers needs no operator; one operator is written in any case."""
+    low, high = int_range(8)
+    steps: list[tuple[str, int]] = []
+    if operator.high >= high or operator.low > low:
+        steps.append(("MAXIMUM", max(operator.low, low)))
+    if operator.high < high:
+        steps.append(("MINIMUM", operator.high))
+    source, result = site.index[operator.input], site.index[operator.output]
+    limit(site.graph, source, result, operator.output, steps)
+
+
+def _weight(site: Site, weight: IntegerWeight, stored: Int8Array, dimension: int) -> int:
+    scale = np.asarray(weight.scale, dtype=np.float32)
+    quantization = TfliteQuantization(scale, 0, dimension)
+    return site.graph.constant(weight.name, np.ascontiguousarray(stored), quantization)
+
+
+def _bias(
+    site: Site, name: str, bias: Int32Array, source: ActivationTensor, weight: IntegerWeight
+) -> int:
+    """Bias in steps of sx * sw, the product taken in float32 as the runtimes take it."""
+    scale = np.float32(source.quantization.scale) * weight.scale.astype(np.float32)
+    quantization = TfliteQuantization(np.asarray(scale, dtype=np.float32), 0)
+    return site.graph.constant(f"{name}/bias", bias.astype(np.int32), quantization)

@@ -1,0 +1,296 @@
+"""What each computing operator of a .tflite file means in a QuantizedNetwork."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from deploykit.emit.tflite_file import FileOperator
+from deploykit.emit.tflite_views import (
+    Order,
+    ReaderState,
+    View,
+    operand,
+    per_tensor_quantization,
+)
+from deploykit.spec.arrays import AnyArray, Float32Array, Int32Array
+from deploykit.spec.quantized import (
+    ActivationTensor,
+    Add,
+    Clamp,
+    Conv,
+    Flatten,
+    GlobalAveragePool,
+    IntegerWeight,
+    Linear,
+    MaxPool,
+    Window,
+)
+
+SAME, VALID = 0, 1
+NO_ACTIVATION = 0
+
+
+def read_conv(state: ReaderState, operator: FileOperator) -> None:
+    """CONV_2D with kernel_ohwi, or DEPTHWISE_CONV_2D with kernel_1hwo."""
+    view = state.image(operator)
+    kernel = _constant(operator, 1, np.dtype(np.int8), rank=4)
+    channels = view.tensor.shape[1]
+    if operator.code == "CONV_2D":
+        activation, height_dilation, dimension, axes = 3, 5, 0, (0, 3, 1, 2)
+    else:
+        activation, height_dilation, dimension, axes = 4, 6, 3, (3, 0, 1, 2)
+    _no_activation(operator, activation)
+    kernel_oihw = np.ascontiguousarray(kernel.transpose(axes))
+    outputs, depth, *size = kernel_oihw.shape
+    if operator.code == "CONV_2D":
+        groups = channels // depth
+        legal = groups * depth == channels
+    else:
+        groups = channels
+        legal = depth == 1
+    if not legal or outputs % groups:
+        raise operator.refuse(f"its kernel {list(kernel.shape)} does not fit {channels} channels.")
+    if view.fill is not None and view.fill != view.tensor.quantization.zero_point:
+        raise operator.refuse(
+            f"the PAD before it fills with {view.fill} where only the zero point "
+            f"{view.tensor.quantization.zero_point} means nothing to a convolution."
+        )
+    dilations = (
+        operator.option(height_dilation, default=1),
+        operator.option(height_dilation - 1, default=1),
+    )
+    strides = (operator.option(2), operator.option(1))
+    window, height, width = _window(operator, view, (size[0], size[1]), strides, dilations)
+    weight = _weight(operator, kernel_oihw, dimension)
+    bias = _bias(operator, view.tensor, weight)
+    shape = (view.tensor.shape[0], outputs, height, width)
+    result = state.define(operator.output, shape, Order.NHWC)
+    state.operators.append(
+        Conv(result.name, view.tensor.name, result.name, weight, bias, window, groups)
+    )
+
+
+def read_linear(state: ReaderState, operator: FileOperator) -> None:
+    """FULLY_CONNECTED with weight [O, I]; columns go back from h, w, c to c, h, w order."""
+    view = state.unpadded(operator)
+    _no_activation(operator, 0)
+    stored = _constant(operator, 1, np.dtype(np.int8), rank=2)
+    if view.order not in (Order.FLAT, Order.FLAT_HWC) or operator.option(1, "<b"):
+        raise operator.refuse("deploykit reads plain weights on a rank-2 input only.")
+    if stored.shape[1] != view.tensor.shape[1]:
+        raise operator.refuse(
+            f"its weight {list(stored.shape)} does not fit {view.tensor.shape[1]} inputs."
+        )
+    values = stored
+    if view.unflattened is not None:
+        channels, height, width = view.unflattened
+        blocks = stored.reshape(-1, height, width, channels)
+        values = np.ascontiguousarray(blocks.transpose(0, 3, 1, 2)).reshape(stored.shape)
+    weight = _weight(operator, values, 0)
+    bias = _bias(operator, view.tensor, weight)
+    shape = (view.tensor.shape[0], stored.shape[0])
+    result = state.define(operator.output, shape, Order.FLAT)
+    state.operators.append(Linear(result.name, view.tensor.name, result.name, weight, bias))
+
+
+def read_add(state: ReaderState, operator: FileOperator) -> None:
+    """ADD of two tensors of one shape and order."""
+    _no_activation(operator, 0)
+    left, right = state.unpadded(operator, 0), state.unpadded(operator, 1)
+    same = left.tensor.shape == right.tensor.shape and left.unflattened == right.unflattened
+    if not same or left.order is not right.order or left.order is Order.NCHW:
+        raise operator.refuse(
+            f"it adds shapes {list(left.tensor.shape)} ({left.order.value}) and "
+            f"{list(right.tensor.shape)} ({right.order.value}); they must be equal."
+        )
+    shape = left.tensor.shape
+    result = state.define(operator.output, shape, left.order, left.unflattened)
+    state.operators.append(Add(result.name, left.tensor.name, right.tensor.name, result.name))
+
+
+def read_max_pool(state: ReaderState, operator: FileOperator) -> None:
+    """MAX_POOL_2D, after a PAD with the smallest integer where there is one."""
+    view = state.image(operator)
+    _no_activation(operator, 5)
+    if view.fill is not None and view.fill != -128:
+        raise operator.refuse(
+            f"the PAD before it fills with {view.fill}, which could win; only -128 never does."
+        )
+    kernel = (operator.option(4), operator.option(3))
+    strides = (operator.option(2), operator.option(1))
+    window, height, width = _window(operator, view, kernel, strides, (1, 1))
+    shape = (*view.tensor.shape[:2], height, width)
+    result = state.define(operator.output, shape, Order.NHWC)
+    _same_quantization(operator, view.tensor, result)
+    state.operators.append(MaxPool(result.name, view.tensor.name, result.name, window))
+
+
+def read_mean(state: ReaderState, operator: FileOperator) -> None:
+    """MEAN over H and W, both kept."""
+    view = state.unpadded(operator)
+    axes = {int(axis) % 4 for axis in _constant(operator, 1, np.dtype(np.int32)).reshape(-1)}
+    if view.order is not Order.NHWC or axes != {1, 2} or not operator.option(0, "<?"):
+        raise operator.refuse("deploykit reads the mean over H and W of an NHWC image, axes kept.")
+    result = state.define(operator.output, (*view.tensor.shape[:2], 1, 1), Order.NHWC)
+    state.operators.append(GlobalAveragePool(result.name, view.tensor.name, result.name))
+
+
+def read_reshape(state: ReaderState, operator: FileOperator) -> None:
+    """RESHAPE of an image to [N, F]."""
+    view = state.unpadded(operator)
+    batch, *rest = view.tensor.shape
+    shape = (batch, int(np.prod(rest)))
+    order, unflattened = Order.FLAT, None
+    if view.order is Order.NHWC and rest[0] > 1 and rest[1] * rest[2] > 1:
+        order, unflattened = Order.FLAT_HWC, (rest[0], rest[1], rest[2])
+    elif view.order is Order.FLAT_HWC:
+        order, unflattened = view.order, view.unflattened
+    result = state.define(operator.output, shape, order, unflattened)
+    _same_quantization(operator, view.tensor, result)
+    state.operators.append(Flatten(result.name, view.tensor.name, result.name))
+
+
+def read_bound(state: ReaderState, operator: FileOperator) -> None:
+    """MAXIMUM or MINIMUM with one constant; a MAXIMUM that only a MINIMUM reads joins it."""
+    constant = next(
+        (tensor for tensor in operator.inputs if tensor and tensor.values is not None), None
+    )
+    if constant is None or constant.values is None or constant.values.size != 1:
+        raise operator.refuse("deploykit reads it with one constant number only.")
+    view = state.unpadded(operator, 0 if operator.inputs[1] is constant else 1)
+    if per_tensor_quantization(constant) != view.tensor.quantization:
+        raise operator.refuse("its constant is quantized otherwise than its input.")
+    bound = int(constant.values.reshape(-1)[0])
+    is_low = operator.code == "MAXIMUM"
+    result = state.define(operator.output, view.tensor.shape, view.order, view.unflattened)
+    _same_quantization(operator, view.tensor, result)
+    low, high = (bound, 127) if is_low else (-128, bound)
+    state.operators.append(Clamp(result.name, view.tensor.name, result.name, low, high))
+
+
+def join_clamps(state: ReaderState, hidden: frozenset[str]) -> None:
+    """Clamp(low, 127) and the Clamp(-128, high) behind it become one.
+
+    hidden: names of tensors that one operator reads and that are no output.
+    """
+    joined: list[Clamp] = []
+    by_output = {clamp.output: clamp for clamp in state.operators if isinstance(clamp, Clamp)}
+    for upper in by_output.values():
+        lower = by_output.get(upper.input)
+        if lower is None or upper.input not in hidden:
+            continue
+        if lower.low == -128 or lower.high != 127 or upper.low != -128 or upper.high == 127:
+            continue
+        joined.append(replace(upper, input=lower.input, low=lower.low))
+        del state.tensors[lower.output]
+    replaced = {clamp.output: clamp for clamp in joined}
+    state.operators = [
+        replaced.get(operator.output, operator)
+        for operator in state.operators
+        if operator.output in state.tensors
+    ]
+
+
+def _window(
+    operator: FileOperator,
+    view: View,
+    kernel: tuple[int, int],
+    strides: tuple[int, int],
+    dilations: tuple[int, int],
+) -> tuple[Window, int, int]:
+    """The window with explicit pads (those of a PAD and those of SAME), output height and width."""
+    if min(*kernel, *strides, *dilations) < 1:
+        raise operator.refuse(f"kernel {kernel}, strides {strides}, dilations {dilations}.")
+    padding = operator.option(0, "<b")
+    if padding not in (SAME, VALID):
+        raise operator.refuse(f"its padding has number {padding}; only SAME and VALID exist.")
+    front: list[int] = []
+    back: list[int] = []
+    size: list[int] = []
+    for axis in (0, 1):
+        before, after = view.pads[axis], view.pads[axis + 2]
+        length = view.tensor.shape[axis + 2] + before + after
+        reach = (kernel[axis] - 1) * dilations[axis] + 1
+        count = (length - reach) // strides[axis] + 1
+        if padding == SAME:
+            count = -(-length // strides[axis])
+            total = max((count - 1) * strides[axis] + reach - length, 0)
+            before, after = before + total // 2, after + total - total // 2
+        if count < 1:
+            raise operator.refuse(f"its window {kernel} is larger than its input.")
+        front.append(before)
+        back.append(after)
+        size.append(count)
+    pads = (front[0], front[1], back[0], back[1])
+    return Window(kernel, strides, pads, dilations), size[0], size[1]
+
+
+def _no_activation(operator: FileOperator, slot: int) -> None:
+    if operator.option(slot, "<b") != NO_ACTIVATION:
+        raise operator.refuse(
+            "it has a fused activation; deploykit reads files whose output ranges do the clipping."
+        )
+
+
+def _same_quantization(
+    operator: FileOperator, source: ActivationTensor, result: ActivationTensor
+) -> None:
+    if source.quantization != result.quantization:
+        raise operator.refuse("its input and output must share one scale and zero point.")
+
+
+def _constant(
+    operator: FileOperator, position: int, dtype: np.dtype[np.generic], rank: int | None = None
+) -> AnyArray:
+    tensor = operand(operator, position)
+    if tensor.values is None or tensor.dtype != dtype:
+        raise operator.refuse(f"its input {position} must be a constant of type {dtype.name}.")
+    if rank is not None and len(tensor.shape) != rank:
+        raise operator.refuse(f"its input {position} has shape {list(tensor.shape)}.")
+    return tensor.values
+
+
+def _weight(operator: FileOperator, values: AnyArray, dimension: int) -> IntegerWeight:
+    """values: [O, ...] in the network's order; scales per tensor are repeated per channel."""
+    tensor = operand(operator, 1)
+    outputs = values.shape[0]
+    if tensor.scale.size not in (1, outputs) or np.any(tensor.zero_point):
+        raise operator.refuse(
+            f"its weight has {tensor.scale.size} scales for {outputs} channels, or a zero point."
+        )
+    if tensor.scale.size > 1 and tensor.dimension != dimension:
+        raise operator.refuse(f"its weight is quantized along axis {tensor.dimension}.")
+    if not np.all(np.isfinite(tensor.scale) & (tensor.scale > 0)):
+        raise operator.refuse("its weight has a scale that is not positive.")
+    scale = np.broadcast_to(tensor.scale, (outputs,)).astype(np.float32)
+    return IntegerWeight(tensor.name, values, scale)
+
+
+def _bias(operator: FileOperator, source: ActivationTensor, weight: IntegerWeight) -> Int32Array:
+    outputs = weight.values.shape[0]
+    if len(operator.inputs) < 3 or operator.inputs[2] is None:
+        return np.zeros(outputs, dtype=np.int32)
+    tensor = operator.inputs[2]
+    values = _constant(operator, 2, np.dtype(np.int32), rank=1)
+    expected: Float32Array = weight.scale * np.float32(source.quantization.scale)
+    if values.shape != (outputs,) or tensor.scale.size not in (1, outputs):
+        raise operator.refuse(f"its bias has shape {list(values.shape)} for {outputs} channels.")
+    if not np.allclose(tensor.scale, expected, rtol=1e-5, atol=0):
+        raise operator.refuse("its bias is not in steps of input scale times weight scale.")
+    return values.astype(np.int32)
+
+
+READERS: Mapping[str, Callable[[ReaderState, FileOperator], None]] = {
+    "ADD": read_add,
+    "CONV_2D": read_conv,
+    "DEPTHWISE_CONV_2D": read_conv,
+    "FULLY_CONNECTED": read_linear,
+    "MAXIMUM": read_bound,
+    "MAX_POOL_2D": read_max_pool,
+    "MEAN": read_mean,
+    "MINIMUM": read_bound,
+    "RESHAPE": read_reshape,
+}

@@ -1,0 +1,157 @@
+"""The reader's state: which tensor of the network each tensor of the file shows, and how.
+
+Helper tensors of the file (padded, transposed, or public ones) are views of a network's tensor;
+the operator that reads such a view takes the pads or the order into its own parameters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+
+from deploykit.emit.tflite_file import FileOperator, FilePort, FileTensor
+from deploykit.errors import GraphError
+from deploykit.spec.quantized import ActivationTensor, Operator, Port, Quantization
+
+Shape = tuple[int, ...]
+NO_PADS = (0, 0, 0, 0)
+
+
+class Order(Enum):
+    """Order of the file's elements against the network's [N, C, H, W] or flattened C, H, W."""
+
+    NHWC = "nhwc"
+    NCHW = "nchw"
+    FLAT = "flattened as c, h, w"
+    FLAT_HWC = "flattened as h, w, c"
+
+
+@dataclass(frozen=True)
+class View:
+    """pads: top, left, bottom, right around the tensor, holding `fill`.
+
+    unflattened: (C, H, W) of an Order.FLAT_HWC view.
+    """
+
+    tensor: ActivationTensor
+    order: Order
+    pads: tuple[int, int, int, int] = NO_PADS
+    fill: int | None = None
+    unflattened: tuple[int, int, int] | None = None
+
+
+@dataclass
+class ReaderState:
+    """What has been read so far. waiting: inputs whose order the first reader decides."""
+
+    views: dict[int, View] = field(default_factory=dict)
+    waiting: dict[int, FilePort] = field(default_factory=dict)
+    tensors: dict[str, ActivationTensor] = field(default_factory=dict)
+    operators: list[Operator] = field(default_factory=list)
+    inputs: dict[str, Port] = field(default_factory=dict)
+
+    def view(self, operator: FileOperator, position: int = 0) -> View:
+        """The activation that an operator reads, as a view."""
+        tensor = operand(operator, position)
+        if tensor.index in self.waiting:
+            self.resolve(tensor, self.waiting[tensor.index], Order.NHWC)
+        if tensor.index not in self.views:
+            raise operator.refuse(f"it reads {tensor.name!r}, which nothing before it computes.")
+        return self.views[tensor.index]
+
+    def unpadded(self, operator: FileOperator, position: int = 0) -> View:
+        """The same, for operators that take no pads."""
+        view = self.view(operator, position)
+        if view.pads != NO_PADS:
+            raise operator.refuse(
+                "it reads the output of a PAD; only convolutions and max pooling may follow one."
+            )
+        return view
+
+    def image(self, operator: FileOperator) -> View:
+        """The same, for operators over H and W; pads are allowed."""
+        view = self.view(operator)
+        if view.order is not Order.NHWC:
+            raise operator.refuse(f"its input is {view.order.value}; it must be an NHWC image.")
+        return view
+
+    def define(
+        self,
+        tensor: FileTensor,
+        shape: Shape,
+        order: Order,
+        unflattened: tuple[int, int, int] | None = None,
+    ) -> ActivationTensor:
+        """Add a tensor of the network; shape: as the network has it."""
+        expected = shape
+        if order is Order.NHWC:
+            expected = (shape[0], *shape[2:], shape[1])
+        if tensor.shape != expected:
+            raise GraphError(
+                f"Tensor {tensor.name!r} has shape {list(tensor.shape)} in the file where its "
+                f"operator gives {list(expected)}; the file is damaged or has a dynamic shape."
+            )
+        if tensor.index in self.views:
+            raise GraphError(f"Tensor {tensor.name!r} is computed twice.")
+        name = tensor.name
+        while name in self.tensors:
+            name += "_"
+        self.tensors[name] = ActivationTensor(name, shape, activation_quantization(tensor))
+        self.views[tensor.index] = View(self.tensors[name], order, unflattened=unflattened)
+        return self.tensors[name]
+
+    def resolve(self, tensor: FileTensor, port: FilePort, order: Order) -> None:
+        """An input's integer tensor becomes a tensor of the network."""
+        self.waiting = {
+            index: waiting for index, waiting in self.waiting.items() if waiting is not port
+        }
+        match (len(tensor.shape), order):
+            case (4, Order.NHWC):
+                batch, height, width, channels = tensor.shape
+                defined = self.define(tensor, (batch, channels, height, width), order)
+            case (2, Order.NHWC):
+                defined = self.define(tensor, tensor.shape, Order.FLAT)
+            case _:
+                raise GraphError(
+                    f"Input {port.name!r} has shape {list(tensor.shape)}; deploykit reads inputs "
+                    "of rank 4 or 2."
+                )
+        self.inputs[port.name] = Port(port.name, defined.name)
+
+
+def operand(operator: FileOperator, position: int) -> FileTensor:
+    """A required input of an operator."""
+    tensor = operator.inputs[position] if position < len(operator.inputs) else None
+    if tensor is None:
+        raise operator.refuse(f"its input {position} is missing.")
+    return tensor
+
+
+def activation_quantization(tensor: FileTensor) -> Quantization:
+    """Per-tensor quantization of an int8 activation."""
+    if tensor.dtype != np.int8 or tensor.values is not None:
+        raise GraphError(
+            f"Tensor {tensor.name!r} is {tensor.dtype.name} "
+            f"{'constant' if tensor.values is not None else 'activation'} where an int8 activation "
+            "belongs; deploykit reads fully quantized int8 files."
+        )
+    return per_tensor_quantization(tensor)
+
+
+def per_tensor_quantization(tensor: FileTensor) -> Quantization:
+    """The one scale and zero point of a tensor, checked against its element type."""
+    if tensor.scale.size != 1 or tensor.zero_point.size != 1:
+        raise GraphError(
+            f"Tensor {tensor.name!r} has {tensor.scale.size} scales and {tensor.zero_point.size} "
+            "zero points where one of each belongs."
+        )
+    scale, zero_point = float(tensor.scale[0]), int(tensor.zero_point[0])
+    low = 0 if tensor.dtype == np.uint8 else -128
+    if not (np.isfinite(scale) and scale > 0 and low <= zero_point <= low + 255):
+        raise GraphError(
+            f"Tensor {tensor.name!r} has scale {scale} and zero point {zero_point}; the scale must "
+            f"be positive, the zero point within {low} and {low + 255}."
+        )
+    return Quantization(scale, zero_point)

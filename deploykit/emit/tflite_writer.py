@@ -1,0 +1,119 @@
+"""QuantizedNetwork -> .tflite: int8 activations, NHWC inside, nothing decided anew.
+
+Ports by io type, between the public tensor and the integer one:
+
+    FLOAT   QUANTIZE in, DEQUANTIZE out
+    INT8    none: the port is the integer tensor
+    UINT8   QUANTIZE between zero points 128 apart, scale unchanged
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from deploykit.emit.tflite_flatbuffer import FilePort, pack_graph
+from deploykit.emit.tflite_graph import Options, TfliteGraph
+from deploykit.emit.tflite_layout import (
+    TfliteLayout,
+    file_shape,
+    flattened_order,
+    is_transposed,
+    port_shape,
+    tensor_names,
+)
+from deploykit.emit.tflite_lowering import transpose
+from deploykit.emit.tflite_operators import Site, lower
+from deploykit.spec.quantized import ActivationTensor, IoType, Port, Quantization, QuantizedNetwork
+
+TO_NHWC = (0, 2, 3, 1)
+TO_NCHW = (0, 3, 1, 2)
+
+
+def write_tflite(network: QuantizedNetwork, layout: TfliteLayout = TfliteLayout.NHWC) -> bytes:
+    """Bytes of the file; the same network always gives the same bytes.
+
+    layout: of the graph's own rank-4 inputs and outputs. The signature "serving_default" carries
+    the ports' public names; tensor_names() says what the integer tensors are called.
+    """
+    graph = TfliteGraph()
+    names = tensor_names(network, layout)
+    index = {
+        tensor.name: graph.activation(
+            names[tensor.name], file_shape(tensor.shape), tensor.quantization
+        )
+        for tensor in network.tensors.values()
+    }
+    inputs = [
+        FilePort(port.name, _add_input(graph, network, port, layout, index[port.tensor]))
+        for port in network.inputs
+    ]
+    site = Site(network, graph, index, flattened_order(network))
+    for operator in network.operators:
+        lower(operator, site)
+    outputs = [
+        FilePort(port.name, _add_output(graph, network, port, layout, index[port.tensor]))
+        for port in network.outputs
+    ]
+    return pack_graph(graph, inputs, outputs)
+
+
+def _add_input(
+    graph: TfliteGraph, network: QuantizedNetwork, port: Port, layout: TfliteLayout, into: int
+) -> int:
+    """Index of the port's tensor, connected to the integer tensor `into`."""
+    tensor = network.tensors[port.tensor]
+    transposed = is_transposed(tensor.shape, layout)
+    if network.io is IoType.INT8 and not transposed:
+        return into
+    public = _public_tensor(graph, network.io, port, tensor, layout)
+    integers = public
+    if network.io is not IoType.INT8:
+        if transposed:
+            name = f"{port.tensor}/nchw"
+            integers = graph.activation(name, tensor.shape, tensor.quantization)
+        else:
+            integers = into
+        graph.operator("QUANTIZE", (public,), integers, Options("QuantizeOptions"))
+    if transposed:
+        transpose(graph, integers, into, TO_NHWC)
+    return public
+
+
+def _add_output(
+    graph: TfliteGraph, network: QuantizedNetwork, port: Port, layout: TfliteLayout, source: int
+) -> int:
+    """Index of the port's tensor, filled from the integer tensor `source`."""
+    tensor = network.tensors[port.tensor]
+    transposed = is_transposed(tensor.shape, layout)
+    if network.io is IoType.INT8 and not transposed:
+        return source
+    public = _public_tensor(graph, network.io, port, tensor, layout)
+    if transposed:
+        name = f"{port.tensor}/nchw"
+        turned = public
+        if network.io is not IoType.INT8:
+            turned = graph.activation(name, tensor.shape, tensor.quantization)
+        transpose(graph, source, turned, TO_NCHW)
+        source = turned
+    match network.io:
+        case IoType.FLOAT:
+            graph.operator("DEQUANTIZE", (source,), public, Options("DequantizeOptions"))
+        case IoType.UINT8:
+            graph.operator("QUANTIZE", (source,), public, Options("QuantizeOptions"))
+        case IoType.INT8:
+            pass
+    return public
+
+
+def _public_tensor(
+    graph: TfliteGraph, io: IoType, port: Port, tensor: ActivationTensor, layout: TfliteLayout
+) -> int:
+    shape = port_shape(tensor.shape, layout)
+    match io:
+        case IoType.FLOAT:
+            return graph.activation(port.name, shape, None, np.float32)
+        case IoType.INT8:
+            return graph.activation(port.name, shape, tensor.quantization)
+        case IoType.UINT8:
+            shifted = Quantization(tensor.quantization.scale, tensor.quantization.zero_point + 128)
+            return graph.activation(port.name, shape, shifted, np.uint8)

@@ -1,0 +1,262 @@
+"""The files of a bundle, from everything that the pipeline found out."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from deploykit.bundle import (
+    FLOAT_MODEL,
+    GOLDEN,
+    MANIFEST,
+    PLAN,
+    SCHEMA,
+    Golden,
+    golden_bytes,
+    json_bytes,
+)
+from deploykit.exporting.options import ExportOptions
+from deploykit.graph.cost import LayerCost, layer_costs
+from deploykit.reference.float import evaluate
+from deploykit.spec.network import Network
+from deploykit.spec.parity import Accuracy, IntegerComparison
+from deploykit.spec.plan import LayerPlan, QuantPlan
+from deploykit.spec.posterior import Checkpoint, Folded, FoldReport
+from deploykit.spec.quantized import QuantizedNetwork
+from deploykit.spec.record import record_network
+from deploykit.spec.removal import RemovalReport, TensorRemoval
+from deploykit.verify.formats import Format
+from deploykit.verify.metrics import sqnr_by_tensor
+
+PACKAGES = (
+    "ai-edge-litert", "deploykit", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript",
+    "onnxsim", "torch",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Everything that one export produced."""
+
+    checkpoint: Path
+    options: ExportOptions
+    loaded: Checkpoint
+    folded: Folded
+    pruned: Network
+    removal: RemovalReport
+    plan: QuantPlan
+    network: QuantizedNetwork
+    models: Mapping[Format, bytes]
+    golden: Golden
+    parity: tuple[IntegerComparison, ...]
+    accuracy: Accuracy | None
+
+
+def bundle_files(outcome: Outcome) -> dict[str, bytes]:
+    """Content by file name. Equal outcomes give equal bytes: no times, no paths, no latencies."""
+    files = {fmt.file: data for fmt, data in outcome.models.items()}
+    files[FLOAT_MODEL] = float_model_bytes(outcome.pruned)
+    files[PLAN] = json_bytes(plan_record(outcome.plan, outcome.network))
+    files[GOLDEN] = golden_bytes(outcome.golden)
+    sizes = {name: len(data) for name, data in sorted(files.items())}
+    files[MANIFEST] = json_bytes(manifest(outcome, sizes))
+    return files
+
+
+def float_model_bytes(network: Network) -> bytes:
+    """The float graph as a plain ONNX file."""
+    proto = ir.to_proto(network.model)
+    return bytes(proto.SerializeToString(deterministic=True))
+
+
+def plan_record(plan: QuantPlan, network: QuantizedNetwork) -> dict[str, Any]:
+    """plan.json: every decision, and the integer network that it makes."""
+    return {
+        "schema": SCHEMA,
+        "calibration": plan.calibration,
+        "calibration_samples": plan.calibration_samples,
+        "names": {layer.output: layer.name for layer in plan.layers},
+        "layers": {layer.name: _layer_decisions(layer) for layer in plan.layers},
+        "proofs": [
+            {
+                "layer": proof.layer, "inputs_tried": proof.cases, "scale_nudges": proof.nudges,
+                "agreed": list(proof.runners),
+            }
+            for proof in plan.proofs
+        ],
+        "network": record_network(network),
+    }  # fmt: skip
+
+
+def _layer_decisions(layer: LayerPlan) -> dict[str, Any]:
+    decisions: dict[str, Any] = {"operator": layer.operator, "nodes": list(layer.nodes)}
+    if layer.weight is not None:
+        decisions["weight"] = {
+            "name": layer.weight.name,
+            "bits": layer.weight.bits,
+            "granularity": layer.weight.granularity,
+            "carrier": dict(layer.weight.carrier),
+        }
+    return decisions
+
+
+def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
+    """manifest.json: what went in, what came out, and what was measured on the way."""
+    options, network, removal = outcome.options, outcome.network, outcome.removal
+    sqnr = layer_sqnr(outcome)
+    (source,), (target,) = network.inputs, network.outputs
+    return {
+        "schema": SCHEMA,
+        "versions": _versions(),
+        "checkpoint": {
+            "name": outcome.checkpoint.name,
+            "sha256": hashlib.sha256(outcome.checkpoint.read_bytes()).hexdigest(),
+            "bytes": outcome.checkpoint.stat().st_size,
+            "unwrapped": list(outcome.loaded.unwrapped),
+        },
+        "io": options.quantization.io.value,
+        "tflite_layout": options.tflite_layout.value,
+        "input": {"name": source.name, "shape": list(network.tensors[source.tensor].shape)},
+        "output": {"name": target.name, "shape": list(network.tensors[target.tensor].shape)},
+        "fold": _fold(outcome.folded.report, options),
+        "removal": _removal(removal),
+        "layers": _layers(outcome, sqnr),
+        "sqnr_db": {name: _number(value) for name, value in sqnr.items()},
+        "sizes": dict(sizes),
+        "dense_float32_bytes": 4 * removal.parameters_before,
+        "accuracy": None if outcome.accuracy is None else {
+            "samples": outcome.accuracy.samples, **outcome.accuracy.by_stage,
+        },
+        "parity": [
+            {
+                "runtime": found.runner, "samples": found.samples,
+                "integers": found.total_compared, "differing": found.total_differing,
+            }
+            for found in outcome.parity
+        ],
+    }  # fmt: skip
+
+
+def layer_sqnr(outcome: Outcome) -> dict[str, float]:
+    """SQNR by tensor on the real ones of the golden inputs whose integers are all kept."""
+    golden = outcome.golden
+    real = golden.full < golden.real
+    floats = evaluate(outcome.pruned, golden.inputs[golden.full[real]])
+    integers = {name: values[real] for name, values in golden.integers.items()}
+    return sqnr_by_tensor(outcome.network, floats, integers)
+
+
+def _layers(outcome: Outcome, sqnr: Mapping[str, float]) -> list[dict[str, Any]]:
+    """One entry per integer operator."""
+    kernels = {
+        fmt.runtime: fmt.kernels(data, outcome.network) for fmt, data in outcome.models.items()
+    }
+    costs = {cost.name: cost for cost in layer_costs(outcome.pruned.model)}
+    removals = {entry.operator: entry for entry in outcome.removal.tensors}
+    return [
+        {
+            "name": layer.name,
+            "operator": layer.operator,
+            **_channels(outcome, layer, removals.get(layer.name)),
+            **_numbers(outcome, layer, costs.get(layer.name)),
+            "sqnr_db": _number(sqnr[layer.output]) if layer.output in sqnr else None,
+            "kernels": {runtime: by.get(layer.output) for runtime, by in kernels.items()},
+        }
+        for layer in outcome.plan.layers
+    ]
+
+
+def _channels(outcome: Outcome, layer: LayerPlan, removal: TensorRemoval | None) -> dict[str, int]:
+    now = outcome.network.tensors[layer.output].shape[1]
+    before = now if removal is None else removal.channels_before
+    return {"channels_before": before, "channels_after": now}
+
+
+def _numbers(outcome: Outcome, layer: LayerPlan, cost: LayerCost | None) -> dict[str, Any]:
+    """Bits, scales, MACs, and bytes moved: activations read and written, weights and biases."""
+    tensors = outcome.network.tensors
+    touched = [*layer.inputs, layer.output]
+    activation_bytes = sum(math.prod(tensors[name].shape) for name in touched)
+    weight, bias = layer.weight, layer.bias
+    weight_bytes = 0 if weight is None else weight.values.size * weight.bits // 8
+    bias_bytes = 0 if bias is None else 4 * bias.size
+    return {
+        "bits": None if weight is None else weight.bits,
+        "output_scale": tensors[layer.output].quantization.scale,
+        "output_zero_point": tensors[layer.output].quantization.zero_point,
+        "weight_scale_min": None if weight is None else float(weight.scale.min()),
+        "weight_scale_max": None if weight is None else float(weight.scale.max()),
+        "macs": 0 if cost is None else cost.macs,
+        "bytes": activation_bytes + weight_bytes + bias_bytes,
+    }
+
+
+def _fold(report: FoldReport, options: ExportOptions) -> dict[str, Any]:
+    return {
+        "families": dict(report.families),
+        "prune_rule": options.pruning.rule.value,
+        "batchnorm": report.batchnorm,
+        "gates": [
+            {
+                "layer": layer.layer, "rule": layer.rule, "threshold": layer.threshold,
+                "gates": int(layer.closed.size), "closed": int(layer.closed.sum()),
+            }
+            for layer in report.pruning
+        ],
+        "mean_difference": report.mean_difference,
+        "monte_carlo_difference": report.monte_carlo_difference,
+        "monte_carlo_samples": report.monte_carlo_samples,
+        "compared_inputs": report.compared_inputs,
+        "metrics": {
+            stage: {"accuracy": found.accuracy, "nll": found.nll, "ece": found.ece}
+            for stage, found in report.metrics.items()
+        },
+    }  # fmt: skip
+
+
+def _removal(report: RemovalReport) -> dict[str, Any]:
+    return {
+        "parameters_before": report.parameters_before,
+        "parameters_after": report.parameters_after,
+        "macs_before": report.macs_before,
+        "macs_after": report.macs_after,
+        "max_relative_difference": report.certificate.max_relative,
+        "max_absolute_difference": report.certificate.max_absolute,
+        "relative_difference": dict(report.certificate.relative),
+        "range_growth": dict(report.range_growth),
+        "stopped_at": list(report.borders),
+        "channels": {
+            entry.operator: [_removed(channel) for channel in entry.removed]
+            for entry in report.tensors
+            if entry.removed
+        },
+    }
+
+
+def _removed(channel: Any) -> dict[str, Any]:
+    known = {"channel": channel.channel, "reason": channel.reason.name.lower()}
+    optional = {"constant": channel.constant, "into": channel.into}
+    return {**known, **{key: value for key, value in optional.items() if value is not None}}
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _number(value: float) -> float | None:
+    """JSON has no infinity: a tensor without any error has no SQNR."""
+    return value if math.isfinite(value) else None

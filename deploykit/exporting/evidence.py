@@ -1,0 +1,89 @@
+"""What the bundle claims about itself, measured: golden outputs, parity, accuracy by stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from deploykit.bundle import Golden
+from deploykit.graph.edit import output_name
+from deploykit.posterior import forward
+from deploykit.reference.float import evaluate
+from deploykit.runtime import ort
+from deploykit.spec.arrays import AnyArray, Float32Array
+from deploykit.spec.network import Network
+from deploykit.spec.parity import Accuracy, IntegerComparison
+from deploykit.spec.posterior import Folded
+from deploykit.spec.progress import Advance
+from deploykit.spec.quantized import QuantizedNetwork
+from deploykit.spec.samples import Samples
+from deploykit.verify.formats import Format, port_inputs, real_outputs
+from deploykit.verify.golden import GoldenFloats, full_indices, golden_inputs, make_golden
+from deploykit.verify.integers import compare_with_runtimes
+from deploykit.verify.metrics import accuracy
+
+
+def record_golden(
+    folded: Folded, masked: Network, network: QuantizedNetwork, samples: Samples
+) -> Golden:
+    """Golden inputs with what each stage gives for them.
+
+    samples: where the real ones come from, with labels if known.
+    """
+    (port,) = network.inputs
+    inputs = golden_inputs(samples, network.tensors[port.tensor].quantization)
+    floats = GoldenFloats(
+        folded=forward.run(folded.unpruned, inputs),
+        masked=np.asarray(evaluate(masked, inputs[full_indices()])[output_name(masked)]),
+        mean_forward=_mean_forward(folded, inputs),
+    )
+    return make_golden(network, samples, inputs, floats)
+
+
+def _mean_forward(folded: Folded, inputs: Float32Array) -> AnyArray | None:
+    """The Bayesian network's own outputs; None where batch norm was changed on purpose."""
+    if folded.bayesian is None or folded.report.batchnorm != "keep":
+        return None
+    return forward.run(folded.bayesian, inputs)
+
+
+def prove_parity(
+    models: Mapping[Format, bytes],
+    network: QuantizedNetwork,
+    golden: Golden,
+    labelled: Samples | None,
+    advance: Advance,
+) -> tuple[IntegerComparison, ...]:
+    """Every tensor of every runtime against the reference, from float input on.
+
+    On the golden inputs that are followed tensor by tensor, and on all labelled samples.
+    """
+    inputs: Float32Array = golden.inputs[golden.full]
+    if labelled is not None:
+        inputs = np.concatenate([inputs, labelled.inputs])
+    return compare_with_runtimes(models, network, inputs, advance)
+
+
+def measure_accuracy(
+    folded: Folded,
+    pruned: Network,
+    network: QuantizedNetwork,
+    models: Mapping[Format, bytes],
+    labelled: Samples | None,
+) -> Accuracy | None:
+    """Share of correct answers by stage on the labelled samples; None without labels."""
+    if labelled is None or labelled.labels is None:
+        return None
+    inputs, labels = labelled.inputs, labelled.labels
+    outputs: dict[str, AnyArray] = {}
+    if folded.bayesian is not None:
+        outputs["mean"] = forward.run(folded.bayesian, inputs)
+    outputs["folded"] = forward.run(folded.unpruned, inputs)
+    outputs["pruned"] = np.asarray(ort.evaluate(pruned, inputs)[output_name(pruned)])
+    for fmt, data in models.items():
+        raw = fmt.run_outputs(data, network, port_inputs(network, inputs))
+        outputs[fmt.file] = real_outputs(network, raw)
+    return Accuracy(
+        len(labels), {stage: accuracy(values, labels) for stage, values in outputs.items()}
+    )

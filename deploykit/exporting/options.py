@@ -1,0 +1,157 @@
+"""Every option of `deploykit export`: defaults, the export.toml file, and what they may be."""
+
+from __future__ import annotations
+
+import operator
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar
+
+from deploykit.emit.tflite_layout import TfliteLayout
+from deploykit.errors import ConfigError
+from deploykit.posterior.options import BatchNormMode, PruneRule, PruneSpec
+from deploykit.quantize.calibration import Calibration
+from deploykit.quantize.planning import CARRIERS, QuantizationOptions
+from deploykit.spec.quantized import IoType
+
+FORMATS = ("onnx", "tflite")
+
+Choice = TypeVar("Choice", bound=Enum)
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """A complete and checked set of options. input_shape includes the batch, NCHW."""
+
+    model: str
+    input_shape: tuple[int, ...]
+    data: Path
+    eval_data: Path | None = None
+    to: tuple[str, ...] = FORMATS
+    pruning: PruneSpec = field(default_factory=PruneSpec)
+    batchnorm: BatchNormMode = BatchNormMode.KEEP
+    quantization: QuantizationOptions = field(default_factory=QuantizationOptions)
+    tflite_layout: TfliteLayout = TfliteLayout.NHWC
+
+
+KEYS = (
+    "model", "input_shape", "data", "eval_data", "bits", "to", "prune_rule", "threshold",
+    "batchnorm", "calibration", "io", "tflite_layout",
+)  # fmt: skip
+"""Names of all options: keys of export.toml, and flags with dashes for underscores."""
+
+
+def build_options(given: Mapping[str, Any], config: Path | None = None) -> ExportOptions:
+    """Options from export.toml with `given` (None: not given) on top; unknown ones are refused.
+
+    Raises ConfigError naming the option, its value and what it may be.
+    """
+    values = {} if config is None else read_config(config)
+    values.update({key: value for key, value in given.items() if value is not None})
+    for required, flag in (("model", "FILE.py:FACTORY"), ("input_shape", "1,1,28,28")):
+        if required not in values:
+            raise ConfigError(f"give --{required.replace('_', '-')} {flag}, or a --config with it")
+    if "data" not in values:
+        raise ConfigError("give --data calibration.npz: activation ranges are measured on it")
+    to = values.get("to", FORMATS)
+    return ExportOptions(
+        model=str(values["model"]),
+        input_shape=parse_shape(values["input_shape"]),
+        data=Path(values["data"]),
+        eval_data=Path(values["eval_data"]) if values.get("eval_data") else None,
+        to=_formats([to] if isinstance(to, str) else to),
+        pruning=PruneSpec(
+            _choice(PruneRule, "prune-rule", values.get("prune_rule", "family")),
+            _threshold(values.get("threshold")),
+        ),
+        batchnorm=_choice(BatchNormMode, "batchnorm", values.get("batchnorm", "keep")),
+        quantization=QuantizationOptions(
+            _bits(values.get("bits", 8)),
+            _choice(Calibration, "calibration", values.get("calibration", "mse")),
+            _choice(IoType, "io", values.get("io", "float")),
+        ),
+        tflite_layout=_choice(TfliteLayout, "tflite-layout", values.get("tflite_layout", "nhwc")),
+    )
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Values of export.toml; its paths are relative to the file itself."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; --config names a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+    unknown = sorted(set(values) - set(KEYS))
+    if unknown:
+        raise ConfigError(
+            f"{path}: unknown option {', '.join(unknown)}; there are {', '.join(KEYS)}"
+        )
+    for key in ("data", "eval_data"):
+        if key in values:
+            values[key] = path.parent / str(values[key])
+    model = str(values.get("model", ""))
+    if model.partition(":")[0].endswith(".py"):
+        values["model"] = str(path.parent / model)
+    return values
+
+
+def parse_shape(value: object) -> tuple[int, ...]:
+    """parse_shape("1,3,224,224") -> (1, 3, 224, 224)"""
+    try:
+        if isinstance(value, str):
+            sizes = tuple(int(part) for part in value.split(","))
+        else:
+            sizes = tuple(operator.index(part) for part in value)  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        sizes = ()
+    if len(sizes) < 2 or min(sizes) < 1:
+        raise ConfigError(
+            f"--input-shape {value} is no shape; give whole numbers with the batch first, "
+            "such as 1,3,224,224"
+        )
+    return sizes
+
+
+def _choice(kind: type[Choice], option: str, value: object) -> Choice:
+    if isinstance(value, kind):
+        return value
+    try:
+        return kind(value)
+    except ValueError as error:
+        names = ", ".join(str(member.value) for member in kind)
+        raise ConfigError(f"--{option} {value}: choose one of {names}") from error
+
+
+def _formats(values: object) -> tuple[str, ...]:
+    named = values if isinstance(values, Sequence) else [values]
+    wanted = tuple(dict.fromkeys(str(value) for value in named))
+    unknown = [value for value in wanted if value not in FORMATS]
+    if unknown or not wanted:
+        given = ", ".join(unknown) or "names no format"
+        raise ConfigError(f"--to {given}: choose onnx, tflite, or both")
+    return wanted
+
+
+def _bits(value: object) -> int:
+    if isinstance(value, int) and value in CARRIERS:
+        return value
+    known = ", ".join(str(bits) for bits in CARRIERS)
+    raise ConfigError(f"--bits {value}: this version quantizes weights to {known} bits")
+
+
+def _threshold(value: object) -> float | Mapping[str, float] | None:
+    if value is None:
+        return None
+    try:
+        if isinstance(value, Mapping):
+            return {str(layer): float(limit) for layer, limit in value.items()}
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"--threshold {value} is no number; give one, or a [threshold] table by layer in "
+            "export.toml"
+        ) from error

@@ -1,0 +1,116 @@
+"""From a torch module to a float ONNX graph whose initializers keep their parameters' names."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from deploykit.errors import ArchitectureError, GraphError
+from deploykit.graph.edit import set_initializer
+from deploykit.spec.arrays import Float32Array
+from deploykit.spec.network import Network
+
+OPSET = 20
+
+
+def capture(
+    module: Any, variance: Mapping[str, Float32Array], input_shape: tuple[int, ...]
+) -> Network:
+    """Trace `module` (torch.nn.Module, eval mode) at `input_shape` into a Network.
+
+    optimize=False: the exporter's default folds batch norm into `0.weight` under the same name,
+    and the variance of that name would silently belong to other numbers.
+
+    Raises ArchitectureError where the shape does not fit, GraphError where tracing fails or where
+    a parameter with a variance is missing from the graph.
+    """
+    import torch
+
+    example = torch.zeros(input_shape, dtype=torch.float32)
+    try:
+        with torch.no_grad():
+            module(example)
+    except (RuntimeError, ValueError, IndexError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise ArchitectureError(
+            f"the input shape {list(input_shape)} does not fit the network: {first_line}; "
+            "give the shape that the factory's network takes with --input-shape"
+        ) from error
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                module,
+                (example,),
+                dynamo=True,
+                optimize=False,
+                verbose=False,
+                opset_version=OPSET,
+                input_names=["input"],
+                output_names=["output"],
+            )
+    except Exception as error:
+        cause = str(error).strip().splitlines()[0]
+        raise GraphError(
+            f"torch.onnx.export could not trace the network: {cause}; control flow that depends on "
+            "the input's values is the usual reason"
+        ) from error
+    if program is None:
+        raise GraphError("torch.onnx.export returned no graph for the network")
+    model = _detached(program.model)
+    if len(model.graph.inputs) != 1 or len(model.graph.outputs) != 1:
+        raise GraphError(
+            f"the network has {len(model.graph.inputs)} inputs and {len(model.graph.outputs)} "
+            "outputs; this version exports networks with one of each"
+        )
+    kept = {name: value for name, value in variance.items() if name in model.graph.initializers}
+    missing = sorted(
+        name for name, value in variance.items() if name not in kept and np.any(value > 0)
+    )
+    if missing:
+        raise GraphError(
+            f"the captured graph has no initializer named {', '.join(missing)}: the network's "
+            "forward does not use these parameters, or uses them under another name"
+        )
+    return Network(model, kept)
+
+
+def _detached(model: ir.Model) -> ir.Model:
+    """A clone whose initializers own numpy arrays, cut off from the torch module."""
+    clone = model.clone()
+    for name, value in list(clone.graph.initializers.items()):
+        if value.const_value is None:
+            raise GraphError(f"the captured initializer {name} has no value")
+        set_initializer(clone.graph, name, np.array(value.const_value.numpy(), copy=True))
+    clone.producer_name, clone.producer_version = "deploykit", ""
+    for value in clone.graph.initializers.values():
+        value.doc_string = None
+        value.metadata_props.clear()
+    for node in clone.graph:
+        node.metadata_props.clear()
+        node.doc_string = None
+        for output in node.outputs:
+            output.metadata_props.clear()
+    clone.metadata_props.clear()
+    clone.graph.metadata_props.clear()
+    return clone
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns about its own deprecations; users cannot act on that."""
+    exporter_log = logging.getLogger("torch.onnx")
+    level = exporter_log.level
+    exporter_log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        exporter_log.setLevel(level)

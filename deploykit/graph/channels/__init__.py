@@ -1,0 +1,1 @@
+"""Liveness of channels as a data-flow analysis: one rule per operator, no per-architecture code."""

@@ -1,0 +1,279 @@
+"""One spelling per operator, so that later stages need one rule each."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from deploykit.graph.edit import (
+    attribute_float,
+    attribute_int,
+    attribute_ints,
+    attribute_string,
+    bypass,
+    constant,
+    floats,
+    fresh_name,
+    readers,
+    set_initializer,
+)
+from deploykit.graph.passes.affine import Affine
+from deploykit.graph.tracking import Rewritten
+from deploykit.spec.network import Network, static_shape
+
+
+def canonicalize(network: Network) -> Rewritten:
+    """Rewrite synonyms; the function stays the same.
+
+    - a weight that several nodes read is copied, so that each may change alone
+    - Dropout (inference) and Identity go
+    - Reshape, Squeeze of [N, C, H, W] to [N, C*H*W] -> Flatten(axis=1)
+    - ReduceMean over H, W -> GlobalAveragePool (and Flatten where the axes are not kept)
+    - MatMul, MatMul + Add, Gemm with alpha, beta or transB=0 -> Gemm(transB=1) [out, in], with bias
+    - Conv: explicit pads, kernel_shape, strides and dilations
+    """
+    model = network.model.clone()
+    affine = Affine(model.graph, dict(network.variance))
+    _unshare(affine)
+    for node in list(model.graph):
+        match node.op_type:
+            case "Dropout" | "Identity" if node.inputs[0] is not None:
+                if node.inputs[0].producer() is not None:
+                    bypass(model.graph, node, node.inputs[0])
+            case "Reshape" | "Squeeze":
+                _flatten(model.graph, node)
+            case "ReduceMean":
+                _global_average_pool(model.graph, node)
+            case "MatMul":
+                _matmul(affine, node)
+            case "Gemm":
+                _gemm(affine, node)
+            case "Conv":
+                _conv(affine, node)
+            case "MaxPool":
+                _explicit_window(node, tuple(attribute_ints(node, "kernel_shape", ())))
+            case _:
+                pass
+    _name_layers(affine)
+    return affine.finish(network, model)
+
+
+def _name_layers(affine: Affine) -> None:
+    """Name a Conv or Gemm after its weight ("features.0"), any other node after its output.
+
+    A bias that has no variance (batch norm or the exporter made it) follows its weight's name.
+    """
+    graph = affine.graph
+    taken: set[str] = set()
+    for node in graph:
+        weight = node.inputs[1] if node.op_type in {"Conv", "Gemm"} else None
+        named = weight is not None and str(weight.name).endswith(".weight")
+        stem = str(weight.name).removesuffix(".weight") if weight is not None and named else None
+        name = stem or str(node.outputs[0].name)
+        node.name = name if name not in taken else f"{name}.{node.outputs[0].name}"
+        taken.add(node.name)
+        bias = node.inputs[2] if len(node.inputs) > 2 else None
+        if stem is None or bias is None or str(bias.name) in affine.variance:
+            continue
+        array = constant(bias)
+        if array is not None and f"{stem}.bias" not in graph.initializers:
+            node.replace_input_with(2, set_initializer(graph, f"{stem}.bias", array))
+
+
+def _unshare(affine: Affine) -> None:
+    graph = affine.graph
+    for name, value in list(graph.initializers.items()):
+        for node, index in [(use.node, use.idx) for use in value.uses()][1:]:
+            array = constant(value)
+            assert array is not None
+            copy = set_initializer(graph, fresh_name(graph, f"{name}.copy"), array)
+            node.replace_input_with(index, copy)
+            if name in affine.variance:
+                affine.variance[str(copy.name)] = affine.variance[name]
+
+
+def _flatten(graph: ir.Graph, node: ir.Node) -> None:
+    source = node.inputs[0]
+    if source is None:
+        return
+    before, after = static_shape(source), static_shape(node.outputs[0])
+    if before is None or after is None or len(after) != 2 or len(before) < 2:
+        return
+    if before[0] == after[0] and int(np.prod(before[1:])) == after[1]:
+        if before == after:
+            bypass(graph, node, source)
+            return
+        _replace(graph, node, "Flatten", [source], {"axis": 1})
+
+
+def _global_average_pool(graph: ir.Graph, node: ir.Node) -> None:
+    source = node.inputs[0]
+    if source is None:
+        return
+    shape = static_shape(source)
+    if shape is None or len(shape) != 4:
+        return
+    given = constant(node.inputs[1]) if len(node.inputs) > 1 else None
+    axes = attribute_ints(node, "axes", ()) if given is None else given.reshape(-1).tolist()
+    if sorted(int(axis) % 4 for axis in axes) != [2, 3]:
+        return
+    if attribute_int(node, "keepdims", 1):
+        _replace(graph, node, "GlobalAveragePool", [source], {})
+        return
+    pooled = ir.node("GlobalAveragePool", [source], name=f"{node.name}.pool")
+    pooled.outputs[0].name = fresh_name(graph, f"{node.outputs[0].name}.pool")
+    pooled.outputs[0].shape = ir.Shape([shape[0], shape[1], 1, 1])
+    pooled.outputs[0].type = source.type
+    graph.insert_before(node, pooled)
+    _replace(graph, node, "Flatten", [pooled.outputs[0]], {"axis": 1})
+
+
+def _replace(
+    graph: ir.Graph, node: ir.Node, op_type: str, inputs: list[ir.Value], attributes: dict[str, int]
+) -> None:
+    """Put another operator in a node's place; its output keeps name, shape and readers."""
+    old = node.outputs[0]
+    new = ir.node(op_type, inputs, attributes, name=node.name)
+    new.outputs[0].shape, new.outputs[0].type = old.shape, old.type
+    graph.insert_before(node, new)
+    name = old.name
+    ir.convenience.replace_all_uses_with(old, new.outputs[0], replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+    new.outputs[0].name = name
+
+
+def _matmul(affine: Affine, node: ir.Node) -> None:
+    source, weight = node.inputs[0], node.inputs[1]
+    array = constant(weight)
+    if source is None or weight is None or array is None or array.ndim != 2:
+        return
+    shape = static_shape(source)
+    if shape is None or len(shape) != 2:
+        return
+    graph, output = affine.graph, node.outputs[0]
+    inputs = [source, _transposed(affine, str(weight.name))]
+    follower = (
+        readers(output)[0] if len(output.uses()) == 1 and not output.is_graph_output() else None
+    )
+    bias = _bias_of(follower, output, array.shape[1])
+    if follower is None or bias is None:
+        _replace(graph, node, "Gemm", inputs, {"transB": 1})
+        return
+    value = constant(bias)
+    assert value is not None
+    set_initializer(graph, str(bias.name), value.reshape(-1))
+    if str(bias.name) in affine.variance:
+        affine.variance[str(bias.name)] = affine.variance[str(bias.name)].reshape(-1)
+        affine.updated.add(str(bias.name))
+    _replace(graph, follower, "Gemm", [*inputs, bias], {"transB": 1})
+    graph.remove(node, safe=True)
+
+
+def _bias_of(follower: ir.Node | None, output: ir.Value, width: int) -> ir.Value | None:
+    """The constant [width] that an Add puts on `output`, where that is all it does."""
+    if follower is None or follower.op_type != "Add":
+        return None
+    for candidate in follower.inputs:
+        value = constant(candidate)
+        if candidate is not output and candidate is not None and value is not None:
+            return candidate if value.size == width and value.shape[-1:] == (width,) else None
+    return None
+
+
+def _transposed(affine: Affine, name: str) -> ir.Value:
+    array = constant(affine.graph.initializers[name])
+    assert array is not None
+    affine.updated.add(name)
+    if name in affine.variance:
+        affine.variance[name] = np.ascontiguousarray(affine.variance[name].T)
+    return set_initializer(affine.graph, name, np.ascontiguousarray(array.T))
+
+
+def _gemm(affine: Affine, node: ir.Node) -> None:
+    weight = node.inputs[1]
+    array = floats(weight)
+    if weight is None or array is None or attribute_int(node, "transA", 0):
+        return
+    alpha, beta = attribute_float(node, "alpha", 1.0), attribute_float(node, "beta", 1.0)
+    if not attribute_int(node, "transB", 0):
+        _transposed(affine, str(weight.name))
+    if alpha != 1.0:
+        affine.scale(str(weight.name), np.asarray(alpha))
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    outputs = int(array.shape[0] if attribute_int(node, "transB", 0) else array.shape[1])
+    if bias is not None and constant(bias) is not None:
+        if beta != 1.0:
+            affine.scale(str(bias.name), np.asarray(beta))
+        value = constant(bias)
+        assert value is not None
+        if value.shape != (outputs,) and str(bias.name) not in affine.variance:
+            spread = np.broadcast_to(value.reshape(-1), (outputs,)).copy()
+            set_initializer(affine.graph, str(bias.name), spread)
+    elif bias is not None:
+        return
+    else:
+        _zero_bias(affine.graph, node, outputs)
+    node.attributes.clear()
+    node.attributes["transB"] = ir.AttrInt64("transB", 1)
+
+
+def _zero_bias(graph: ir.Graph, node: ir.Node, outputs: int) -> None:
+    assert node.inputs[1] is not None
+    stem = str(node.inputs[1].name).removesuffix(".weight")
+    created = set_initializer(
+        graph, fresh_name(graph, f"{stem}.bias"), np.zeros(outputs, dtype=np.float32)
+    )
+    if len(node.inputs) < 3:
+        node.resize_inputs(3)
+    node.replace_input_with(2, created)
+
+
+def _conv(affine: Affine, node: ir.Node) -> None:
+    array = constant(node.inputs[1])
+    if array is None or array.ndim != 4:
+        return
+    _explicit_window(node, array.shape[2:])
+    if len(node.inputs) < 3 or node.inputs[2] is None:
+        _zero_bias(affine.graph, node, array.shape[0])
+
+
+def _explicit_window(node: ir.Node, kernel: tuple[int, ...]) -> None:
+    """Write pads, strides, dilations and kernel_shape out; auto_pad becomes pads."""
+    if len(kernel) != 2:
+        return
+    strides = attribute_ints(node, "strides", (1, 1))
+    dilations = attribute_ints(node, "dilations", (1, 1))
+    pads = attribute_ints(node, "pads", (0, 0, 0, 0))
+    auto_pad = attribute_string(node, "auto_pad", "NOTSET")
+    if auto_pad in {"SAME_UPPER", "SAME_LOWER"}:
+        assert node.inputs[0] is not None
+        shape = static_shape(node.inputs[0])
+        if shape is None:
+            return
+        pads = _same_pads(shape[2:], kernel, strides, dilations, auto_pad == "SAME_UPPER")
+    node.attributes.pop("auto_pad", None)
+    for name, values in (
+        ("kernel_shape", kernel),
+        ("strides", strides),
+        ("dilations", dilations),
+        ("pads", pads),
+    ):
+        node.attributes[name] = ir.AttrInt64s(name, list(values))
+
+
+def _same_pads(
+    size: tuple[int, ...],
+    kernel: tuple[int, ...],
+    strides: tuple[int, ...],
+    dilations: tuple[int, ...],
+    upper: bool,
+) -> tuple[int, ...]:
+    """Pads top, left, bottom, right of ONNX SAME_UPPER (the odd one below) or SAME_LOWER."""
+    begins, ends = [], []
+    for length, k, stride, dilation in zip(size, kernel, strides, dilations, strict=True):
+        reach = (k - 1) * dilation + 1
+        total = max((-(-length // stride) - 1) * stride + reach - length, 0)
+        small, large = total // 2, total - total // 2
+        begins.append(small if upper else large)
+        ends.append(large if upper else small)
+    return (*begins, *ends)

@@ -1,0 +1,63 @@
+"""A pass may not move a variance onto other numbers: asserted after every pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from deploykit.errors import GraphError
+from deploykit.graph.edit import constant
+from deploykit.spec.network import Network
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """What a pass returns: the new network, and the variances it changed or took away.
+
+    updated: names whose value *and* variance the pass changed together.
+    dropped: names with a variance whose initializer is no longer read by anybody.
+    """
+
+    network: Network
+    updated: frozenset[str] = frozenset()
+    dropped: frozenset[str] = frozenset()
+
+
+Pass = Callable[[Network], Rewritten]
+
+
+def apply_pass(name: str, rewrite: Pass, network: Network) -> Network:
+    """Run a pass on a network and check what it says about variances.
+
+    Every initializer with a variance keeps its name, shape and value, or the pass says that it
+    updated both, or that the initializer is gone.
+
+    Raises GraphError that names the pass and the initializer.
+    """
+    result = rewrite(network)
+    after = result.network
+    for parameter, variance in after.variance.items():
+        value = constant(after.model.graph.initializers.get(parameter))
+        if value is None:
+            raise GraphError(f"pass {name} lost the initializer {parameter} but kept its variance")
+        if value.shape != variance.shape:
+            raise GraphError(
+                f"pass {name} left {parameter} with shape {value.shape} and a variance of shape "
+                f"{variance.shape}"
+            )
+    for parameter, variance in network.variance.items():
+        if parameter in result.updated or parameter in result.dropped:
+            continue
+        if parameter not in after.variance:
+            raise GraphError(f"pass {name} dropped the variance of {parameter} without saying so")
+        if not np.array_equal(after.variance[parameter], variance):
+            raise GraphError(f"pass {name} changed the variance of {parameter} without saying so")
+        before_value = constant(network.model.graph.initializers[parameter])
+        after_value = constant(after.model.graph.initializers[parameter])
+        if not np.array_equal(np.asarray(before_value), np.asarray(after_value)):
+            raise GraphError(
+                f"pass {name} changed the values of {parameter} and left its variance behind"
+            )
+    return after

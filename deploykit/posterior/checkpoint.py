@@ -1,0 +1,148 @@
+"""Read a checkpoint file without ever running code from it."""
+
+from __future__ import annotations
+
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+
+from deploykit.errors import CheckpointError
+from deploykit.posterior.containers import strip_prefixes, unwrap_containers
+from deploykit.posterior.pickles import refused_globals
+from deploykit.spec.arrays import AnyArray
+from deploykit.spec.posterior import Checkpoint
+
+ZIP_MAGIC = b"PK\x03\x04"
+NAMES_SHOWN = 5
+RESAVE = "re-save it where it was trained: torch.save(model.state_dict(), 'weights.pt')"
+COPY_AGAIN = "copy it again, or re-save it where it was trained"
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """The tensors of a torch or safetensors file by name, as numpy arrays of their own memory.
+
+    bfloat16, half and 8-bit floats become float32, everything else keeps its type.
+    """
+    magic = _first_bytes(path)
+    if path.suffix == ".safetensors":
+        content: object = _load_safetensors(path)
+    elif magic == ZIP_MAGIC:
+        content = _load_zip(path)
+    else:
+        content = _load_torch(path, mmap=False)
+    mapping, containers = unwrap_containers(path, content)
+    named, prefixes = strip_prefixes(path, mapping)
+    tensors = {name: _to_numpy(path, name, value) for name, value in named.items()}
+    _require_finite(path, tensors)
+    return Checkpoint(path, tensors, containers + prefixes)
+
+
+def _first_bytes(path: Path) -> bytes:
+    if path.is_dir():
+        raise CheckpointError(f"{path}: is a directory; name the checkpoint file inside it")
+    try:
+        with path.open("rb") as file:
+            magic = file.read(len(ZIP_MAGIC))
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{path}: there is no such file; check the path of the checkpoint"
+        ) from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if not magic:
+        raise CheckpointError(f"{path}: is empty; {COPY_AGAIN}")
+    return magic
+
+
+def _load_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{path}: is cut off or not a safetensors file ({error}); {COPY_AGAIN}"
+        ) from error
+
+
+def _load_zip(path: Path) -> object:
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path}: is cut off, its end is missing; {COPY_AGAIN}")
+    with zipfile.ZipFile(path) as archive:
+        members = {name.rpartition("/")[2] for name in archive.namelist()}
+    if "constants.pkl" in members:
+        raise CheckpointError(
+            f"{path}: is a TorchScript archive, which holds a program and no posterior; {RESAVE}"
+        )
+    if "data.pkl" not in members:
+        raise CheckpointError(
+            f"{path}: is a zip archive but no checkpoint that torch.save wrote; {RESAVE}"
+        )
+    return _load_torch(path, mmap=True)
+
+
+def _load_torch(path: Path, mmap: bool) -> object:
+    try:
+        # torch warns about pickle protocols that it then refuses; the sentence below says it all.
+        with warnings.catch_warnings(action="ignore"):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except Exception as error:
+        raise _refusal(path, error) from error
+
+
+def _refusal(path: Path, error: Exception) -> CheckpointError:
+    """Why torch did not load the file, as a sentence."""
+    refused = refused_globals(path)
+    if any(name.startswith("torch.nn.modules.") for name in refused):
+        return CheckpointError(
+            f"{path}: holds a whole pickled network ({_some(refused)}), and unpickling that runs "
+            f"code from the file, which deploykit never does; {RESAVE}"
+        )
+    if refused:
+        return CheckpointError(
+            f"{path}: asks to import {_some(refused)} while loading; unpickling that could run any "
+            f"code, so deploykit refuses. Keep only tensors: {RESAVE}"
+        )
+    reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+    return CheckpointError(
+        f"{path}: is cut off or not a checkpoint that torch.save wrote ({reason[:120]}); "
+        f"{COPY_AGAIN}"
+    )
+
+
+def _to_numpy(path: Path, name: str, tensor: torch.Tensor) -> AnyArray:
+    if tensor.is_quantized or tensor.is_meta or tensor.is_complex():
+        kind = "quantized" if tensor.is_quantized else "meta" if tensor.is_meta else "complex"
+        raise CheckpointError(
+            f"{path}: tensor '{name}' is {kind}; deploykit reads real-valued dense tensors, so "
+            "re-save the network before that conversion"
+        )
+    dense = tensor.detach().to_dense() if tensor.layout != torch.strided else tensor.detach()
+    if dense.is_floating_point() and dense.dtype not in (torch.float32, torch.float64):
+        dense = dense.to(torch.float32)
+    array: AnyArray = np.array(dense.numpy(), order="C")
+    return array
+
+
+def _require_finite(path: Path, tensors: Mapping[str, AnyArray]) -> None:
+    broken = [
+        name
+        for name, array in tensors.items()
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all()
+    ]
+    if broken:
+        raise CheckpointError(
+            f"{path}: NaN or infinity in {_some(broken)}; the training diverged, take an earlier "
+            "checkpoint"
+        )
+
+
+def _some(names: Any) -> str:
+    listed = list(names)
+    rest = len(listed) - NAMES_SHOWN
+    return ", ".join(listed[:NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

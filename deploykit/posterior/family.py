@@ -1,0 +1,86 @@
+"""What one posterior family is: a row of the table in `families`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import assert_never
+
+import numpy as np
+
+from deploykit.spec.arrays import BoolArray, Float32Array, FloatArray, Tensors
+from deploykit.spec.posterior import LayerPosterior
+
+
+class Closes(Enum):
+    """On which side of the threshold a gate is closed."""
+
+    AT_OR_ABOVE = auto()
+    AT_OR_BELOW = auto()
+
+
+@dataclass(frozen=True)
+class GateRule:
+    """How a family's own score closes gates.
+
+    score: what the score is called. threshold: the published default, None where there is none.
+    source: where the rule and its default come from.
+    """
+
+    score: str
+    closes: Closes
+    threshold: float | None
+    source: str
+
+    def closed(self, scores: FloatArray, threshold: float) -> BoolArray:
+        """Which gates the threshold closes."""
+        match self.closes:
+            case Closes.AT_OR_ABOVE:
+                return np.asarray(scores >= threshold, dtype=np.bool_)
+            case Closes.AT_OR_BELOW:
+                return np.asarray(scores <= threshold, dtype=np.bool_)
+            case _:
+                assert_never(self.closes)
+
+
+class EvalForward(Enum):
+    """What the family's own module computes in eval mode."""
+
+    MEAN = auto()
+    SAMPLED = auto()
+
+
+@dataclass(frozen=True)
+class Trap:
+    """A known mistake that this family invites, and how to see in a layer that it applies."""
+
+    sentence: str
+    met: Callable[[Tensors], bool]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One way of writing a posterior into a checkpoint.
+
+    signature: parameter names, relative to the layer, that every layer of the family has.
+    optional: groups of further names; a layer has all of a group or none of it.
+    posterior: (layer name, tensors by relative name) -> mean, variance, gates of its torch twin.
+    sample: (tensors, generator) -> one draw of the twin's parameters from the real posterior,
+        whose correlations the factorised variance does not carry.
+    """
+
+    name: str
+    signature: frozenset[str]
+    optional: tuple[frozenset[str], ...]
+    posterior: Callable[[str, Tensors], LayerPosterior]
+    sample: Callable[[Tensors, np.random.Generator], Mapping[str, Float32Array]]
+    gate_rule: GateRule | None
+    eval_forward: EvalForward
+    source: str
+    traps: tuple[Trap, ...] = ()
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """Every relative name that a layer of this family may have."""
+        return self.signature.union(*self.optional)

@@ -1,0 +1,168 @@
+"""Fold a posterior into a deterministic network: means as weights, closed gates as exact zeros."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import assert_never
+
+import numpy as np
+from torch import nn
+
+from deploykit.errors import ConfigError, DataError
+from deploykit.posterior.architecture import ModuleFactory
+from deploykit.posterior.batchnorm import (
+    copy_running_statistics,
+    reestimate_batchnorm,
+    subtract_weight_noise,
+)
+from deploykit.posterior.family import EvalForward
+from deploykit.posterior.forward import prepared
+from deploykit.posterior.loading import load_tensors
+from deploykit.posterior.mean_forward import mean_difference, require_repeatable
+from deploykit.posterior.options import BatchNormMode, PruneSpec
+from deploykit.posterior.pruning import apply_pruning, decide_pruning
+from deploykit.posterior.recognise import Recognised, join_key, recognise
+from deploykit.posterior.trace import output_layer
+from deploykit.posterior.twins import Swapped, swap_layers
+from deploykit.spec.arrays import AnyArray, Float32Array, FloatArray
+from deploykit.spec.posterior import Checkpoint, Folded, FoldReport, LayerPosterior, LayerPruning
+from deploykit.spec.samples import Samples
+
+
+def fold_posterior(
+    checkpoint: Checkpoint,
+    network: nn.Module | ModuleFactory,
+    example_inputs: FloatArray,
+    pruning: PruneSpec = PruneSpec(),  # noqa: B008  frozen
+    batchnorm: BatchNormMode = BatchNormMode.KEEP,
+    calibration: Samples | None = None,
+) -> Folded:
+    """The posterior mean network, pruned and unpruned, with the variance of its parameters.
+
+    network: the Bayesian network that was trained or its deterministic twin; never changed.
+    example_inputs [N, ...]: on these the mean forward is compared and the output layer is found.
+    calibration: what batch norm statistics are measured on; needed unless they are kept.
+    """
+    _require_calibration(batchnorm, calibration)
+    recognised = recognise(checkpoint)
+    posteriors = tuple(layer.posterior() for layer in recognised.layers)
+    original = network if isinstance(network, nn.Module) else network()
+    swapped = swap_layers(original, recognised.layers)
+    unpruned = mean_network(swapped.module, recognised, posteriors, checkpoint)
+    require_repeatable(unpruned, example_inputs)
+    bayesian = _mean_forward(original, swapped, recognised, checkpoint)
+    difference = None
+    if bayesian is not None:
+        difference = mean_difference(bayesian, unpruned, example_inputs, swapped.layers)
+    decisions = decide_pruning(pruning, posteriors, output_layer(unpruned, example_inputs))
+    pruned_posteriors = _pruned(posteriors, decisions)
+    module = mean_network(unpruned, recognised, pruned_posteriors, checkpoint)
+    variance = variances(unpruned, posteriors)
+    module, unpruned = _batchnorm(batchnorm, module, unpruned, variance, calibration)
+    report = FoldReport(
+        families=recognised.families(),
+        pruning=decisions,
+        mean_difference=difference,
+        batchnorm=batchnorm.value,
+    )
+    return Folded(module, unpruned, variances(module, pruned_posteriors), report, bayesian)
+
+
+def mean_network(
+    twin: nn.Module,
+    recognised: Recognised,
+    posteriors: Sequence[LayerPosterior],
+    checkpoint: Checkpoint,
+) -> nn.Module:
+    """A copy of the twin that holds the means and every plain tensor of the checkpoint."""
+    result = prepared(copy.deepcopy(twin))
+    load_tensors(result, twin_tensors(recognised, posteriors), str(checkpoint.path))
+    return result
+
+
+def twin_tensors(
+    recognised: Recognised, posteriors: Sequence[LayerPosterior]
+) -> Mapping[str, AnyArray]:
+    """The twin's whole state dict: plain tensors as they are, layers at their mean."""
+    means: dict[str, AnyArray] = {
+        join_key(layer.name, key): value
+        for layer in posteriors
+        for key, value in layer.mean.items()
+    }
+    return dict(recognised.plain) | means
+
+
+def variances(
+    module: nn.Module, posteriors: Sequence[LayerPosterior]
+) -> Mapping[str, Float32Array]:
+    """Variance by parameter name, for every parameter of a layer with a matrix or kernel.
+
+    Zero where the layer is deterministic. Batch norms and the like have no entry.
+    """
+    known = {
+        join_key(layer.name, key): value
+        for layer in posteriors
+        for key, value in layer.variance.items()
+    }
+    result: dict[str, Float32Array] = {}
+    for name, layer in module.named_modules():
+        own = dict(layer.named_parameters(recurse=False))
+        if not any(parameter.ndim >= 2 for parameter in own.values()):
+            continue
+        for key, parameter in own.items():
+            full = join_key(name, key)
+            result[full] = known.get(full, np.zeros(tuple(parameter.shape), np.float32))
+    return result
+
+
+def _mean_forward(
+    original: nn.Module, swapped: Swapped, recognised: Recognised, checkpoint: Checkpoint
+) -> nn.Module | None:
+    """The Bayesian network holding the checkpoint; None where its eval forward is no mean."""
+    own = {layer.name: layer.family.eval_forward for layer in recognised.layers}
+    if not swapped.layers or any(own[name] is not EvalForward.MEAN for name in swapped.layers):
+        return None
+    bayesian = prepared(copy.deepcopy(original))
+    load_tensors(bayesian, checkpoint.tensors, str(checkpoint.path))
+    return bayesian
+
+
+def _pruned(
+    posteriors: Sequence[LayerPosterior], decisions: Sequence[LayerPruning]
+) -> tuple[LayerPosterior, ...]:
+    by_layer = {decision.layer: decision for decision in decisions}
+    return tuple(
+        apply_pruning(layer, by_layer[layer.name]) if layer.name in by_layer else layer
+        for layer in posteriors
+    )
+
+
+def _require_calibration(mode: BatchNormMode, calibration: Samples | None) -> None:
+    if mode is BatchNormMode.KEEP:
+        return
+    if calibration is None or len(calibration) == 0:
+        raise ConfigError(f"--batchnorm {mode.value} measures on calibration data; give --data")
+    if not np.isfinite(calibration.inputs).all():
+        raise DataError("the calibration inputs hold NaN or infinity; clean them first")
+
+
+def _batchnorm(
+    mode: BatchNormMode,
+    module: nn.Module,
+    unpruned: nn.Module,
+    variance: Mapping[str, Float32Array],
+    calibration: Samples | None,
+) -> tuple[nn.Module, nn.Module]:
+    """Pruned and unpruned network with their batch norm statistics as the mode asks."""
+    if mode is BatchNormMode.KEEP or calibration is None:
+        return module, unpruned
+    inputs = calibration.inputs
+    match mode:
+        case BatchNormMode.REESTIMATE:
+            return reestimate_batchnorm(module, inputs), reestimate_batchnorm(unpruned, inputs)
+        case BatchNormMode.ANALYTIC:
+            denoised = subtract_weight_noise(unpruned, variance, inputs)
+            return copy_running_statistics(denoised, module), denoised
+        case _:
+            assert_never(mode)

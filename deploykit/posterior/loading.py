@@ -1,0 +1,54 @@
+"""Put arrays into a module's parameters and buffers; every key on both sides is accounted for."""
+
+from __future__ import annotations
+
+import difflib
+
+import torch
+from torch import nn
+
+from deploykit.errors import ArchitectureError
+from deploykit.spec.arrays import Tensors
+
+IMPLIED = "num_batches_tracked"
+"""Checkpoints from before torch 0.4.1 lack it, and it changes no result."""
+
+KEYS_SHOWN = 6
+
+
+def load_tensors(module: nn.Module, tensors: Tensors, origin: str) -> None:
+    """Copy tensors into the module, in place. origin: what the sentences call their source."""
+    own = module.state_dict()
+    missing = [key for key in own if key not in tensors and not key.endswith(IMPLIED)]
+    unexpected = [key for key in tensors if key not in own]
+    if missing or unexpected:
+        raise ArchitectureError(_mismatch(origin, missing, unexpected))
+    for key, array in tensors.items():
+        if tuple(own[key].shape) != array.shape:
+            raise ArchitectureError(
+                f"layer '{key.rpartition('.')[0]}': {key} has shape {tuple(own[key].shape)} in the "
+                f"network and {array.shape} in {origin}; build the network that was trained"
+            )
+    with torch.no_grad():
+        for key, array in tensors.items():
+            own[key].copy_(torch.tensor(array))
+
+
+def _mismatch(origin: str, missing: list[str], unexpected: list[str]) -> str:
+    parts = []
+    if unexpected:
+        parts.append(f"{origin} holds {_some(unexpected)}, which the network has not")
+    if missing:
+        parts.append(f"the network has {_some(missing)}, which {origin} lacks")
+    close = [
+        f"{key} for {match[0]}"
+        for key in unexpected[:1]
+        if (match := difflib.get_close_matches(key, missing, n=1))
+    ]
+    hint = f" (perhaps {close[0]})" if close else ""
+    return f"{'; '.join(parts)}{hint}; build the network that was trained"
+
+
+def _some(keys: list[str]) -> str:
+    rest = len(keys) - KEYS_SHOWN
+    return ", ".join(keys[:KEYS_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

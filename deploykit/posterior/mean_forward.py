@@ -1,0 +1,79 @@
+"""Compare the folded network with the Bayesian network's own mean forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from deploykit.errors import ArchitectureError, ParityError
+from deploykit.posterior.forward import relative_difference, run
+from deploykit.spec.arrays import Float32Array, FloatArray
+
+TOLERANCE = 1e-4
+
+
+def require_repeatable(module: nn.Module, inputs: FloatArray) -> None:
+    """Refuse a network whose eval forward draws random numbers."""
+    if relative_difference(run(module, inputs), run(module, inputs)) > TOLERANCE:
+        raise ArchitectureError(
+            "the network computes something else each time it runs in eval mode; build one whose "
+            "eval forward draws no random numbers"
+        )
+
+
+def mean_difference(
+    bayesian: nn.Module, folded: nn.Module, inputs: FloatArray, layers: Iterable[str]
+) -> float:
+    """Largest difference of the outputs, relative to the largest output of the Bayesian network.
+
+    Both in eval mode. Above 1e-4 a ParityError names the first of `layers` that differs.
+    """
+    difference = relative_difference(run(folded, inputs), run(bayesian, inputs))
+    if difference > TOLERANCE:
+        first = _first_differing(bayesian, folded, inputs, layers)
+        raise ParityError(
+            f"the folded network differs from the Bayesian mean forward by {difference:.1e} "
+            f"relative (allowed {TOLERANCE:.0e}), {first}; compare that layer's forward in eval "
+            "mode with its family's formula, and its stride, padding, dilation and groups "
+            "attributes with what it uses"
+        )
+    return difference
+
+
+def _first_differing(
+    bayesian: nn.Module, folded: nn.Module, inputs: FloatArray, layers: Iterable[str]
+) -> str:
+    wanted = tuple(layers)
+    expected = _layer_outputs(bayesian, wanted, inputs)
+    actual = _layer_outputs(folded, wanted, inputs)
+    for layer, output in expected.items():
+        if layer not in actual or actual[layer].shape != output.shape:
+            return f"first at layer '{layer}', whose outputs differ in shape"
+        difference = relative_difference(actual[layer], output)
+        if difference > TOLERANCE:
+            return f"first at layer '{layer}' ({difference:.1e})"
+    return "though every swapped layer agrees"
+
+
+def _layer_outputs(
+    module: nn.Module, layers: tuple[str, ...], inputs: FloatArray
+) -> dict[str, Float32Array]:
+    """Outputs by layer name, in the order in which the layers ran."""
+    outputs: dict[str, Float32Array] = {}
+
+    def keep(name: str) -> torch.utils.hooks.RemovableHandle:
+        def hook(_module: nn.Module, _inputs: object, output: object) -> None:
+            if isinstance(output, torch.Tensor):
+                outputs[name] = output.numpy(force=True).copy()
+
+        return module.get_submodule(name).register_forward_hook(hook)
+
+    handles = [keep(name) for name in layers]
+    try:
+        run(module, inputs, batch=max(1, len(inputs)))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return outputs

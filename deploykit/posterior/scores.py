@@ -1,0 +1,112 @@
+"""The statistic that a pruning rule looks at, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import assert_never
+
+import numpy as np
+
+from deploykit.errors import ConfigError
+from deploykit.posterior.families import family_named
+from deploykit.posterior.options import PruneRule
+from deploykit.spec.arrays import BoolArray, Float32Array, Float64Array
+from deploykit.spec.posterior import LayerPosterior
+
+SMALLEST_VARIANCE = float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True)
+class ScoredLayer:
+    """A layer under a rule. default: the rule's own threshold; closes: which gates one closes."""
+
+    layer: str
+    statistic: str
+    axis: int
+    scores: Float64Array
+    default: float | None
+    closes: Callable[[Float64Array, float], BoolArray]
+
+
+def channel_snr(mean: Float32Array, variance: Float32Array) -> Float64Array:
+    """sqrt(sum mu^2 / sum s^2) over each output channel of [C, ...]; 0 where the mean is zero.
+
+    Source: Graves 2011; Blundell et al. 2015, section 5.1, per channel instead of per weight.
+    """
+    signal = _per_channel(mean.astype(np.float64) ** 2)
+    noise = _per_channel(variance.astype(np.float64))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(signal == 0, 0.0, np.sqrt(signal / noise))
+
+
+def channel_savage_dickey(
+    mean: Float32Array, variance: Float32Array, prior_variance: float
+) -> Float64Array:
+    """sum of log(s_p / s) - mu^2 / (2 s^2) over each output channel of [C, ...].
+
+    The log ratio of posterior to prior density at w = 0: above 0, the data speaks for zero.
+    Source: Dickey 1971, for two Gaussians, summed over the channel.
+    """
+    mu = mean.astype(np.float64)
+    s2 = np.maximum(variance.astype(np.float64), SMALLEST_VARIANCE)
+    return _per_channel(0.5 * np.log(prior_variance / s2) - mu**2 / (2 * s2))
+
+
+def score_layers(
+    rule: PruneRule, layers: Sequence[LayerPosterior], output_layer: str | None
+) -> tuple[ScoredLayer, ...]:
+    hidden = [layer for layer in layers if layer.name != output_layer]
+    match rule:
+        case PruneRule.FAMILY:
+            gated = tuple(scored for layer in layers for scored in _score_gates(layer))
+            if not gated:
+                names = ", ".join(sorted({layer.family for layer in layers}))
+                raise ConfigError(
+                    f"the family {names} has no gates; give --prune-rule snr, savage-dickey or none"
+                )
+            return gated
+        case PruneRule.SNR:
+            return tuple(_score_snr(layer) for layer in hidden)
+        case PruneRule.SAVAGE_DICKEY:
+            return tuple(_score_savage_dickey(layer) for layer in hidden)
+        case PruneRule.NONE:
+            return ()
+        case _:
+            assert_never(rule)
+
+
+def _score_gates(layer: LayerPosterior) -> Iterable[ScoredLayer]:
+    rule = family_named(layer.family).gate_rule
+    if rule is not None and layer.gate_score is not None and layer.gate_axis is not None:
+        scores = layer.gate_score.astype(np.float64)
+        yield ScoredLayer(
+            layer.name, rule.score, layer.gate_axis, scores, rule.threshold, rule.closed
+        )
+
+
+def _score_snr(layer: LayerPosterior) -> ScoredLayer:
+    scores = channel_snr(layer.mean["weight"], layer.variance["weight"])
+    return ScoredLayer(layer.name, "signal-to-noise", 0, scores, None, _below)
+
+
+def _score_savage_dickey(layer: LayerPosterior) -> ScoredLayer:
+    if layer.prior_variance is None or layer.weight_mean is None or layer.weight_variance is None:
+        raise ConfigError(
+            f"layer '{layer.name}': the checkpoint of a {layer.family} layer does not tell its "
+            "prior, which savage-dickey needs; give --prune-rule snr or none"
+        )
+    scores = channel_savage_dickey(layer.weight_mean, layer.weight_variance, layer.prior_variance)
+    return ScoredLayer(layer.name, "log evidence for zero", 0, scores, 0.0, _above)
+
+
+def _below(scores: Float64Array, threshold: float) -> BoolArray:
+    return np.asarray(scores < threshold, dtype=np.bool_)
+
+
+def _above(scores: Float64Array, threshold: float) -> BoolArray:
+    return np.asarray(scores > threshold, dtype=np.bool_)
+
+
+def _per_channel(values: Float64Array) -> Float64Array:
+    return np.asarray(values.reshape(values.shape[0], -1).sum(axis=1), dtype=np.float64)

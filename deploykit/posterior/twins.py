@@ -1,0 +1,122 @@
+"""Swap Bayesian layers for the torch layers that compute their posterior mean."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from deploykit.errors import ArchitectureError
+from deploykit.posterior.recognise import RecognisedLayer
+from deploykit.spec.posterior import LayerPosterior
+
+Twin = nn.Linear | nn.Conv1d | nn.Conv2d
+
+
+@dataclass(frozen=True)
+class Swapped:
+    """A network of torch layers only. layers: the names of those that took a Bayesian's place."""
+
+    module: nn.Module
+    layers: tuple[str, ...]
+
+
+def swap_layers(module: nn.Module, layers: Sequence[RecognisedLayer]) -> Swapped:
+    """A deep copy of the module, its Bayesian layers replaced under the same names.
+
+    A layer that is a torch layer already stays. Weights are not copied; see `loading`.
+    """
+    root = copy.deepcopy(module)
+    swapped: list[str] = []
+    for layer in layers:
+        current = _submodule(root, layer)
+        if _is_twin(current):
+            continue
+        _require_same_tensors(current, layer)
+        twin = build_twin(layer.posterior(), current)
+        swapped.append(layer.name)
+        if not layer.name:
+            root = twin
+            continue
+        parent, _, child = layer.name.rpartition(".")
+        setattr(root.get_submodule(parent), child, twin)
+    return Swapped(root, tuple(swapped))
+
+
+def build_twin(posterior: LayerPosterior, bayesian: nn.Module) -> Twin:
+    """The torch layer with the posterior's shapes and the Bayesian layer's own geometry.
+
+    weight [O, I] -> Linear, [O, I/groups, k] -> Conv1d, [O, I/groups, kh, kw] -> Conv2d.
+    stride, padding, dilation, groups and padding_mode are the layer's attributes of that name;
+    one that it does not have takes torch's default, which the mean-forward check then tests.
+    """
+    shape = posterior.mean["weight"].shape
+    bias = "bias" in posterior.mean
+    if len(shape) == 2:
+        return nn.Linear(shape[1], shape[0], bias=bias, device="meta").to_empty(device="cpu")
+    if getattr(bayesian, "transposed", False):
+        raise ArchitectureError(
+            f"layer '{posterior.name}': {type(bayesian).__name__} is a transposed convolution, "
+            "which cannot be folded yet"
+        )
+    groups = int(getattr(bayesian, "groups", 1))
+    geometry: dict[str, Any] = {
+        "in_channels": shape[1] * groups,
+        "out_channels": shape[0],
+        "kernel_size": shape[2:],
+        "groups": groups,
+        "bias": bias,
+        "stride": getattr(bayesian, "stride", 1),
+        "padding": getattr(bayesian, "padding", 0),
+        "dilation": getattr(bayesian, "dilation", 1),
+        "padding_mode": getattr(bayesian, "padding_mode", "zeros"),
+    }
+    try:
+        if len(shape) == 3:
+            return nn.Conv1d(**geometry, device="meta").to_empty(device="cpu")
+        return nn.Conv2d(**geometry, device="meta").to_empty(device="cpu")
+    except (ValueError, TypeError) as error:
+        raise ArchitectureError(
+            f"layer '{posterior.name}': no torch convolution can take its place with {geometry}: "
+            f"{error}; build the layer that was trained"
+        ) from error
+
+
+def _submodule(root: nn.Module, layer: RecognisedLayer) -> nn.Module:
+    try:
+        return root.get_submodule(layer.name)
+    except AttributeError as error:
+        names = ", ".join(name for name, module in root.named_modules() if _own_keys(module))
+        raise ArchitectureError(
+            f"the checkpoint has a {layer.family.name} layer '{layer.name}' and the network has "
+            f"none of that name; its layers are {names or 'none'}"
+        ) from error
+
+
+def _is_twin(module: nn.Module) -> bool:
+    return isinstance(module, Twin) and _own_keys(module).keys() <= {"weight", "bias"}
+
+
+def _require_same_tensors(module: nn.Module, layer: RecognisedLayer) -> None:
+    own = _own_keys(module)
+    if not layer.tensors.keys() & own.keys():
+        raise ArchitectureError(
+            f"layer '{layer.name}': the network builds a {type(module).__name__} with "
+            f"{', '.join(own) or 'no parameters'}, the checkpoint holds {layer.family.name} with "
+            f"{', '.join(layer.tensors)}; build the layer that was trained, or its torch twin"
+        )
+    for key, array in layer.tensors.items():
+        if key in own and own[key] != array.shape:
+            raise ArchitectureError(
+                f"layer '{layer.name}': {key} has shape {own[key]} in the network and "
+                f"{array.shape} in the checkpoint; build the network that was trained"
+            )
+
+
+def _own_keys(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Shapes of the parameters and buffers that the module itself owns, children left out."""
+    own = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+    return {name: tuple(tensor.shape) for name, tensor in own}

@@ -1,0 +1,1 @@
+"""Deciding integers: calibration, scales, weights, and the proof that runtimes agree on them."""

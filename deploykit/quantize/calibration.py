@@ -1,0 +1,131 @@
+"""From a histogram of real values to the range that eight bits should cover."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import assert_never
+
+import numpy as np
+
+from deploykit.quantize.histogram import Histogram
+from deploykit.spec.arrays import Float64Array
+
+PERCENTILE = 99.99
+LEVELS = 256
+SHRINK = np.linspace(1.0, 0.2, 81)
+"""Shares of the full range that the searches try."""
+
+
+class Calibration(Enum):
+    """How a range is chosen from calibration data."""
+
+    MSE = "mse"
+    MINMAX = "minmax"
+    PERCENTILE = "percentile"
+    ENTROPY = "entropy"
+
+
+def choose_range(histogram: Histogram, method: Calibration) -> tuple[float, float]:
+    """(low, high) with low <= 0 <= high, so that zero is an integer.
+
+    minmax: everything seen. percentile: all but 0.01 % on each side. mse: the range with the least
+    mean squared rounding and clipping error. entropy: the range with the least KL divergence from
+    the values to their quantized form (Migacz 2017, TensorRT).
+    """
+    low, high = min(histogram.low, 0.0), max(histogram.high, 0.0)
+    if not low < high:
+        return 0.0, 1.0
+    match method:
+        case Calibration.MINMAX:
+            return low, high
+        case Calibration.PERCENTILE:
+            return _percentile(histogram, low, high)
+        case Calibration.MSE:
+            return _mse(histogram, low, high)
+        case Calibration.ENTROPY:
+            return _entropy(histogram, low, high)
+        case _:
+            assert_never(method)
+
+
+def _percentile(histogram: Histogram, low: float, high: float) -> tuple[float, float]:
+    cumulative = np.cumsum(histogram.counts)
+    tail = (100.0 - PERCENTILE) / 100.0 * cumulative[-1]
+    centres = histogram.centres()
+    lower = float(
+        centres[np.searchsorted(cumulative, tail, side="right").clip(0, len(centres) - 1)]
+    )
+    upper = float(centres[np.searchsorted(cumulative, cumulative[-1] - tail, side="left")])
+    chosen = min(lower, 0.0), max(upper, 0.0)
+    return chosen if chosen[0] < chosen[1] else (low, high)
+
+
+def quantization_error(
+    histogram: Histogram, scale: float, zero_point: int, levels: int = LEVELS
+) -> float:
+    """Mean squared error of rounding to `levels` integers and clipping, over the histogram."""
+    used = histogram.counts > 0
+    centres, counts = histogram.centres()[used], histogram.counts[used]
+    lowest = -levels // 2
+    steps = np.clip(np.rint(centres / scale) + zero_point, lowest, lowest + levels - 1)
+    error = (steps - zero_point) * scale - centres
+    return float((counts * error**2).sum() / counts.sum())
+
+
+def _range_error(histogram: Histogram, low: float, high: float) -> float:
+    scale = (high - low) / (LEVELS - 1)
+    zero_point = int(np.rint(-LEVELS // 2 - low / scale))
+    return quantization_error(histogram, scale, zero_point)
+
+
+def _mse(histogram: Histogram, low: float, high: float) -> tuple[float, float]:
+    """Shrink both ends together, then each alone from there."""
+    best = (_range_error(histogram, low, high), low, high)
+    for share in SHRINK:
+        best = min(
+            best, (_range_error(histogram, low * share, high * share), low * share, high * share)
+        )
+    for share in SHRINK:
+        _, chosen_low, chosen_high = best
+        if chosen_low < 0.0:
+            trial = max(low * share, chosen_low * 2)
+            best = min(best, (_range_error(histogram, trial, chosen_high), trial, chosen_high))
+        if chosen_high > 0.0:
+            trial = min(high * share, chosen_high * 2)
+            best = min(best, (_range_error(histogram, chosen_low, trial), chosen_low, trial))
+    return best[1], best[2]
+
+
+def _entropy(histogram: Histogram, low: float, high: float) -> tuple[float, float]:
+    centres, counts = histogram.centres(), histogram.counts
+    best = (np.inf, low, high)
+    for share in SHRINK:
+        candidate = (
+            _divergence(centres, counts, low * share, high * share),
+            low * share,
+            high * share,
+        )
+        best = min(best, candidate)
+    return best[1], best[2]
+
+
+def _divergence(centres: Float64Array, counts: Float64Array, low: float, high: float) -> float:
+    """KL(P || Q): P clips outliers into the end bins, Q spreads each level's mass over its bins."""
+    inside = (centres >= low) & (centres <= high)
+    if not inside.any():
+        return float("inf")
+    reference = counts[inside].copy()
+    positions = centres[inside]
+    spread = reference.copy()
+    reference[0] += counts[centres < low].sum()
+    reference[-1] += counts[centres > high].sum()
+    level = np.clip(np.floor((positions - low) / (high - low) * LEVELS), 0, LEVELS - 1).astype(int)
+    occupied = spread > 0
+    mass = np.bincount(level, weights=spread, minlength=LEVELS)
+    bins = np.bincount(level, weights=occupied.astype(np.float64), minlength=LEVELS)
+    quantized = np.where(occupied, mass[level] / np.maximum(bins[level], 1.0), 0.0)
+    # Outliers may land in an end bin that was empty: a floor keeps the logarithm finite.
+    p = reference / reference.sum()
+    q = np.maximum(quantized / max(quantized.sum(), 1e-12), 1e-12)
+    seen = p > 0
+    return float((p[seen] * np.log(p[seen] / q[seen])).sum())

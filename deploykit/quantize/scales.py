@@ -1,0 +1,57 @@
+"""Scales and zero points of activations."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from deploykit.quantize.calibration import Calibration, choose_range, quantization_error
+from deploykit.quantize.histogram import Histogram
+from deploykit.spec.quantized import Quantization, int_range
+
+SMALLEST_SCALE = 2.0**-100
+
+
+def affine_scale(low: float, high: float) -> Quantization:
+    """scale = (high - low) / 255 rounded to float32; zero_point such that zero is an integer.
+
+    With low = 0 the zero point is -128, so saturation is a Relu. Source: Jacob et al. 2018, eq. 1.
+    """
+    lowest, highest = int_range(8)
+    scale = float(np.float32(max((high - low) / (highest - lowest), SMALLEST_SCALE)))
+    zero_point = round(lowest - low / scale)
+    return Quantization(scale, min(max(zero_point, lowest), highest))
+
+
+def activation_quantization(
+    histogram: Histogram, method: Calibration, low: float | None, high: float | None
+) -> Quantization:
+    """Quantization of a computed tensor; low and high are the bounds of its fused activation."""
+    chosen_low, chosen_high = choose_range(histogram, method)
+    if low is not None:
+        chosen_low = max(low, chosen_low)
+    if high is not None:
+        chosen_high = min(high, chosen_high)
+    if not chosen_low < chosen_high:
+        chosen_high = chosen_low + 1.0
+    return affine_scale(chosen_low, chosen_high)
+
+
+def input_quantization(histogram: Histogram, method: Calibration) -> Quantization:
+    """Quantization of a float graph input: the scale is a power of two.
+
+    Runtimes divide by the scale or multiply with its reciprocal; with a power of two both are
+    exact, so that they round every float alike, ties included. Of the two powers around the
+    wanted scale the one with the smaller quantization error is taken.
+    """
+    low, high = choose_range(histogram, method)
+    exponent = math.log2(max((high - low) / 255.0, SMALLEST_SCALE))
+    candidates = []
+    for power in {math.floor(exponent), math.ceil(exponent)}:
+        scale = 2.0**power
+        lowest, highest = int_range(8)
+        zero_point = min(max(round(lowest - low / scale), lowest), highest)
+        error = quantization_error(histogram, scale, zero_point)
+        candidates.append((error, -power, Quantization(scale, zero_point)))
+    return min(candidates, key=lambda candidate: candidate[:2])[2]

@@ -1,0 +1,62 @@
+"""Integer weights and biases: symmetric, one scale per output channel."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from deploykit.errors import QuantizationError
+from deploykit.spec.arrays import Float32Array, Float64Array, Int8Array, Int32Array
+from deploykit.spec.quantized import int_range
+
+LARGEST_BIAS = 2**30
+"""Half of int32, so that the accumulated products always have room."""
+
+SMALLEST_MULTIPLIER = 2.0**-31
+"""XNNPACK takes requantization multipliers from 2^-32 up to 256."""
+
+
+def weight_scales(
+    weight: Float64Array, bias: Float64Array, input_scale: float, output_scale: float, bits: int
+) -> Float32Array:
+    """scale[o] = max |W[o]| / (2^(bits-1) - 1)   [O]
+
+    Raised where the bias would not fit int32 at that scale, or where the requantization multiplier
+    input_scale * scale / output_scale would fall under what a runtime accepts. A row of zeros
+    takes the largest scale of the layer.
+    """
+    _, highest = int_range(bits)
+    largest = np.abs(weight).reshape(weight.shape[0], -1).max(axis=1)
+    whole = float(largest.max(initial=0.0))
+    filled = np.where(largest > 0, largest, whole if whole > 0 else 1.0)
+    scale = filled / highest
+    scale = np.maximum(scale, np.abs(bias) / (input_scale * LARGEST_BIAS))
+    scale = np.maximum(scale, SMALLEST_MULTIPLIER * output_scale / input_scale)
+    return scale.astype(np.float32)
+
+
+def round_weights(weight: Float64Array, scale: Float32Array, bits: int) -> Int8Array:
+    """clip(rint(W / scale), -(2^(bits-1) - 1), 2^(bits-1) - 1): the range without its lowest value.
+
+    The lowest value stays out so that -w is representable whenever w is.
+    """
+    _, highest = int_range(bits)
+    divisor = scale.astype(np.float64).reshape((-1,) + (1,) * (weight.ndim - 1))
+    return np.clip(np.rint(weight / divisor), -highest, highest).astype(np.int8)
+
+
+def round_bias(
+    name: str, bias: Float64Array, weight: Int8Array, input_scale: float, scale: Float32Array
+) -> Int32Array:
+    """rint(b / (input_scale * scale[o]))   [O]
+
+    Raises QuantizationError where bias and products together could overflow int32.
+    """
+    steps = np.rint(bias / (np.float64(np.float32(input_scale)) * scale.astype(np.float64)))
+    products = 255.0 * np.abs(weight.astype(np.float64)).reshape(len(steps), -1).sum(axis=1)
+    if np.any(np.abs(steps) + products > 2**31 - 1):
+        channel = int(np.argmax(np.abs(steps) + products))
+        raise QuantizationError(
+            f"{name}: output channel {channel} can overflow a 32-bit accumulator "
+            f"({weight[channel].size} products); split the layer"
+        )
+    return steps.astype(np.int32)

@@ -1,0 +1,1 @@
+"""Numpy evaluators that state the semantics exactly; they need no runtime."""

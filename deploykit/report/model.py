@@ -1,0 +1,79 @@
+"""What a written model file holds, and which kernel of its runtime runs each part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from deploykit.emit.tflite_layout import TfliteLayout
+from deploykit.errors import DeploykitError, GraphError
+from deploykit.spec.network import static_shape
+from deploykit.spec.quantized import QuantizedNetwork
+from deploykit.verify.formats import Format, OnnxFormat, TfliteFormat
+
+
+@dataclass(frozen=True)
+class OperatorRow:
+    """One operator: the tensor it computes, its kind, that tensor's shape, the kernel if known."""
+
+    output: str
+    operator: str
+    shape: tuple[int, ...]
+    kernel: str | None
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """A model file."""
+
+    path: Path
+    format: str
+    runtime: str
+    size_bytes: int
+    operators: tuple[OperatorRow, ...]
+
+
+def summarize_model(path: Path) -> ModelSummary:
+    """Describe a .onnx or .tflite file; a float ONNX graph is listed node by node.
+
+    Raises GraphError where the file is neither.
+    """
+    data = path.read_bytes()
+    fmt: Format = TfliteFormat(TfliteLayout.NHWC) if path.suffix == ".tflite" else OnnxFormat()
+    version = fmt.version()
+    runtime = f"{fmt.runtime} {version}" if version else f"{fmt.runtime} is not installed"
+    try:
+        network = fmt.read(data)
+    except DeploykitError:
+        if path.suffix == ".tflite":
+            raise
+        return ModelSummary(path, "float ONNX", runtime, len(data), _nodes(path))
+    kernels = fmt.kernels(data, network) if version else {}
+    name = "int8 TFLite" if path.suffix == ".tflite" else "int8 ONNX (QDQ)"
+    return ModelSummary(path, name, runtime, len(data), _rows(network, kernels))
+
+
+def _rows(network: QuantizedNetwork, kernels: Mapping[str, str | None]) -> tuple[OperatorRow, ...]:
+    return tuple(
+        OperatorRow(
+            operator.output, type(operator).__name__, network.tensors[operator.output].shape,
+            kernels.get(operator.output),
+        )
+        for operator in network.operators
+    )  # fmt: skip
+
+
+def _nodes(path: Path) -> tuple[OperatorRow, ...]:
+    try:
+        model = ir.load(path)
+    except Exception as error:
+        raise GraphError(f"{path} is not an ONNX file ({error})") from error
+    return tuple(
+        OperatorRow(
+            str(node.outputs[0].name), node.op_type, static_shape(node.outputs[0]) or (), None
+        )
+        for node in model.graph
+    )

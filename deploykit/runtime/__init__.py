@@ -1,0 +1,1 @@
+"""The runtimes that execute written files; each is imported only when it is used."""

@@ -1,0 +1,188 @@
+"""LiteRT, the runtime of .tflite files: one thread, and XNNPACK, the delegate it has by default.
+
+The interpreter comes from ai-edge-litert, or from tflite-runtime where a device has only that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deploykit.errors import DataError, GraphError, RuntimeUnavailableError
+from deploykit.spec.arrays import AnyArray, Tensors
+
+PACKAGES = (
+    ("ai-edge-litert", "ai_edge_litert.interpreter"),
+    ("tflite-runtime", "tflite_runtime.interpreter"),
+)
+DELEGATE = "DELEGATE"
+XNNPACK = "XNNPACK"
+
+
+def version() -> str | None:
+    """For example "ai-edge-litert 2.3.0"; None where no interpreter can be imported."""
+    for package, module in PACKAGES:
+        with contextlib.suppress(ImportError, metadata.PackageNotFoundError):
+            import_module(module)
+            return f"{package} {metadata.version(package)}"
+    return None
+
+
+def run(data: bytes, inputs: Tensors) -> dict[str, AnyArray]:
+    """Graph outputs by port name, [N, ...].
+
+    inputs: by port name, [N, ...] in the file's element type and layout; N a multiple of the
+    file's batch.
+    """
+    interpreter = _interpreter(data)
+    _, outputs = _ports(interpreter)
+    return _run(interpreter, inputs, outputs)
+
+
+def run_probe(data: bytes, inputs: Tensors) -> dict[str, AnyArray]:
+    """Every integer activation of a probe file, raw, by tensor name; inputs as in run()."""
+    interpreter = _interpreter(data)
+    details = (*interpreter.get_input_details(), *interpreter.get_output_details())
+    wanted = {
+        str(detail["name"]): int(detail["index"])
+        for detail in details
+        if detail["dtype"] in (np.int8, np.uint8)
+    }
+    return _run(interpreter, inputs, wanted)
+
+
+def kernels(data: bytes) -> Mapping[str, str | None]:
+    """Who computes each integer activation: "XNNPACK", a builtin operator's name, or None.
+
+    None: nobody, it is an input. The interpreter lists every operator of the file and one DELEGATE
+    node per partition; the operators between a DELEGATE's outputs and its inputs are inside it.
+    """
+    interpreter = _interpreter(data)
+    nodes = interpreter._get_ops_details()
+    makers = {
+        int(index): node
+        for node in nodes
+        if node["op_name"] != DELEGATE
+        for index in node["outputs"]
+    }
+    delegated: set[int] = set()
+    for partition in (node for node in nodes if node["op_name"] == DELEGATE):
+        border = {int(index) for index in partition["inputs"]}
+        reached = [int(index) for index in partition["outputs"]]
+        while reached:
+            index = reached.pop()
+            if index in border or index in delegated or index not in makers:
+                continue
+            delegated.add(index)
+            reached.extend(int(source) for source in makers[index]["inputs"])
+    activations = {*makers, *(int(detail["index"]) for detail in interpreter.get_input_details())}
+    taken: dict[str, str | None] = {}
+    for detail in interpreter.get_tensor_details():
+        index = int(detail["index"])
+        if index not in activations or detail["dtype"] not in (np.int8, np.uint8):
+            continue
+        maker = str(makers[index]["op_name"]) if index in makers else None
+        taken[str(detail["name"])] = XNNPACK if index in delegated else maker
+    return taken
+
+
+def partitions(data: bytes) -> int:
+    """How many parts of the file XNNPACK took; 1 is the whole of a convolutional net."""
+    nodes = _interpreter(data)._get_ops_details()
+    return sum(node["op_name"] == DELEGATE for node in nodes)
+
+
+def _run(interpreter: Any, inputs: Tensors, wanted: Mapping[str, int]) -> dict[str, AnyArray]:
+    """Tensors by name for all batches, joined along axis 0. wanted: tensor indices by name."""
+    ports, _ = _ports(interpreter)
+    if sorted(inputs) != sorted(ports):
+        raise DataError(f"The file takes the inputs {sorted(ports)}; given were {sorted(inputs)}.")
+    details = {int(detail["index"]): detail for detail in interpreter.get_input_details()}
+    steps = {name: _batches(name, inputs[name], details[index]) for name, index in ports.items()}
+    if len({len(step) for step in steps.values()}) != 1:
+        raise DataError("The inputs hold different numbers of samples; give each the same number.")
+    collected: dict[str, list[AnyArray]] = {name: [] for name in wanted}
+    for position in range(len(next(iter(steps.values())))):
+        for name, index in ports.items():
+            interpreter.set_tensor(index, steps[name][position])
+        interpreter.invoke()
+        for name, index in wanted.items():
+            collected[name].append(interpreter.get_tensor(index))
+    return {name: np.concatenate(parts) for name, parts in collected.items()}
+
+
+def _batches(name: str, values: AnyArray, detail: Mapping[str, Any]) -> Sequence[AnyArray]:
+    shape = tuple(int(length) for length in detail["shape"])
+    fits = values.ndim == len(shape) and values.shape[1:] == shape[1:]
+    if not fits or not len(values) or len(values) % shape[0]:
+        raise DataError(
+            f"Input {name!r} has shape {list(values.shape)} where the file takes {list(shape)}, or "
+            "a multiple of it along the first axis."
+        )
+    if values.dtype != detail["dtype"]:
+        raise DataError(
+            f"Input {name!r} is {values.dtype.name} where the file takes "
+            f"{np.dtype(detail['dtype']).name}."
+        )
+    return np.split(np.ascontiguousarray(values), len(values) // shape[0])
+
+
+def _ports(interpreter: Any) -> tuple[dict[str, int], dict[str, int]]:
+    """Tensor indices of inputs and outputs by public name, the signature's if there is one."""
+    for signature in interpreter._get_full_signature_list().values():
+        return dict(signature["inputs"]), dict(signature["outputs"])
+    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+    return (
+        {str(detail["name"]): int(detail["index"]) for detail in inputs},
+        {str(detail["name"]): int(detail["index"]) for detail in outputs},
+    )
+
+
+def _interpreter(data: bytes) -> Any:
+    """A ready interpreter; every failure of the runtime to take the file is a GraphError."""
+    module = _import_interpreter()
+    try:
+        with _native_stderr_silenced():
+            interpreter = module.Interpreter(model_content=data, num_threads=1)
+            interpreter.allocate_tensors()
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise GraphError(f"LiteRT does not load the file: {reason}") from error
+    return interpreter
+
+
+def _import_interpreter() -> Any:
+    for _, module in PACKAGES:
+        with contextlib.suppress(ImportError):
+            return import_module(module)
+    raise RuntimeUnavailableError(
+        "LiteRT cannot be imported; install it with `pip install ai-edge-litert`, or leave it out "
+        "of the runtimes."
+    )
+
+
+@contextlib.contextmanager
+def _native_stderr_silenced() -> Iterator[None]:
+    """Hide the line that LiteRT writes to stderr when it makes its first XNNPACK delegate.
+
+    Native code writes it and reads no log level, so the descriptor itself is turned away while a
+    file loads; errors still arrive as exceptions.
+    """
+    try:
+        kept = os.dup(2)
+    except OSError:
+        yield
+        return
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -1,0 +1,232 @@
+"""ONNX Runtime on the CPU, one thread unless told otherwise.
+
+onnxruntime is imported when a function first needs it; nothing else in the package imports it.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from deploykit.errors import DataError, GraphError, RuntimeUnavailableError
+from deploykit.spec.arrays import AnyArray, FloatArray, Tensors
+from deploykit.spec.network import Network
+from deploykit.spec.quantized import Quantization
+
+TENSOR_KEY = "deploykit.tensor:"
+UINT8_SHIFT = 128
+"""The file format's two facts, stated again: emit and runtime do not import each other."""
+
+ERRORS_ONLY = 3
+
+
+def version() -> str | None:
+    """Version of the onnxruntime that can be imported, or None."""
+    try:
+        return str(_onnxruntime().__version__)
+    except RuntimeUnavailableError:
+        return None
+
+
+def run(data: bytes, inputs: Tensors, threads: int = 1) -> dict[str, AnyArray]:
+    """Every graph output by name, for the public inputs [N, ...] by port name.
+
+    N is a multiple of the file's batch, which is looped over.
+    """
+    return _run(_session(data, threads), inputs)
+
+
+def run_probe(data: bytes, inputs: Tensors, threads: int = 1) -> dict[str, AnyArray]:
+    """Every integer activation as int8 in NCHW by the network's tensor name, of a probe file.
+
+    inputs: by port name, int8 [N, ...] already quantized; a float port receives their real
+    values, a uint8 port the shifted ones. A float port takes floats as they are.
+    """
+    session = _session(data, threads)
+    names = _tensor_names(session)
+    quantizations = _input_quantizations(data)
+    public: dict[str, AnyArray] = {}
+    tensors: dict[str, AnyArray] = {}
+    for port in session.get_inputs():
+        if port.name not in inputs:
+            continue
+        values = inputs[port.name]
+        if values.dtype == np.int8 and port.type == "tensor(float)":
+            values = quantizations[port.name].dequantize(values)
+        elif values.dtype == np.int8 and port.type == "tensor(uint8)":
+            values = _unsigned(values)
+        if values.dtype == np.uint8:
+            tensors[names.get(port.name, port.name)] = _signed(values)
+        public[port.name] = values
+    for name, values in _run(session, public).items():
+        if values.dtype == np.uint8:
+            tensors[names.get(name, name)] = _signed(values)
+    return tensors
+
+
+def evaluate(network: Network, inputs: FloatArray) -> dict[str, AnyArray]:
+    """FloatEvaluator: every tensor the float graph computes, for inputs [N, ...], in float32.
+
+    Graph optimizations are off, so that no tensor is fused away.
+    """
+    model: onnx.ModelProto = ir.to_proto(network.model)
+    known = {value.name for value in model.graph.output}
+    computed = (
+        name for node in model.graph.node if node.op_type != "Constant" for name in node.output
+    )
+    for name in dict.fromkeys(name for name in computed if name and name not in known):
+        model.graph.output.append(onnx.ValueInfoProto(name=name))
+    session = _session(model.SerializeToString(), 1, optimize=False)
+    (port,) = session.get_inputs()
+    values = inputs.astype(np.float32)
+    return {port.name: values, **_run(session, {port.name: values})}
+
+
+def kernels(data: bytes) -> Mapping[str, str]:
+    """The operator that computes each integer tensor after ORT's fusions, by tensor name.
+
+    Read at the extended level: the layout pass above it keeps every fusion but renames tensors.
+    """
+    ort = _onnxruntime()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "optimized.onnx"
+        options = _options(ort, 1)
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.optimized_model_filepath = str(path)
+        session = _load(ort, data, options)
+        optimized = onnx.load(path)
+    names = _tensor_names(session)
+    wanted = _integer_outputs(data)
+    return {
+        names.get(output, output): node.op_type
+        for node in optimized.graph.node
+        for output in node.output
+        if output in wanted
+    }
+
+
+def _onnxruntime() -> Any:
+    """The onnxruntime module, its telemetry off and its warnings quiet."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise RuntimeUnavailableError(
+            f"onnxruntime cannot be imported ({error}); install it with `pip install onnxruntime`."
+        ) from error
+    onnxruntime.set_default_logger_severity(ERRORS_ONLY)
+    return onnxruntime
+
+
+def _options(ort: Any, threads: int) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = ERRORS_ONLY
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    return options
+
+
+def _session(data: bytes, threads: int, optimize: bool = True) -> Any:
+    ort = _onnxruntime()
+    options = _options(ort, threads)
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return _load(ort, data, options)
+
+
+def _load(ort: Any, data: bytes, options: Any) -> Any:
+    errors = ort.capi.onnxruntime_pybind11_state
+    refusals = (
+        errors.Fail,
+        errors.InvalidArgument,
+        errors.InvalidGraph,
+        errors.InvalidProtobuf,
+        errors.NotImplemented,
+        errors.RuntimeException,
+    )
+    try:
+        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except refusals as error:
+        raise GraphError(
+            f"onnxruntime {ort.__version__} does not load the file: {error}; "
+            "write it again, or try another version of the runtime."
+        ) from error
+
+
+def _run(session: Any, inputs: Tensors) -> dict[str, AnyArray]:
+    """The session's outputs, joined over the batches that its static shapes allow at a time."""
+    ports = session.get_inputs()
+    missing = sorted({port.name for port in ports} - set(inputs))
+    if missing:
+        raise DataError(f"No values were given for the inputs {missing}; given: {sorted(inputs)}.")
+    names = [output.name for output in session.get_outputs()]
+    count = len(inputs[ports[0].name])
+    batch = ports[0].shape[0]
+    step = batch if isinstance(batch, int) else max(count, 1)
+    if count == 0 or count % step:
+        raise DataError(f"{count} samples do not fill batches of {step}; give a multiple of it.")
+    parts = [
+        session.run(names, {port.name: inputs[port.name][start : start + step] for port in ports})
+        for start in range(0, count, step)
+    ]
+    return {name: _joined([part[i] for part in parts], step) for i, name in enumerate(names)}
+
+
+def _joined(parts: list[AnyArray], batch: int) -> AnyArray:
+    """One array over all samples; a tensor without the batch as its first axis stays as it is."""
+    first = parts[0]
+    if len(parts) == 1 or first.ndim == 0 or first.shape[0] != batch:
+        return first
+    return np.concatenate(parts)
+
+
+def _tensor_names(session: Any) -> dict[str, str]:
+    """The network's tensor name by ONNX name, where the two differ."""
+    metadata = session.get_modelmeta().custom_metadata_map
+    return {
+        key.removeprefix(TENSOR_KEY): value
+        for key, value in metadata.items()
+        if key.startswith(TENSOR_KEY)
+    }
+
+
+def _integer_outputs(data: bytes) -> set[str]:
+    """ONNX names of the uint8 activations that the file's nodes compute."""
+    graph = onnx.load_from_string(data).graph
+    return {
+        value.name
+        for value in (*graph.value_info, *graph.output)
+        if value.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    }
+
+
+def _input_quantizations(data: bytes) -> dict[str, Quantization]:
+    """By float port, the quantization of the QuantizeLinear that reads it."""
+    graph = onnx.load_from_string(data).graph
+    constants = {constant.name: constant for constant in graph.initializer}
+
+    def scalar(name: str) -> float:
+        return float(onnx.numpy_helper.to_array(constants[name]))
+
+    return {
+        node.input[0]: Quantization(scalar(node.input[1]), int(scalar(node.input[2])) - UINT8_SHIFT)
+        for node in graph.node
+        if node.op_type == "QuantizeLinear" and node.input[1] in constants
+    }
+
+
+def _signed(values: AnyArray) -> AnyArray:
+    """uint8 -> int8, minus 128."""
+    return (values ^ np.uint8(UINT8_SHIFT)).view(np.int8)
+
+
+def _unsigned(values: AnyArray) -> AnyArray:
+    """int8 -> uint8, plus 128."""
+    return np.ascontiguousarray(values).view(np.uint8) ^ np.uint8(UINT8_SHIFT)

@@ -1,0 +1,85 @@
+"""The parity ladder: what was compared with what, and what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Verdict(Enum):
+    """How a step ended.
+
+    Skipped: it could not be tried here (a runtime is missing). Not applicable: this bundle has
+    nothing to compare at this step. Both give the reason in the step's detail.
+    """
+
+    PASSED = "passed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    INAPPLICABLE = "not applicable"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One rung. number: 1 to 4 as in the ladder; detail: the measured figure, or why skipped.
+
+    operator: the first operator that diverges, where one does.
+    """
+
+    number: int
+    compared: str
+    verdict: Verdict
+    detail: str
+    operator: str | None = None
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """All rungs of one bundle."""
+
+    steps: tuple[Step, ...]
+
+    @property
+    def failed(self) -> bool:
+        """Whether any rung failed."""
+        return any(step.verdict is Verdict.FAILED for step in self.steps)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every rung was tried."""
+        return all(step.verdict is not Verdict.SKIPPED for step in self.steps)
+
+
+@dataclass(frozen=True)
+class IntegerComparison:
+    """Integers of one runtime against the reference. differing, compared: by tensor name.
+
+    operator: the first operator, in running order, that turns equal inputs into other integers;
+    largest: the largest difference in steps.
+    """
+
+    runner: str
+    samples: int
+    compared: Mapping[str, int]
+    differing: Mapping[str, int]
+    largest: int = 0
+    operator: str | None = None
+
+    @property
+    def total_differing(self) -> int:
+        """Differing integers over all tensors."""
+        return sum(self.differing.values())
+
+    @property
+    def total_compared(self) -> int:
+        """Compared integers over all tensors."""
+        return sum(self.compared.values())
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Share of correct answers by stage, on how many labelled samples."""
+
+    samples: int
+    by_stage: Mapping[str, float] = field(default_factory=dict)

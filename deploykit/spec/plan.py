@@ -1,0 +1,66 @@
+"""The quantization plan: every decision, taken before anything is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from deploykit.spec.arrays import Float32Array, Int8Array, Int32Array
+from deploykit.spec.quantized import IoType, Quantization
+
+
+@dataclass(frozen=True)
+class WeightPlan:
+    """Integers of one weight and how they are stored. values: [O, ...]; scale: [O].
+
+    carrier: the storage form that keeps the runtime's integer kernel (kernels differ by width).
+    """
+
+    name: str
+    bits: int
+    granularity: str
+    carrier: Mapping[str, str]
+    scale: Float32Array
+    values: Int8Array
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """One operator of the integer network: what it fuses, and its weight where it has one.
+
+    nodes: names of the float graph's nodes that this operator computes.
+    """
+
+    name: str
+    operator: str
+    nodes: tuple[str, ...]
+    inputs: tuple[str, ...]
+    output: str
+    weight: WeightPlan | None = None
+    bias: Int32Array | None = None
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Agreement of the runtimes on an operator, by enumeration of all its inputs.
+
+    cases: how many inputs were tried; nudges: how often the output scale had to grow;
+    runners: who was compared with the reference.
+    """
+
+    layer: str
+    cases: int
+    nudges: int
+    runners: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class QuantPlan:
+    """Frozen: per tensor scale and zero point, per layer weights, and the proofs of agreement."""
+
+    tensors: Mapping[str, Quantization]
+    layers: tuple[LayerPlan, ...]
+    calibration: str
+    calibration_samples: int
+    io: IoType
+    proofs: tuple[Proof, ...] = ()

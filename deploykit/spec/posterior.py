@@ -1,0 +1,106 @@
+"""What stands between the checkpoint file and the float graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deploykit.spec.arrays import AnyArray, BoolArray, Float32Array
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The tensors of a checkpoint file by name, containers and prefixes unwrapped.
+
+    `unwrapped` names what was taken off on the way in ("state_dict", "module."), outermost first.
+    """
+
+    path: Path
+    tensors: Mapping[str, AnyArray]
+    unwrapped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LayerPosterior:
+    """What one layer of the checkpoint says about its weights.
+
+    mean, variance: per parameter of the deterministic twin ("weight", "bias"), gates multiplied in.
+    gate_score: per gate, the family's pruning statistic (log alpha for variational dropout kinds).
+    gate_axis: axis of `weight` that the gates run along: 0 output channels, 1 inputs.
+    gated: parameters that a gate multiplies; a closed gate makes their slice exactly zero.
+    prior_variance: of the ungated weight, where the family knows it; needed by Savage-Dickey.
+    weight_mean, weight_variance: of the ungated weight, in the shape of `weight`.
+    """
+
+    name: str
+    family: str
+    mean: Mapping[str, Float32Array]
+    variance: Mapping[str, Float32Array]
+    gate_score: Float32Array | None = None
+    gate_axis: int | None = None
+    weight_mean: Float32Array | None = None
+    weight_variance: Float32Array | None = None
+    prior_variance: float | None = None
+    gated: tuple[str, ...] = ("weight",)
+
+
+@dataclass(frozen=True)
+class LayerPruning:
+    """Which gates of a layer the pruning rule closed. closed: [gates] bool."""
+
+    layer: str
+    rule: str
+    threshold: float | None
+    axis: int
+    closed: BoolArray
+
+
+@dataclass(frozen=True)
+class Predictive:
+    """Task metrics of one way to evaluate the network. nll in nats, ece over 15 bins."""
+
+    accuracy: float | None
+    nll: float | None
+    ece: float | None
+
+
+@dataclass(frozen=True)
+class FoldReport:
+    """What folding cost, in numbers.
+
+    mean_difference: largest |folded - mean forward| over the checked inputs, relative to the
+        largest |output|; float rounding is the only thing that may be in it. None where the
+        factory builds the deterministic twin, so that there is no Bayesian forward to compare.
+    monte_carlo_difference: largest difference of class probability between the mean network and
+        the Monte-Carlo predictive, which shows what collapsing the posterior costs.
+    compared_inputs: on how many inputs that difference and `metrics` were measured.
+    """
+
+    families: Mapping[str, str]
+    pruning: tuple[LayerPruning, ...]
+    mean_difference: float | None
+    monte_carlo_difference: float | None = None
+    monte_carlo_samples: int = 0
+    compared_inputs: int = 0
+    metrics: Mapping[str, Predictive] = field(default_factory=dict)
+    batchnorm: str = "keep"
+
+
+@dataclass(frozen=True)
+class Folded:
+    """A deterministic network and the posterior variance of its parameters.
+
+    module: a torch.nn.Module in eval mode whose parameters are posterior means, pruned gates
+        applied as exact zeros. unpruned: the same with every gate open.
+    bayesian: the Bayesian network in eval mode holding the checkpoint, where the factory builds
+        one whose eval forward is its mean.
+    variance: by parameter name of `module`, each in the shape of its parameter.
+    """
+
+    module: Any
+    unpruned: Any
+    variance: Mapping[str, Float32Array]
+    report: FoldReport
+    bayesian: Any = None

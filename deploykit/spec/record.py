@@ -1,0 +1,123 @@
+"""An integer network as plain JSON values: what plan.json holds, and what a file must equal."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, assert_never
+
+import numpy as np
+
+from deploykit.spec.arrays import AnyArray
+from deploykit.spec.quantized import (
+    Add,
+    Clamp,
+    Conv,
+    Flatten,
+    GlobalAveragePool,
+    IntegerWeight,
+    Linear,
+    MaxPool,
+    Operator,
+    QuantizedNetwork,
+    Window,
+    operator_inputs,
+)
+
+Record = Mapping[str, Any]
+
+
+def record_network(network: QuantizedNetwork) -> Record:
+    """Tensors with their quantization, and operators keyed by the tensor that they compute.
+
+    Integers of weights and biases are given by SHA-256, scales in full.
+    """
+    return {
+        "io": network.io.value,
+        "inputs": {port.name: port.tensor for port in network.inputs},
+        "outputs": {port.name: port.tensor for port in network.outputs},
+        "tensors": {
+            name: {
+                "shape": list(tensor.shape),
+                "scale": float(tensor.quantization.scale),
+                "zero_point": int(tensor.quantization.zero_point),
+                "bits": int(tensor.quantization.bits),
+            }
+            for name, tensor in network.tensors.items()
+        },
+        "operators": {operator.output: record_operator(operator) for operator in network.operators},
+    }
+
+
+def record_operator(operator: Operator) -> Record:
+    """One operator: its kind, what it reads, and its constants."""
+    common = {"operator": type(operator).__name__, "inputs": list(operator_inputs(operator))}
+    match operator:
+        case Conv():
+            return {
+                **common, "groups": operator.groups, "window": _window(operator.window),
+                "weight": _weight(operator.weight), "bias_sha256": digest(operator.bias),
+            }  # fmt: skip
+        case Linear():
+            return {
+                **common, "weight": _weight(operator.weight), "bias_sha256": digest(operator.bias)
+            }  # fmt: skip
+        case MaxPool():
+            return {**common, "window": _window(operator.window)}
+        case Clamp():
+            return {**common, "low": operator.low, "high": operator.high}
+        case Add() | GlobalAveragePool() | Flatten():
+            return common
+        case _:
+            assert_never(operator)
+
+
+def first_difference(expected: Record, found: Record) -> tuple[str, str] | None:
+    """(tensor computed by the operator, what differs) of the first operator that differs.
+
+    Operators are taken in the expected network's running order; the graph's ports come last.
+    """
+    for output, operator in expected["operators"].items():
+        theirs = found["operators"].get(output)
+        if theirs is None:
+            return output, "no operator computes it"
+        for key, value in operator.items():
+            if theirs.get(key) != value:
+                return output, f"{_phrase(key)} differs"
+        for tensor in (*operator["inputs"], output):
+            if found["tensors"].get(tensor) != expected["tensors"][tensor]:
+                return output, f"the quantization or shape of {tensor} differs"
+    extra = [output for output in found["operators"] if output not in expected["operators"]]
+    if extra:
+        return extra[0], "this operator does not belong to the plan"
+    for key in ("io", "inputs", "outputs"):
+        if expected[key] != found[key]:
+            return key, "the graph's own inputs or outputs differ"
+    return None
+
+
+def digest(array: AnyArray) -> str:
+    """SHA-256 over element type, shape and little-endian content."""
+    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    header = f"{little.dtype.str}{list(little.shape)}".encode()
+    return hashlib.sha256(header + little.tobytes()).hexdigest()
+
+
+def _phrase(key: str) -> str:
+    return {"weight": "its weight", "bias_sha256": "its bias"}.get(key, f"its {key}")
+
+
+def _weight(weight: IntegerWeight) -> Record:
+    return {
+        "shape": list(weight.values.shape),
+        "bits": weight.bits,
+        "scale": [float(scale) for scale in weight.scale],
+        "values_sha256": digest(weight.values),
+    }
+
+
+def _window(window: Window) -> Record:
+    return {
+        "kernel": list(window.kernel), "strides": list(window.strides),
+        "pads": list(window.pads), "dilations": list(window.dilations),
+    }  # fmt: skip

@@ -1,0 +1,68 @@
+"""What channel removal did, and the proof that the function stayed the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Reason(Enum):
+    """Why a channel went."""
+
+    UNREAD = "nobody reads it with a non-zero weight"
+    ZERO = "it is zero everywhere"
+    FOLDED = "it is constant, added to its readers' biases"
+    COLLAPSED = "it is constant, merged into another constant channel"
+
+
+@dataclass(frozen=True)
+class RemovedChannel:
+    """One channel that is gone. constant: its value where it had one; into: where it merged."""
+
+    channel: int
+    reason: Reason
+    constant: float | None = None
+    into: int | None = None
+
+
+@dataclass(frozen=True)
+class TensorRemoval:
+    """Channels of one tensor before and after."""
+
+    tensor: str
+    operator: str
+    channels_before: int
+    channels_after: int
+    removed: tuple[RemovedChannel, ...]
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Masked against pruned, evaluated in float64.
+
+    relative: largest |difference| over the largest |output| of the masked network, by input kind.
+    """
+
+    samples: int
+    max_absolute: float
+    max_relative: float
+    relative: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class RemovalReport:
+    """Everything that went, everything that could not, and the certificate.
+
+    range_growth: by reader, how far merging constants stretched its weight range (1.0: not at all).
+    borders: operators without a liveness rule, at which removal stopped.
+    """
+
+    tensors: tuple[TensorRemoval, ...]
+    parameters_before: int
+    parameters_after: int
+    macs_before: int
+    macs_after: int
+    range_growth: Mapping[str, float]
+    borders: tuple[str, ...]
+    certificate: Certificate

@@ -1,0 +1,1 @@
+"""The parity ladder: proving that every stage and every runtime computes the same thing."""

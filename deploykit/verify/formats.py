@@ -1,0 +1,184 @@
+"""The two file formats, each as its writer, its independent reader, its probe and its runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, assert_never
+
+import numpy as np
+
+from deploykit.emit.onnx_probe import probe_onnx
+from deploykit.emit.onnx_reader import read_onnx
+from deploykit.emit.onnx_writer import write_onnx
+from deploykit.emit.tflite_layout import (
+    TfliteLayout,
+    from_tflite_layout,
+    ports_from_tflite_layout,
+    tensor_names,
+    to_tflite_layout,
+)
+from deploykit.emit.tflite_probe import probe_tflite
+from deploykit.emit.tflite_reader import read_tflite
+from deploykit.emit.tflite_writer import write_tflite
+from deploykit.runtime import litert, ort
+from deploykit.spec.arrays import AnyArray, Float32Array, Int8Array, Tensors
+from deploykit.spec.quantized import IoType, QuantizedNetwork
+
+
+class Format(Protocol):
+    """A file format together with the runtime that executes it."""
+
+    @property
+    def file(self) -> str:
+        """Name of the file in a bundle."""
+        ...
+
+    @property
+    def runtime(self) -> str:
+        """Name of the runtime."""
+        ...
+
+    def version(self) -> str | None:
+        """Version of the runtime, None where it cannot be imported."""
+        ...
+
+    def write(self, network: QuantizedNetwork) -> bytes:
+        """The file."""
+        ...
+
+    def read(self, data: bytes) -> QuantizedNetwork:
+        """The integer network in a file, by a reader that shares no operator code with write."""
+        ...
+
+    def run_all(self, data: bytes, network: QuantizedNetwork, inputs: Tensors) -> Tensors:
+        """Every activation int8 NCHW by tensor name, as the runtime computes it."""
+        ...
+
+    def run_outputs(self, data: bytes, network: QuantizedNetwork, inputs: Tensors) -> Tensors:
+        """The graph's outputs by port name, NCHW, in the file's element type."""
+        ...
+
+    def kernels(self, data: bytes, network: QuantizedNetwork) -> Mapping[str, str | None]:
+        """Which kernel of the runtime computes each tensor."""
+        ...
+
+
+@dataclass(frozen=True)
+class OnnxFormat:
+    """ONNX and ONNX Runtime. Inputs by port name: float32, or int8 already quantized."""
+
+    file: str = "model.onnx"
+    runtime: str = "onnxruntime"
+
+    def version(self) -> str | None:
+        """See Format."""
+        return ort.version()
+
+    def write(self, network: QuantizedNetwork) -> bytes:
+        """See Format."""
+        return write_onnx(network)
+
+    def read(self, data: bytes) -> QuantizedNetwork:
+        """See Format."""
+        return read_onnx(data)
+
+    def run_all(self, data: bytes, network: QuantizedNetwork, inputs: Tensors) -> Tensors:
+        """See Format."""
+        tensors = ort.run_probe(probe_onnx(data), inputs)
+        return {name: tensors[name] for name in network.tensors if name in tensors}
+
+    def run_outputs(self, data: bytes, network: QuantizedNetwork, inputs: Tensors) -> Tensors:
+        """See Format."""
+        return ort.run(data, inputs)
+
+    def kernels(self, data: bytes, network: QuantizedNetwork) -> Mapping[str, str | None]:
+        """See Format."""
+        return ort.kernels(data)
+
+
+@dataclass(frozen=True)
+class TfliteFormat:
+    """TFLite and LiteRT. Inputs by port name: float32, or int8 already quantized."""
+
+    layout: TfliteLayout = TfliteLayout.NHWC
+    file: str = "model.tflite"
+    runtime: str = "litert"
+
+    def version(self) -> str | None:
+        """See Format."""
+        return litert.version()
+
+    def write(self, network: QuantizedNetwork) -> bytes:
+        """See Format."""
+        return write_tflite(network, self.layout)
+
+    def read(self, data: bytes) -> QuantizedNetwork:
+        """See Format."""
+        return read_tflite(data)
+
+    def run_all(self, data: bytes, network: QuantizedNetwork, inputs: Tensors) -> Tensors:
+        """See Format."""
+        raw = litert.run_probe(probe_tflite(data), to_tflite_layout(network, inputs, self.layout))
+        return from_tflite_layout(network, raw, self.layout)
+
+    def run_outputs(self, data: bytes, network: QuantizedNetwork, inputs: Tensors) -> Tensors:
+        """See Format."""
+        outputs = litert.run(data, to_tflite_layout(network, inputs, self.layout))
+        return ports_from_tflite_layout(network, outputs, self.layout)
+
+    def kernels(self, data: bytes, network: QuantizedNetwork) -> Mapping[str, str | None]:
+        """See Format."""
+        by_name = litert.kernels(data)
+        names = tensor_names(network, self.layout)
+        return {tensor: by_name.get(name) for tensor, name in names.items()}
+
+
+@dataclass(frozen=True)
+class WrittenRunner:
+    """An IntegerRunner: writes a network, runs the file in its runtime, reads every tensor."""
+
+    format: Format
+
+    @property
+    def name(self) -> str:
+        """The runtime."""
+        return self.format.runtime
+
+    def __call__(self, network: QuantizedNetwork, inputs: Tensors) -> Tensors:
+        """See IntegerRunner."""
+        return self.format.run_all(self.format.write(network), network, inputs)
+
+
+def port_inputs(network: QuantizedNetwork, inputs: Float32Array) -> dict[str, AnyArray]:
+    """What a file of `network` takes for float samples: floats, or integers."""
+    (port,) = network.inputs
+    match network.io:
+        case IoType.FLOAT:
+            return {port.name: inputs}
+        case IoType.INT8 | IoType.UINT8:
+            return {port.name: quantized_inputs(network, inputs)[port.name]}
+        case _:
+            assert_never(network.io)
+
+
+def quantized_inputs(network: QuantizedNetwork, inputs: Float32Array) -> dict[str, Int8Array]:
+    """Float samples as the integers of the network's one input, by port name."""
+    (port,) = network.inputs
+    return {port.name: network.tensors[port.tensor].quantization.quantize(inputs)}
+
+
+def real_outputs(network: QuantizedNetwork, outputs: Tensors) -> AnyArray:
+    """The one output in real values, whatever element type the file gives it."""
+    (port,) = network.outputs
+    values = outputs[port.name]
+    quantization = network.tensors[port.tensor].quantization
+    if values.dtype == np.uint8:
+        return quantization.dequantize((values.astype(np.int16) - 128).astype(np.int8))
+    return quantization.dequantize(values) if values.dtype == np.int8 else values
+
+
+def formats_for(names: tuple[str, ...], layout: TfliteLayout) -> tuple[Format, ...]:
+    """The formats by their names on the command line."""
+    known: dict[str, Format] = {"onnx": OnnxFormat(), "tflite": TfliteFormat(layout)}
+    return tuple(known[name] for name in names)

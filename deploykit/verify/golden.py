@@ -1,0 +1,80 @@
+"""Choosing golden inputs and computing what they must give."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from deploykit.bundle import Golden
+from deploykit.spec.arrays import AnyArray, Float32Array
+from deploykit.spec.quantized import Quantization, QuantizedNetwork, int_range
+from deploykit.spec.samples import Samples
+from deploykit.verify.integers import run_reference
+
+
+@dataclass(frozen=True)
+class GoldenFloats:
+    """Float outputs for the golden inputs, as in Golden: masked only for the `full` ones."""
+
+    folded: AnyArray
+    masked: AnyArray
+    mean_forward: AnyArray | None
+
+
+REAL, EXTREME, FULL_REAL, FULL_EXTREME = 32, 8, 6, 2
+"""How many inputs of each kind, and for how many of each every tensor's integers are kept."""
+
+
+def golden_inputs(samples: Samples, quantization: Quantization) -> Float32Array:
+    """[REAL + EXTREME, ...]: the first samples, then inputs at and beyond the quantized range.
+
+    Extreme, for a range of [low, high]: all low, all high, zero, far below, far above, a frame of
+    high around low, two draws of low and high at random (seeded). Fewer samples than REAL are
+    repeated in turn.
+    """
+    real = np.take(samples.inputs, np.arange(REAL), axis=0, mode="wrap").astype(np.float32)
+    lowest, highest = int_range(quantization.bits)
+    low = np.float32((lowest - quantization.zero_point) * quantization.scale)
+    high = np.float32((highest - quantization.zero_point) * quantization.scale)
+    one = real.shape[1:]
+    generator = np.random.default_rng(0)
+    frame = np.full(one, low, dtype=np.float32)
+    if len(one) == 3:
+        frame[:, [0, -1], :] = high
+        frame[:, :, [0, -1]] = high
+    corners = np.array([low, high], dtype=np.float32)
+    extreme: list[Float32Array] = [
+        np.full(one, low, dtype=np.float32),
+        np.full(one, high, dtype=np.float32),
+        np.zeros(one, dtype=np.float32),
+        np.full(one, 100 * low - 1, dtype=np.float32),
+        np.full(one, 100 * high + 1, dtype=np.float32),
+        frame,
+        generator.choice(corners, size=one),
+        generator.choice(corners, size=one),
+    ]
+    return np.concatenate([real, np.stack(extreme)])
+
+
+def full_indices() -> AnyArray:
+    """Which of the golden inputs get every tensor's integers and float64 evaluation."""
+    return np.concatenate([np.arange(FULL_REAL), REAL + np.arange(FULL_EXTREME)])
+
+
+def make_golden(
+    network: QuantizedNetwork,
+    samples: Samples,
+    inputs: Float32Array,
+    floats: GoldenFloats,
+) -> Golden:
+    """The golden file's content for `inputs` from `golden_inputs`."""
+    full = full_indices()
+    expected = run_reference(network, inputs, full)
+    labels = None
+    if samples.labels is not None:
+        labels = np.take(samples.labels, np.arange(REAL), mode="wrap").astype(np.int64)
+    return Golden(
+        inputs, REAL, full, floats.folded, floats.masked, expected.integers, expected.outputs,
+        labels, floats.mean_forward,
+    )  # fmt: skip

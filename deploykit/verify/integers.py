@@ -1,0 +1,149 @@
+"""Step 4 of the ladder: integers of a runtime against the reference, tensor by tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from deploykit.errors import ParityError
+from deploykit.reference import integer
+from deploykit.spec.arrays import AnyArray, Float32Array, Int8Array, Tensors
+from deploykit.spec.parity import IntegerComparison
+from deploykit.spec.progress import Advance, ignore
+from deploykit.spec.quantized import QuantizedNetwork
+from deploykit.verify.formats import Format, port_inputs, quantized_inputs, real_outputs
+
+BYTES_AT_ONCE = 32 * 2**20
+
+
+@dataclass(frozen=True)
+class ReferenceRun:
+    """What the reference computes for golden inputs.
+
+    integers: every activation for the inputs in `full`; outputs: the output ports' for all.
+    """
+
+    integers: Mapping[str, Int8Array]
+    outputs: Mapping[str, Int8Array]
+
+
+def run_reference(
+    network: QuantizedNetwork, inputs: Float32Array, full: AnyArray, progress: Advance = ignore
+) -> ReferenceRun:
+    """Run the integer reference on float samples [N, ...], each of them once."""
+    integers = integer.run(network, quantized_inputs(network, inputs[full]))
+    ports = [port.tensor for port in network.outputs]
+    outputs = {
+        name: np.empty((len(inputs), *integers[name].shape[1:]), dtype=np.int8) for name in ports
+    }
+    rest = np.setdiff1d(np.arange(len(inputs)), full)
+    for name in ports:
+        outputs[name][full] = integers[name]
+    step = samples_at_once(network)
+    for start in range(0, len(rest), step):
+        chosen = rest[start : start + step]
+        tensors = integer.run(network, quantized_inputs(network, inputs[chosen]))
+        for name in ports:
+            outputs[name][chosen] = tensors[name]
+        progress(len(full) + min(start + step, len(rest)), len(inputs))
+    return ReferenceRun(integers, outputs)
+
+
+@dataclass
+class Tally:
+    """Differences of one runtime, counted over chunks of samples."""
+
+    runner: str
+    compared: dict[str, int]
+    differing: dict[str, int]
+    largest: int = 0
+    operator: str | None = None
+
+    def add(self, network: QuantizedNetwork, actual: Tensors, expected: Tensors) -> None:
+        """Count a chunk.
+
+        Where integers differ, each operator is computed again by the reference from the runtime's
+        own inputs: the operator named is the one that diverges, not one that inherits it.
+
+        Raises ParityError where the runtime does not show a tensor.
+        """
+        hidden = [name for name in expected if name not in actual]
+        if hidden:
+            raise ParityError(f"{self.runner} does not show tensor {hidden[0]}, so it is unproved")
+        for name, values in expected.items():
+            distance = np.abs(actual[name].astype(np.int16) - values)
+            self.compared[name] += values.size
+            self.differing[name] += int(np.count_nonzero(distance))
+            self.largest = max(self.largest, int(distance.max(initial=0)))
+        if self.operator is None and any(self.differing.values()):
+            self.operator = first_divergence(network, actual, expected)
+
+    def result(self, samples: int) -> IntegerComparison:
+        """The frozen count."""
+        return IntegerComparison(
+            self.runner, samples, self.compared, self.differing, self.largest, self.operator
+        )
+
+
+def compare_with_runtimes(
+    models: Mapping[Format, bytes],
+    network: QuantizedNetwork,
+    inputs: Float32Array,
+    progress: Advance = ignore,
+) -> tuple[IntegerComparison, ...]:
+    """Run files from float inputs [N, ...] on, and the reference once, and compare every tensor."""
+    tallies = {fmt: _empty_tally(fmt, network) for fmt in models}
+    step = samples_at_once(network)
+    for start in range(0, len(inputs), step):
+        chunk = inputs[start : start + step]
+        expected = integer.run(network, quantized_inputs(network, chunk))
+        for fmt, data in models.items():
+            actual = fmt.run_all(data, network, port_inputs(network, chunk))
+            tallies[fmt].add(network, actual, expected)
+        progress(min(start + step, len(inputs)), len(inputs))
+    return tuple(tally.result(len(inputs)) for tally in tallies.values())
+
+
+def compare_golden(
+    data: bytes, network: QuantizedNetwork, fmt: Format, inputs: Float32Array, full: AnyArray,
+    expected: ReferenceRun,
+) -> IntegerComparison:  # fmt: skip
+    """Every tensor of the inputs in `full`, and the file's public outputs for all of them."""
+    tally = _empty_tally(fmt, network)
+    actual = fmt.run_all(data, network, port_inputs(network, inputs[full]))
+    tally.add(network, actual, expected.integers)
+    (port,) = network.outputs
+    public = real_outputs(network, fmt.run_outputs(data, network, port_inputs(network, inputs)))
+    integers = expected.outputs[port.tensor]
+    differs = public != network.tensors[port.tensor].quantization.dequantize(integers)
+    tally.compared[port.tensor] += integers.size
+    tally.differing[port.tensor] += int(np.count_nonzero(differs))
+    if differs.any() and tally.operator is None:
+        tally.operator = f"output {port.name}"
+    return tally.result(len(inputs))
+
+
+def first_divergence(network: QuantizedNetwork, actual: Tensors, expected: Tensors) -> str:
+    """Name of the first operator whose output is wrong for the inputs it was given."""
+    for port in network.inputs:
+        if not np.array_equal(actual[port.tensor], expected[port.tensor]):
+            return f"the quantization of input {port.name}"
+    for operator in network.operators:
+        own = integer.run_operator(operator, network, actual)
+        if not np.array_equal(own, actual[operator.output]):
+            return operator.name
+    return "none: each operator agrees on the runtime's own inputs"
+
+
+def samples_at_once(network: QuantizedNetwork) -> int:
+    """How many samples' activations fit into BYTES_AT_ONCE, a multiple of the network's batch."""
+    batch = next(iter(network.tensors.values())).shape[0]
+    per_batch = sum(int(np.prod(tensor.shape)) for tensor in network.tensors.values())
+    return batch * max(1, BYTES_AT_ONCE // max(1, per_batch))
+
+
+def _empty_tally(fmt: Format, network: QuantizedNetwork) -> Tally:
+    names = network.tensors
+    return Tally(fmt.runtime, dict.fromkeys(names, 0), dict.fromkeys(names, 0))

@@ -1,0 +1,277 @@
+"""`deploykit verify`: check a bundle from its files alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import onnx_ir as ir
+
+from deploykit.bundle import (
+    FLOAT_MODEL,
+    GOLDEN,
+    MANIFEST,
+    PLAN,
+    Bundle,
+    Golden,
+    load_golden,
+    read_bundle,
+    read_record,
+)
+from deploykit.emit.tflite_layout import TfliteLayout
+from deploykit.errors import DeploykitError, IntegrityError
+from deploykit.graph.edit import output_name
+from deploykit.reference.float import evaluate
+from deploykit.spec.arrays import AnyArray, Tensors
+from deploykit.spec.network import Network
+from deploykit.spec.parity import ParityReport, Step, Verdict
+from deploykit.spec.quantized import QuantizedNetwork
+from deploykit.spec.record import Record, first_difference, record_network
+from deploykit.verify.formats import Format, OnnxFormat, TfliteFormat
+from deploykit.verify.integers import ReferenceRun, compare_golden, run_reference
+from deploykit.verify.metrics import accuracy, relative_difference, sqnr_by_tensor
+
+FLOAT_ROUNDING = 1e-5
+"""Largest relative difference that counts as float rounding."""
+
+SQNR_TOLERANCE_DB = 0.1
+
+PRUNED, INTEGER = "folded and masked / pruned", "float / integer"
+
+Announce = Callable[[str], None]
+Result = TypeVar("Result")
+
+
+def verify_bundle(path: Path, announce: Announce = lambda text: None) -> ParityReport:
+    """Climb the ladder, steps 1 to 4, on the files of a bundle.
+
+    Raises BundleError or IntegrityError where it is not a whole bundle; what disagrees is a failed
+    step, what cannot be tried here is a skipped one.
+    """
+    announce("hashes")
+    bundle = read_bundle(path)
+    golden = load_golden(bundle.file(GOLDEN))
+    plan = _read_plan(bundle)
+    announce("float graph")
+    steps = [_mean_forward(golden)]
+    evaluated = _attempt(2, PRUNED, partial(_float_tensors, bundle, golden))
+    if isinstance(evaluated, Step):
+        floats: Tensors = {}
+        steps.append(evaluated)
+    else:
+        floats, output = evaluated
+        steps.append(_pruned(golden, floats[output]))
+    layout = _layout(bundle)
+    formats: dict[str, Format] = {fmt.file: fmt for fmt in (OnnxFormat(), TfliteFormat(layout))}
+    present = [formats[name] for name in bundle.models()]
+    steps.extend(_integer_steps(bundle, golden, plan, floats, present, announce))
+    return ParityReport(tuple(steps))
+
+
+def _read_plan(bundle: Bundle) -> Mapping[str, Any]:
+    """The plan; one that can be held against itself can be held against a file."""
+    plan = read_record(bundle.file(PLAN))
+    try:
+        names = {str(tensor): str(name) for tensor, name in plan["names"].items()}
+        first_difference(plan["network"], plan["network"])
+    except (LookupError, TypeError, AttributeError) as error:
+        raise IntegrityError(
+            f"{bundle.file(PLAN)} is not a plan of deploykit ({type(error).__name__}: {error}); "
+            "export the bundle again"
+        ) from error
+    return {**plan, "names": names}
+
+
+def _layout(bundle: Bundle) -> TfliteLayout:
+    stated = bundle.manifest.get("tflite_layout")
+    try:
+        return TfliteLayout(stated)
+    except ValueError as error:
+        raise IntegrityError(
+            f"{bundle.file(MANIFEST)} states the TFLite layout {stated}, which does not exist; "
+            "export the bundle again"
+        ) from error
+
+
+def _attempt(number: int, compared: str, run: Callable[[], Result]) -> Result | Step:
+    """What `run` makes of a file under test; whatever the file does to it is a failed step."""
+    try:
+        return run()
+    except DeploykitError as error:
+        return Step(number, compared, Verdict.FAILED, str(error))
+    except Exception as error:
+        reason = f"the file cannot be run ({type(error).__name__}: {error})"
+        return Step(number, compared, Verdict.FAILED, reason)
+
+
+def _float_tensors(bundle: Bundle, golden: Golden) -> tuple[Tensors, str]:
+    """Every tensor of the float model on the golden inputs in `full`, and its output's name."""
+    network = Network(ir.load(bundle.file(FLOAT_MODEL)), {})
+    return evaluate(network, golden.inputs[golden.full]), output_name(network)
+
+
+def _mean_forward(golden: Golden) -> Step:
+    compared = "Bayesian mean forward / folded"
+    if golden.mean_forward is None:
+        reason = "no Bayesian mean forward: deterministic twin, or batch norm was re-estimated"
+        return Step(1, compared, Verdict.INAPPLICABLE, reason)
+    difference = relative_difference(golden.mean_forward, golden.folded)
+    detail = f"relative difference {difference:.1e}, as recorded at export"
+    # float32 on both sides, through every layer: a little above the float64 comparison's bound.
+    return Step(1, compared, _verdict(difference <= 10 * FLOAT_ROUNDING), detail)
+
+
+def _pruned(golden: Golden, output: Any) -> Step:
+    real = golden.full < golden.real
+    if output.shape != golden.masked.shape:
+        detail = f"output {list(output.shape)}, recorded {list(golden.masked.shape)}"
+        return Step(2, PRUNED, Verdict.FAILED, detail)
+    differences = {
+        kind: relative_difference(golden.masked[part], output[part])
+        for kind, part in (("samples", real), ("extremes", ~real))
+    }
+    detail = ", ".join(f"{value:.1e} on {kind}" for kind, value in differences.items())
+    verdict = _verdict(all(value <= FLOAT_ROUNDING for value in differences.values()))
+    return Step(2, PRUNED, verdict, f"relative difference {detail}")
+
+
+def _integer_steps(
+    bundle: Bundle,
+    golden: Golden,
+    plan: Mapping[str, Any],
+    floats: Tensors,
+    formats: list[Format],
+    announce: Announce,
+) -> Iterator[Step]:
+    read: dict[str, QuantizedNetwork] = {}
+    failures: list[Step] = []
+    for fmt in formats:
+        announce(f"{fmt.file}, read back")
+        try:
+            read[fmt.file] = fmt.read(bundle.file(fmt.file).read_bytes())
+        except DeploykitError as error:
+            failures.append(Step(4, f"{fmt.file} / plan", Verdict.FAILED, str(error)))
+    for network in list(read.values())[:1]:
+        yield _attempt(3, INTEGER, partial(_float_to_integer, bundle, golden, network, floats))
+    yield from failures
+    runs: list[tuple[Record, ReferenceRun]] = []
+    for fmt in formats:
+        if fmt.file not in read:
+            continue
+        network = read[fmt.file]
+        record = record_network(network)
+        yield _against_plan(fmt, network, record, plan)
+        announce(f"{fmt.file} in the reference")
+        # Equal networks, the rule, need one run; a file that differs gets its own.
+        known = [run for earlier, run in runs if earlier == record]
+        compared = f"{fmt.file} in the reference / golden"
+        run = partial(run_reference, network, golden.inputs, golden.full)
+        found = known[0] if known else _attempt(4, compared, run)
+        if isinstance(found, Step):
+            yield found
+            continue
+        runs.append((record, found))
+        yield _against_golden(compared, found, golden, plan)
+        announce(f"{fmt.file} in {fmt.runtime}")
+        compared = f"{fmt.file} in {fmt.runtime} / reference"
+        climb = partial(_against_runtime, compared, fmt, network, bundle, golden, found)
+        yield _attempt(4, compared, climb)
+
+
+def _float_to_integer(
+    bundle: Bundle, golden: Golden, network: QuantizedNetwork, floats: Tensors
+) -> Step:
+    """SQNR of every tensor's recorded integers, measured again and held against the manifest."""
+    real = golden.full < golden.real
+    measured = sqnr_by_tensor(
+        network,
+        {name: values[real] for name, values in floats.items()},
+        {name: values[real] for name, values in golden.integers.items()},
+    )
+    stated = bundle.manifest["sqnr_db"]  # null: no error at all
+    (port,) = network.outputs
+    absent = sorted(network.tensors.keys() - (measured.keys() & stated.keys()))
+    if absent:
+        reason = f"{absent[0]} has no recorded integers, no float tensor, or no stated SQNR"
+        return Step(3, INTEGER, Verdict.FAILED, reason, absent[0])
+    detail = f"output SQNR {measured[port.tensor]:.1f} dB"
+    if golden.labels is not None:
+        quantization = network.tensors[port.tensor].quantization
+        integers = quantization.dequantize(golden.outputs[port.tensor][: golden.real])
+        detail += f", accuracy {accuracy(integers, golden.labels):.3f} on {golden.real} samples"
+    for tensor, value in measured.items():
+        known = math.inf if stated[tensor] is None else stated[tensor]
+        if not math.isclose(value, known, abs_tol=SQNR_TOLERANCE_DB):
+            return Step(
+                3, INTEGER, Verdict.FAILED,
+                f"{tensor} has an SQNR of {value:.2f} dB where the manifest states {known}", tensor,
+            )  # fmt: skip
+    return Step(3, INTEGER, Verdict.PASSED, detail)
+
+
+def _against_plan(
+    fmt: Format, network: QuantizedNetwork, record: Record, plan: Mapping[str, Any]
+) -> Step:
+    compared = f"{fmt.file}, read back / plan"
+    difference = first_difference(plan["network"], record)
+    if difference is None:
+        return Step(4, compared, Verdict.PASSED, f"{len(network.operators)} operators equal")
+    tensor, what = difference
+    operator = plan["names"].get(tensor, tensor)
+    return Step(4, compared, Verdict.FAILED, f"operator {operator}: {what}", operator)
+
+
+def _against_golden(
+    compared: str, found: ReferenceRun, golden: Golden, plan: Mapping[str, Any]
+) -> Step:
+    """The reference on the integers *in the file*, against those recorded at export."""
+    count = 0
+    for name, expected, actual in (
+        *_paired(golden.integers, found.integers),
+        *_paired(golden.outputs, found.outputs),
+    ):
+        if actual is None or expected is None or not np.array_equal(expected, actual):
+            operator = plan["names"].get(name, name)
+            detail = f"operator {operator}: integers differ from those recorded at export"
+            return Step(4, compared, Verdict.FAILED, detail, operator)
+        count += expected.size
+    return Step(4, compared, Verdict.PASSED, f"0 of {count:,} integers differ")
+
+
+def _paired(
+    recorded: Tensors, found: Tensors
+) -> Iterator[tuple[str, AnyArray | None, AnyArray | None]]:
+    """Every tensor that either knows, in running order; None where the other lacks it."""
+    for name in (*found, *(recorded.keys() - found.keys())):
+        yield name, recorded.get(name), found.get(name)
+
+
+def _against_runtime(
+    compared: str,
+    fmt: Format,
+    network: QuantizedNetwork,
+    bundle: Bundle,
+    golden: Golden,
+    expected: ReferenceRun,
+) -> Step:
+    version = fmt.version()
+    if version is None:
+        reason = f"{fmt.runtime} cannot be imported here; install it and verify again"
+        return Step(4, compared, Verdict.SKIPPED, reason)
+    data = bundle.file(fmt.file).read_bytes()
+    found = compare_golden(data, network, fmt, golden.inputs, golden.full, expected)
+    detail = (
+        f"{found.total_differing:,} of {found.total_compared:,} integers differ "
+        f"({len(golden.inputs)} inputs, {version})"
+    )
+    if found.total_differing:
+        detail += f", by up to {found.largest}; first in operator {found.operator}"
+    return Step(4, compared, _verdict(found.total_differing == 0), detail, found.operator)
+
+
+def _verdict(holds: bool) -> Verdict:
+    return Verdict.PASSED if holds else Verdict.FAILED

@@ -1,0 +1,45 @@
+"""How far integers are from floats, and how often an answer is right."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from deploykit.spec.arrays import AnyArray, FloatArray, Tensors
+from deploykit.spec.quantized import QuantizedNetwork
+
+
+def sqnr_db(real: FloatArray, approximation: FloatArray) -> float:
+    """10 log10( sum x^2 / sum (x - x')^2 ), in dB; infinite where they are equal."""
+    noise = float(np.square(real.astype(np.float64) - approximation).sum())
+    signal = float(np.square(real.astype(np.float64)).sum())
+    if noise == 0.0:
+        return math.inf
+    return -math.inf if signal == 0.0 else 10.0 * math.log10(signal / noise)
+
+
+def sqnr_by_tensor(
+    network: QuantizedNetwork, floats: Tensors, integers: Tensors
+) -> dict[str, float]:
+    """SQNR of every integer tensor against the float tensor that it stands for."""
+    public = {port.tensor: port.name for port in (*network.inputs, *network.outputs)}
+    return {
+        name: sqnr_db(
+            floats[public.get(name, name)], tensor.quantization.dequantize(integers[name])
+        )
+        for name, tensor in network.tensors.items()
+        if name in integers and public.get(name, name) in floats
+    }
+
+
+def accuracy(outputs: AnyArray, labels: AnyArray) -> float:
+    """Share of samples whose largest output [N, K] is the label [N]."""
+    return float((outputs.reshape(len(outputs), -1).argmax(axis=1) == labels).mean())
+
+
+def relative_difference(before: AnyArray, after: AnyArray) -> float:
+    """Largest |difference| over the largest |value| before; the plain difference if that is 0."""
+    difference = float(np.abs(before.astype(np.float64) - after).max(initial=0.0))
+    largest = float(np.abs(before).max(initial=0.0))
+    return difference / largest if largest > 0 else difference

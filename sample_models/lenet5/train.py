@@ -1,0 +1,392 @@
+"""Train LeNet-5 on Fashion-MNIST, choose thresholds, and write the files of this folder.
+
+fit     trains one model into a run folder; --resume goes on after the last whole epoch
+report  evaluates run folders and writes training.json, dense.pt, bayesian.pt, export.toml
+"""
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from data import (
+    DEBIAN_FOLDER,
+    DataError,
+    Images,
+    split_for_validation,
+    test_images,
+    training_images,
+)
+from group_normal_jeffreys import GroupNormalJeffreys
+from model import LeNet5, bayesian_lenet5, lenet5
+from pruning import LAYERS, choose_thresholds, kept_gates, prune, remaining_widths
+from torch import Tensor
+from torch.nn import functional
+
+ARCHITECTURES = {"dense": lenet5, "bayesian": bayesian_lenet5}
+EVALUATION_BATCH = 500
+
+EXPORT_TOML = """\
+# Every option of `deploykit export`; a flag on the command line overrides it. \
+Paths are relative to this file.
+model = "model.py:bayesian_lenet5"
+input_shape = [1, 1, 28, 28]
+data = "calibration.npz"
+eval_data = "test-2000.npz"
+bits = 8
+to = ["onnx", "tflite"]
+prune_rule = "family"
+batchnorm = "keep"
+calibration = "mse"
+io = "float"
+tflite_layout = "nhwc"
+
+[threshold]          # log alpha at and above which a gate is closed; chosen on validation images
+"""
+
+
+class TrainError(Exception):
+    """A run cannot be started, resumed or reported."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides what a run computes."""
+
+    kind: str
+    epochs: int
+    seed: int
+    batch: int
+    learning_rate: float
+    logvar_learning_rate: float
+    kl_weight: float
+    warmup_epochs: float
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images [N, 1, 28, 28] and labels [N] as tensors."""
+
+    inputs: Tensor
+    labels: Tensor
+
+    @classmethod
+    def of(cls, images: Images) -> "Split":
+        """Share the memory of numpy images."""
+        return cls(torch.from_numpy(images.inputs), torch.from_numpy(images.labels))
+
+
+def accuracy(model: LeNet5, split: Split) -> float:
+    """Fraction classified correctly in eval mode."""
+    model.eval()
+    correct = 0
+    with torch.no_grad():
+        for start in range(0, len(split.labels), EVALUATION_BATCH):
+            chosen = slice(start, start + EVALUATION_BATCH)
+            predicted = model(split.inputs[chosen]).argmax(dim=1)
+            correct += int((predicted == split.labels[chosen]).sum())
+    return correct / len(split.labels)
+
+
+def kl_divergence(model: LeNet5) -> Tensor:
+    """KL of all Bayesian layers in nats; 0 for the dense model."""
+    layers = (m for m in model.modules() if isinstance(m, GroupNormalJeffreys))
+    return sum((layer.kl_divergence() for layer in layers), start=torch.zeros(()))
+
+
+def make_optimizer(model: LeNet5, settings: Settings) -> torch.optim.Adam:
+    """Adam in two groups: the log-variances, and everything else."""
+    named = list(model.named_parameters())
+    groups = [
+        {
+            "params": [p for name, p in named if not name.endswith("_logvar")],
+            "peak": settings.learning_rate,
+        },
+        {
+            "params": [p for name, p in named if name.endswith("_logvar")],
+            "peak": settings.logvar_learning_rate,
+        },
+    ]
+    return torch.optim.Adam([g for g in groups if g["params"]], lr=settings.learning_rate)
+
+
+def set_learning_rates(optimizer: torch.optim.Optimizer, progress: float) -> None:
+    """Cosine decay from each group's peak to a hundredth of it; progress in [0, 1]."""
+    factor = 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * progress))
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * factor
+
+
+def batches(split: Split, settings: Settings, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Shuffled whole batches; the order depends on the seed and the epoch alone."""
+    generator = torch.Generator().manual_seed(settings.seed * 100_003 + epoch)
+    order = torch.randperm(len(split.labels), generator=generator)
+    for step in range(len(order) // settings.batch):
+        chosen = order[step * settings.batch : (step + 1) * settings.batch]
+        yield split.inputs[chosen], split.labels[chosen]
+
+
+def train_epoch(
+    model: LeNet5,
+    optimizer: torch.optim.Optimizer,
+    split: Split,
+    settings: Settings,
+    epoch: int,
+) -> float:
+    """One pass over the training images; returns the mean cross-entropy in nats.
+
+    Loss per example: cross-entropy + kl_weight * warm-up * KL / number of training images.
+    """
+    model.train()
+    steps = len(split.labels) // settings.batch
+    total = 0.0
+    for step, (inputs, labels) in enumerate(batches(split, settings, epoch)):
+        now = epoch + step / steps
+        set_learning_rates(optimizer, now / settings.epochs)
+        warmup = min(1.0, now / settings.warmup_epochs) if settings.warmup_epochs else 1.0
+        cross_entropy = functional.cross_entropy(model(inputs), labels)
+        loss = cross_entropy
+        if settings.kind == "bayesian":
+            loss = loss + settings.kl_weight * warmup / len(split.labels) * kl_divergence(model)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        total += float(cross_entropy.detach())
+    return total / steps
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file in one step, so that a reader sees the old one or the new one whole."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+def save_atomically(path: Path, value: object) -> None:
+    """torch.save under the same promise."""
+    partial = path.with_name(f"{path.name}.partial")
+    torch.save(value, partial)
+    partial.replace(path)
+
+
+def load_checkpoint(run: Path) -> dict[str, Any]:
+    """What `fit` left in a run folder after its last whole epoch."""
+    path = run / "checkpoint.pt"
+    if not path.is_file():
+        raise TrainError(f"{path} does not exist: train it with `train.py fit --out {run}`.")
+    checkpoint: dict[str, Any] = torch.load(path, weights_only=True)
+    return checkpoint
+
+
+def fit(settings: Settings, run: Path, folder: Path, *, resume: bool) -> None:
+    """Train for settings.epochs, leaving run/checkpoint.pt after each of them."""
+    torch.manual_seed(settings.seed)
+    rest, held_out = split_for_validation(training_images(folder))
+    training, validation = Split.of(rest), Split.of(held_out)
+    model = ARCHITECTURES[settings.kind]()
+    optimizer = make_optimizer(model, settings)
+    epochs: list[dict[str, float]] = []
+    seconds = 0.0
+    if resume:
+        checkpoint = load_checkpoint(run)
+        if checkpoint["settings"] != asdict(settings):
+            raise TrainError(
+                f"{run} was trained with {checkpoint['settings']}: resume with the same settings."
+            )
+        model.load_state_dict(checkpoint["model"])
+        optimizer.load_state_dict(checkpoint["optimizer"])
+        torch.set_rng_state(checkpoint["random"])
+        epochs, seconds = checkpoint["epochs"], checkpoint["seconds"]
+    elif (run / "checkpoint.pt").exists():
+        raise TrainError(f"{run} already holds a run: add --resume, or name another --out.")
+    run.mkdir(parents=True, exist_ok=True)
+    for epoch in range(len(epochs), settings.epochs):
+        started = time.monotonic()
+        loss = train_epoch(model, optimizer, training, settings, epoch)
+        seconds += time.monotonic() - started
+        measured = {
+            "cross_entropy": loss,
+            "kl": float(kl_divergence(model).detach()),
+            "validation_accuracy": accuracy(model, validation),
+        }
+        epochs = [*epochs, measured]
+        checkpoint = {
+            "settings": asdict(settings),
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "random": torch.get_rng_state(),
+            "epochs": epochs,
+            "seconds": seconds,
+        }
+        save_atomically(run / "checkpoint.pt", checkpoint)
+        print(
+            f"epoch {epoch + 1}/{settings.epochs}  cross-entropy {loss:.4f} nats  "
+            f"KL {measured['kl']:,.0f} nats  "
+            f"validation {100 * measured['validation_accuracy']:.2f} %  {seconds:.0f} s",
+            flush=True,
+        )
+
+
+def describe_pruned(
+    model: LeNet5, validation: Split, test: Split, tolerance: float
+) -> dict[str, Any]:
+    """Choose thresholds on the validation images and measure the pruned posterior mean."""
+    thresholds = choose_thresholds(model, lambda m: accuracy(m, validation), tolerance)
+    pruned = prune(model, thresholds)
+    kept = kept_gates(model, thresholds)
+    widths = remaining_widths(kept)
+    return {
+        "thresholds": thresholds,
+        "kept_gates": {name: int(kept[name].sum()) for name in LAYERS},
+        "widths": asdict(widths),
+        "weights": widths.weights,
+        "percent_removed": round(widths.percent_removed, 3),
+        "validation_accuracy": accuracy(pruned, validation),
+        "test_accuracy": accuracy(pruned, test),
+    }
+
+
+def describe_run(run: Path, validation: Split, test: Split, tolerance: float) -> dict[str, Any]:
+    """What training.json says about one run; accuracies are fractions."""
+    checkpoint = load_checkpoint(run)
+    settings = checkpoint["settings"]
+    model = ARCHITECTURES[settings["kind"]]()
+    model.load_state_dict(checkpoint["model"])
+    description = {
+        "settings": settings,
+        "epochs_done": len(checkpoint["epochs"]),
+        "seconds": round(checkpoint["seconds"], 1),
+        "validation_accuracy": accuracy(model, validation),
+        "test_accuracy": accuracy(model, test),
+    }
+    if settings["kind"] == "bayesian":
+        pruned = describe_pruned(model, validation, test, tolerance)
+        description |= {"prune_tolerance": tolerance, "pruned": pruned}
+    return description | {"epochs": checkpoint["epochs"]}
+
+
+def report(
+    dense: Path, shipped: Path, others: list[Path], folder: Path, out: Path, tolerance: float
+) -> None:
+    """Evaluate the runs and write the four files that come from them into `out`."""
+    _, held_out = split_for_validation(training_images(folder))
+    validation, test = Split.of(held_out), Split.of(test_images(folder))
+    runs = [describe_run(run, validation, test, tolerance) for run in (dense, shipped, *others)]
+    kinds = [run["settings"]["kind"] for run in runs[:2]]
+    if kinds != ["dense", "bayesian"]:
+        raise TrainError(f"--dense and --shipped name runs of the kinds {' and '.join(kinds)}.")
+    for description in runs:
+        print(summary_line(description))
+    log = {"torch": torch.__version__, "dense": runs[0], "shipped": runs[1], "others": runs[2:]}
+    write_atomically(out / "training.json", (json.dumps(log, indent=1) + "\n").encode())
+    save_atomically(out / "dense.pt", load_checkpoint(dense)["model"])
+    save_atomically(out / "bayesian.pt", load_checkpoint(shipped)["model"])
+    thresholds = runs[1]["pruned"]["thresholds"]
+    rows = "".join(f"{name} = {thresholds[name]}\n" for name in LAYERS)
+    write_atomically(out / "export.toml", (EXPORT_TOML + rows).encode())
+
+
+def summary_line(run: dict[str, Any]) -> str:
+    """One line per run: accuracies in percent, widths, percent removed."""
+    settings = run["settings"]
+    line = (
+        f"{settings['kind']}, KL weight {settings['kl_weight']}, {run['epochs_done']} epochs, "
+        f"{run['seconds']} s: test {100 * run['test_accuracy']:.2f} %"
+    )
+    if "pruned" not in run:
+        return line
+    pruned = run["pruned"]
+    widths = "-".join(str(width) for width in pruned["widths"].values())
+    return (
+        f"{line}, pruned {100 * pruned['test_accuracy']:.2f} %, widths {widths}, "
+        f"{pruned['percent_removed']:.2f} % removed, thresholds {pruned['thresholds']}"
+    )
+
+
+def parse_arguments() -> argparse.Namespace:
+    show_defaults = argparse.ArgumentDefaultsHelpFormatter
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--data-dir", type=Path, default=DEBIAN_FOLDER, help="folder of the idx files"
+    )
+    common.add_argument("--threads", type=int, default=1, help="processor threads")
+
+    train = commands.add_parser(
+        "fit", parents=[common], formatter_class=show_defaults, help="train one model"
+    )
+    train.add_argument("--kind", choices=sorted(ARCHITECTURES), required=True, help="which twin")
+    train.add_argument("--out", type=Path, required=True, help="run folder")
+    train.add_argument("--resume", action="store_true", help="go on after the last whole epoch")
+    train.add_argument("--epochs", type=int, default=40, help="passes over 55,000 images")
+    train.add_argument("--seed", type=int, default=0, help="initialisation, order, noise")
+    train.add_argument("--batch", type=int, default=128, help="images per step")
+    train.add_argument("--learning-rate", type=float, default=1e-3, help="of means, at its peak")
+    train.add_argument(
+        "--logvar-learning-rate", type=float, default=1e-2, help="of log-variances, at its peak"
+    )
+    train.add_argument("--kl-weight", type=float, default=1.0, help="1 is the variational bound")
+    train.add_argument("--warmup-epochs", type=float, default=5.0, help="KL weight rises from 0")
+
+    summary = commands.add_parser(
+        "report", parents=[common], formatter_class=show_defaults, help="write the shipped files"
+    )
+    summary.add_argument("--dense", type=Path, required=True, help="run folder of the dense twin")
+    summary.add_argument("--shipped", type=Path, required=True, help="run folder to ship")
+    summary.add_argument(
+        "--also", type=Path, action="append", default=[], help="run folder to log only; repeatable"
+    )
+    summary.add_argument(
+        "--out", type=Path, default=Path(__file__).parent, help="folder to write into"
+    )
+    summary.add_argument(
+        "--tolerance", type=float, default=0.004, help="validation accuracy pruning may cost"
+    )
+    return parser.parse_args()
+
+
+def run_command(arguments: argparse.Namespace) -> None:
+    torch.set_num_threads(arguments.threads)
+    if arguments.command == "report":
+        report(
+            arguments.dense,
+            arguments.shipped,
+            arguments.also,
+            arguments.data_dir,
+            arguments.out,
+            arguments.tolerance,
+        )
+        return
+    settings = Settings(
+        kind=arguments.kind,
+        epochs=arguments.epochs,
+        seed=arguments.seed,
+        batch=arguments.batch,
+        learning_rate=arguments.learning_rate,
+        logvar_learning_rate=arguments.logvar_learning_rate,
+        kl_weight=arguments.kl_weight if arguments.kind == "bayesian" else 0.0,
+        warmup_epochs=arguments.warmup_epochs if arguments.kind == "bayesian" else 0.0,
+    )
+    fit(settings, arguments.out, arguments.data_dir, resume=arguments.resume)
+
+
+def main() -> int:
+    try:
+        run_command(parse_arguments())
+    except (DataError, TrainError) as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""Builds small integer networks operator by operator, with seeded random weights and scales."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from deploykit.reference.window import output_size
+from deploykit.spec.quantized import (
+    ActivationTensor,
+    Add,
+    Clamp,
+    Conv,
+    Flatten,
+    GlobalAveragePool,
+    IntegerWeight,
+    IoType,
+    Linear,
+    MaxPool,
+    Operator,
+    Port,
+    Quantization,
+    QuantizedNetwork,
+    Window,
+)
+
+
+class Builder:
+    """A network under construction; every method returns the name of the tensor it makes.
+
+    Output scales are such that outputs use most of the int8 range; `saturation` > 1 makes them
+    smaller, so that many outputs clip.
+    """
+
+    def __init__(self, rng: np.random.Generator, shape: tuple[int, ...]) -> None:
+        self.rng = rng
+        self._tensors: dict[str, ActivationTensor] = {}
+        self._operators: list[Operator] = []
+        self.input = self._tensor("x0", shape, self.quantization(0.02))
+
+    def quantization(self, scale: float, zero_point: int | None = None) -> Quantization:
+        """A scale within 20 % of the one given, and a random zero point unless one is given."""
+        near = float(np.float32(scale * self.rng.uniform(0.8, 1.2)))
+        drawn = int(self.rng.integers(-128, 128)) if zero_point is None else zero_point
+        return Quantization(near, drawn)
+
+    def of(self, tensor: str) -> ActivationTensor:
+        """A tensor made so far."""
+        return self._tensors[tensor]
+
+    def conv(
+        self,
+        source: str,
+        channels: int,
+        window: Window,
+        groups: int = 1,
+        saturation: float = 1.0,
+        zero_point: int | None = None,
+    ) -> str:
+        """A convolution."""
+        shape = self.of(source).shape
+        kernel = (channels, shape[1] // groups, *window.kernel)
+        weight, bias, scale = self._weight(source, kernel)
+        into = (shape[0], channels, *output_size(shape, window))
+        output = self._next(into, self.quantization(scale / saturation, zero_point))
+        self._operators.append(Conv(f"conv_{output}", source, output, weight, bias, window, groups))
+        return output
+
+    def linear(self, source: str, features: int, saturation: float = 1.0) -> str:
+        """A fully connected layer."""
+        shape = self.of(source).shape
+        weight, bias, scale = self._weight(source, (features, shape[1]))
+        output = self._next((shape[0], features), self.quantization(scale / saturation))
+        self._operators.append(Linear(f"linear_{output}", source, output, weight, bias))
+        return output
+
+    def add(self, left: str, right: str, quantization: Quantization | None = None) -> str:
+        """A sum, on a scale of its own unless one is given."""
+        scale = self.of(left).quantization.scale + self.of(right).quantization.scale
+        output = self._next(self.of(left).shape, quantization or self.quantization(scale))
+        self._operators.append(Add(f"add_{output}", left, right, output))
+        return output
+
+    def max_pool(self, source: str, window: Window) -> str:
+        """A max pool."""
+        tensor = self.of(source)
+        shape = (*tensor.shape[:2], *output_size(tensor.shape, window))
+        output = self._next(shape, tensor.quantization)
+        self._operators.append(MaxPool(f"pool_{output}", source, output, window))
+        return output
+
+    def global_average_pool(self, source: str) -> str:
+        """A global average pool, on a scale of its own."""
+        tensor = self.of(source)
+        quantization = self.quantization(tensor.quantization.scale / 2)
+        output = self._next((*tensor.shape[:2], 1, 1), quantization)
+        self._operators.append(GlobalAveragePool(f"average_{output}", source, output))
+        return output
+
+    def flatten(self, source: str) -> str:
+        """A flatten."""
+        tensor = self.of(source)
+        features = int(np.prod(tensor.shape[1:]))
+        output = self._next((tensor.shape[0], features), tensor.quantization)
+        self._operators.append(Flatten(f"flatten_{output}", source, output))
+        return output
+
+    def clamp(self, source: str, low: int, high: int) -> str:
+        """A clamp."""
+        tensor = self.of(source)
+        output = self._next(tensor.shape, tensor.quantization)
+        self._operators.append(Clamp(f"clamp_{output}", source, output, low, high))
+        return output
+
+    def network(self, *outputs: str, io: IoType = IoType.FLOAT) -> QuantizedNetwork:
+        """The network, whose ports are called `input`, `output`, `output1`, ..."""
+        ports = tuple(Port(f"output{i or ''}", name) for i, name in enumerate(outputs))
+        return QuantizedNetwork(
+            dict(self._tensors), tuple(self._operators), (Port("input", self.input),), ports, io
+        )
+
+    def _weight(
+        self, source: str, shape: tuple[int, ...]
+    ) -> tuple[IntegerWeight, np.ndarray, float]:
+        """Weights, bias, and the output scale at which the outputs fill the range."""
+        name = f"weight_{len(self._operators)}"
+        drawn = np.rint(self.rng.normal(0, 40, shape))
+        values = np.clip(drawn, -127, 127).astype(np.int8)
+        scales = self.rng.uniform(0.002, 0.01, shape[0]).astype(np.float32)
+        reach = 40 * 75 * float(np.sqrt(np.prod(shape[1:])))
+        bias = np.rint(self.rng.normal(0, reach / 4, shape[0])).astype(np.int32)
+        into = self.of(source).quantization.scale * float(scales.mean()) * reach / 40
+        return IntegerWeight(name, values, scales), bias, into
+
+    def _next(self, shape: tuple[int, ...], quantization: Quantization) -> str:
+        return self._tensor(f"x{len(self._tensors)}", shape, quantization)
+
+    def _tensor(self, name: str, shape: tuple[int, ...], quantization: Quantization) -> str:
+        self._tensors[name] = ActivationTensor(name, shape, quantization)
+        return name

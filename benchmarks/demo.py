@@ -24,8 +24,10 @@ from deploykit.posterior.checkpoint import load_checkpoint
 from deploykit.posterior.forward import prepared, run
 from deploykit.posterior.loading import load_tensors
 from deploykit.spec.bench import BenchReport
+from deploykit.spec.samples import Samples
 from deploykit.verify.metrics import accuracy
-from deploykit_cli.export import StageLines, layer_table
+from deploykit_cli.progress import StageLines
+from deploykit_cli.tables import layer_table
 
 SAMPLE = Path(__file__).resolve().parent.parent / "sample_models" / "lenet5"
 INPUT_SHAPE = (1, 1, 28, 28)
@@ -33,12 +35,11 @@ DENSE_BYTES = 4 * 431_080
 """The dense twin's weights and biases in float32."""
 
 
-def dense_accuracy() -> float:
-    """Accuracy of the dense twin, trained alone, on the committed slice of the test images."""
+def dense_accuracy(samples: Samples) -> float:
+    """Accuracy of the dense twin, trained alone."""
     path = SAMPLE / "dense.pt"
     network = prepared(load_factory(f"{SAMPLE / 'model.py'}:lenet5")())
     load_tensors(network, load_checkpoint(path).tensors, str(path))
-    samples = load_samples(SAMPLE / "test-2000.npz", INPUT_SHAPE)
     assert samples.labels is not None
     return accuracy(run(network, samples.inputs), samples.labels)
 
@@ -113,7 +114,8 @@ def main() -> int:
     report = deploykit.bench_bundle(bundle.path, rounds=arguments.rounds)
     console.print()
     console.print(layer_table(bundle.manifest))
-    console.print(results_table(bundle.manifest, dense_accuracy(), report, checkpoint))
+    dense = dense_accuracy(load_samples(SAMPLE / "test-2000.npz", INPUT_SHAPE))
+    console.print(results_table(bundle.manifest, dense, report, checkpoint))
     code = print_bounds(bounds(bundle.manifest, parity.failed))
     print(f"\nThe bundle is in {arguments.out}; next: .venv/bin/deploykit inspect {arguments.out}")
     return code

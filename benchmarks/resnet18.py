@@ -49,7 +49,8 @@ class ResNet18(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits."""
         x = self.pool(torch.relu(self.bn1(self.conv1(x))))
-        return self.head(self.blocks(x).mean(dim=(2, 3)))
+        logits: torch.Tensor = self.head(self.blocks(x).mean(dim=(2, 3)))
+        return logits
 
 
 def resnet18() -> nn.Module:

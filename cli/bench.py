@@ -32,7 +32,7 @@ def bench(
 
     from deploykit.bench.devices import open_device
     from deploykit.bench.measure import Effort, bench_bundle
-    from deploykit_cli.export import StageLines
+    from deploykit_cli.progress import StageLines
 
     effort = Effort(rounds=rounds, runs=runs)
     with open_device(device) as target:
@@ -42,6 +42,7 @@ def bench(
         return
     console = Console()
     console.print(_table(report))
+    console.print(_work_table(report))
     for line in _notes(report, bundle):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
@@ -61,6 +62,26 @@ def _table(report: BenchReport) -> Table:
     for absent in report.unmeasured:
         table.add_row(absent.model, RUNTIME_LABELS.get(absent.runtime, absent.runtime), *["-"] * 7)
     return table
+
+
+def _work_table(report: BenchReport) -> Table:
+    """What one inference costs by count: operations, and bytes read and written."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    table.add_column("file", no_wrap=True)
+    for heading in ("file bytes", "MACs", "bytes moved"):
+        table.add_column(heading, justify="right", min_width=14)
+    for model in report.models:
+        table.add_row(
+            model.file, f"{model.size_bytes:,}", _count(model.macs), _count(model.bytes_moved)
+        )
+    return table
+
+
+def _count(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
 
 
 def _row(model: ModelBench) -> tuple[str, ...]:
@@ -97,6 +118,8 @@ def _notes(report: BenchReport, bundle: Path) -> list[str]:
         notes.append("An interval needs at least 6 rounds: --rounds 6.")
     if any(model.settled_rounds < len(model.rounds) for model in report.models):
         notes.append("Some rounds did not settle: their latency still moved when timing began.")
+    if any(model.file == "model.float.tflite" for model in report.models):
+        notes.append("model.float.tflite was written for this measurement from model.float.onnx.")
     notes += [f"{absent.model}: {absent.reason}" for absent in report.unmeasured]
     notes.append(
         f"Nothing was written. To keep the raw samples: deploykit bench {bundle} "

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
-    from deploykit.spec.progress import Advance
 
 
 def export(
@@ -66,6 +58,8 @@ def export(
     from rich.console import Console
 
     import deploykit
+    from deploykit_cli.progress import StageLines
+    from deploykit_cli.tables import layer_table, summary_table
 
     bundle = deploykit.export(
         checkpoint, out=out, model=model,
@@ -91,80 +85,3 @@ def _shape(text: str) -> tuple[int, ...]:
     from deploykit.exporting.options import parse_shape
 
     return parse_shape(text)
-
-
-class StageLines:
-    """Shows the running stage with its share done, and a line with its seconds when it ends."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[Advance]:
-        """See deploykit.spec.progress.Progress."""
-        from time import perf_counter
-
-        start = perf_counter()
-        with self._console.status(name) as status:
-
-            def advance(done: int, total: int) -> None:
-                status.update(f"{name}: {done} of {total}")
-
-            yield advance
-        seconds = perf_counter() - start
-        self._console.print(f"{name:<28} {seconds:6.1f} s", highlight=False, markup=False)
-
-
-def layer_table(manifest: dict[str, Any] | Any) -> Table:
-    """Channels, bits, SQNR and kernels, one row per integer operator."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column("layer")
-    table.add_column("operator")
-    for heading in ("channels", "bits", "MACs", "SQNR dB"):
-        table.add_column(heading, justify="right")
-    runtimes = list(manifest["layers"][0]["kernels"]) if manifest["layers"] else []
-    for runtime in runtimes:
-        table.add_column(runtime)
-    for layer in manifest["layers"]:
-        before, after = layer["channels_before"], layer["channels_after"]
-        sqnr = layer["sqnr_db"]
-        table.add_row(
-            layer["name"], layer["operator"],
-            str(after) if before == after else f"{before} → {after}",
-            str(layer["bits"] or ""), f"{layer['macs']:,}" if layer["macs"] else "",
-            "" if sqnr is None else f"{sqnr:.1f}",
-            *(str(layer["kernels"][runtime] or "") for runtime in runtimes),
-        )  # fmt: skip
-    return table
-
-
-def summary_table(manifest: dict[str, Any] | Any) -> Table:
-    """Size, accuracy and parity of the whole."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, show_header=False, pad_edge=False)
-    removal, sizes = manifest["removal"], manifest["sizes"]
-    table.add_row(
-        "parameters", f"{removal['parameters_before']:,} → {removal['parameters_after']:,}"
-    )
-    table.add_row("MACs", f"{removal['macs_before']:,} → {removal['macs_after']:,}")
-    table.add_row("masked / pruned", f"{removal['max_relative_difference']:.1e} relative")
-    dense = manifest["dense_float32_bytes"]
-    for name, size in sizes.items():
-        if name.startswith("model."):
-            table.add_row(name, f"{size:,} bytes, {dense / size:.1f} times under dense float32")
-    accuracy = manifest["accuracy"]
-    if accuracy is not None:
-        shares = [f"{k} {v:.4f}" for k, v in accuracy.items() if k != "samples"]
-        table.add_row(f"accuracy ({accuracy['samples']:,})", ", ".join(shares))
-    for found in manifest["parity"]:
-        table.add_row(
-            f"reference / {found['runtime']}",
-            f"{found['differing']} of {found['integers']:,} integers differ "
-            f"({found['samples']:,} inputs)",
-        )
-    return table

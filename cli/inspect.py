@@ -38,7 +38,7 @@ def inspect(
 def _parts(found: CheckpointSummary | ModelSummary | Bundle) -> list[RenderableType]:
     from deploykit.bundle import Bundle
     from deploykit.posterior.describe import CheckpointSummary
-    from deploykit_cli.export import layer_table, summary_table
+    from deploykit_cli.tables import layer_table, summary_table
 
     if isinstance(found, Bundle):
         return [layer_table(found.manifest), summary_table(found.manifest)]

@@ -12,14 +12,18 @@ from deploykit.errors import BundleError
 
 @dataclass(frozen=True)
 class Work:
-    """Of one inference of the integer network; None where the manifest does not say."""
+    """Of one inference; None where the manifest does not say.
+
+    bytes_moved, float_bytes_moved: read and written by the integer and by the float network.
+    """
 
     macs: int | None
     bytes_moved: int | None
+    float_bytes_moved: int | None = None
 
 
 def read_work(bundle: Path) -> Work:
-    """Sums over manifest.json's `layers` of `macs` and `bytes`; None where a layer lacks one."""
+    """Sums over manifest.json's layers of macs, bytes, float_bytes; None where one lacks it."""
     path = bundle / "manifest.json"
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -28,7 +32,7 @@ def read_work(bundle: Path) -> Work:
     except ValueError as error:
         raise BundleError(f"{path} is not JSON ({error}); export the bundle again") from error
     layers = manifest.get("layers") if isinstance(manifest, dict) else None
-    return Work(_total(layers, "macs"), _total(layers, "bytes"))
+    return Work(_total(layers, "macs"), _total(layers, "bytes"), _total(layers, "float_bytes"))
 
 
 def _total(layers: Any, key: str) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,21 +12,12 @@ from deploykit.bench import runner
 from deploykit.bench.answer import Answer, parse_answer
 from deploykit.bench.device import Device
 from deploykit.bench.manifest import Work, read_work
+from deploykit.bench.models import FLOAT_MODELS, RUNTIME_BY_SUFFIX, Models, collect_models
 from deploykit.bench.order import abba_order
 from deploykit.bench.summary import NS_PER_MS, summarize
-from deploykit.errors import BundleError, ConfigError, DeviceError, RuntimeUnavailableError
+from deploykit.errors import ConfigError, DeviceError, RuntimeUnavailableError
 from deploykit.spec.bench import BenchReport, DeviceRecord, ModelBench, ProcessRound, Unmeasured
 from deploykit.spec.progress import Progress, Silent
-
-FLOAT_MODEL = "model.float.onnx"
-MODELS = (FLOAT_MODEL, "model.onnx", "model.tflite")
-RUNTIME_BY_SUFFIX = {".onnx": "onnxruntime", ".tflite": "ai_edge_litert"}
-
-NO_FLOAT_TFLITE = Unmeasured(
-    model="float TFLite",
-    runtime="ai_edge_litert",
-    reason="bundles hold no float TFLite file",
-)
 
 
 @dataclass(frozen=True)
@@ -58,11 +50,18 @@ def bench_bundle(
 
     Models take turns in a randomised ABBA order. Nothing is written into the bundle.
     """
-    present = _models_of(bundle)
+    with tempfile.TemporaryDirectory(prefix="deploykit-bench-") as scratch:
+        return _measure(collect_models(bundle, Path(scratch)), bundle, device, effort, progress)
+
+
+def _measure(
+    models: Models, bundle: Path, device: Device, effort: Effort, progress: Progress
+) -> BenchReport:
+    present = tuple(models.files)
     work = read_work(bundle)
     record = device.describe()
     program = device.push(Path(runner.__file__))
-    pushed = {model: device.push(bundle / model) for model in present}
+    pushed = {model: device.push(path) for model, path in models.files.items()}
     order = abba_order(present, effort.rounds, effort.seed)
     answers: dict[str, list[tuple[int, Answer]]] = {model: [] for model in present}
     missing: dict[str, str] = {}
@@ -88,17 +87,8 @@ def bench_bundle(
             for model, rounds in answers.items()
             if model not in missing
         ),
-        unmeasured=(*_without_runtime(missing), NO_FLOAT_TFLITE),
+        unmeasured=(*_without_runtime(missing), *models.missing),
     )
-
-
-def _models_of(bundle: Path) -> tuple[str, ...]:
-    if not bundle.is_dir():
-        raise BundleError(f"{bundle} is not a folder; give a bundle that `deploykit export` wrote")
-    present = tuple(model for model in MODELS if (bundle / model).is_file())
-    if not present:
-        raise BundleError(f"{bundle} holds none of {', '.join(MODELS)}; export it again")
-    return present
 
 
 def _command(
@@ -149,7 +139,7 @@ def _summary(model: str, rounds: Sequence[tuple[int, Answer]], work: Work, seed:
         peak_memory_bytes=int(median(peaks)) if peaks else None,
         settled_rounds=sum(answer.settled for answer in answers),
         macs=work.macs,
-        bytes_moved=None if model == FLOAT_MODEL else work.bytes_moved,
+        bytes_moved=work.float_bytes_moved if model in FLOAT_MODELS else work.bytes_moved,
         facts=first.facts,
         rounds=tuple(_round(place, answer) for place, answer in rounds),
     )

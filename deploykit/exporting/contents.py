@@ -196,6 +196,8 @@ def _numbers(outcome: Outcome, layer: LayerPlan, cost: LayerCost | None) -> dict
         "weight_scale_max": None if weight is None else float(weight.scale.max()),
         "macs": 0 if cost is None else cost.macs,
         "bytes": activation_bytes + weight_bytes + bias_bytes,
+        "float_bytes": 4 * (activation_bytes + (0 if weight is None else weight.values.size))
+        + bias_bytes,
     }
 
 

@@ -30,8 +30,9 @@ def load_samples(path: Path, input_shape: tuple[int, ...]) -> Samples:
 
 def _read(path: Path) -> dict[str, AnyArray]:
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            if isinstance(stored, np.lib.npyio.NpzFile):
+        stored = np.load(path, allow_pickle=False)
+        if isinstance(stored, np.lib.npyio.NpzFile):
+            with stored:
                 return {name: stored[name] for name in stored.files}
     except Exception as error:  # numpy, zipfile and zlib each raise their own on damaged content
         raise DataError(f"{path} cannot be read as .npz ({error}); {FORM}") from error

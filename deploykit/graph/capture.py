@@ -37,10 +37,9 @@ def capture(
     try:
         with torch.no_grad():
             module(example)
-    except (RuntimeError, ValueError, IndexError) as error:
-        first_line = str(error).strip().splitlines()[0]
+    except Exception as error:
         raise ArchitectureError(
-            f"the input shape {list(input_shape)} does not fit the network: {first_line}; "
+            f"the input shape {list(input_shape)} does not fit the network: {_cause(error)}; "
             "give the shape that the factory's network takes with --input-shape"
         ) from error
     try:
@@ -56,10 +55,9 @@ def capture(
                 output_names=["output"],
             )
     except Exception as error:
-        cause = str(error).strip().splitlines()[0]
         raise GraphError(
-            f"torch.onnx.export could not trace the network: {cause}; control flow that depends on "
-            "the input's values is the usual reason"
+            f"torch.onnx.export could not trace the network: {_cause(error)}; control flow that "
+            "depends on the input's values is the usual reason"
         ) from error
     if program is None:
         raise GraphError("torch.onnx.export returned no graph for the network")
@@ -79,6 +77,11 @@ def capture(
             "forward does not use these parameters, or uses them under another name"
         )
     return Network(model, kept)
+
+
+def _cause(error: Exception) -> str:
+    """The first line of what an error says, or its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _detached(model: ir.Model) -> ir.Model:

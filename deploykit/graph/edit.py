@@ -121,8 +121,8 @@ def bypass(graph: ir.Graph, node: ir.Node, source: ir.Value) -> None:
     graph.remove(node, safe=True)
 
 
-def drop_unused_initializers(graph: ir.Graph) -> frozenset[str]:
-    """Remove initializers that no node reads; returns their names."""
+def drop_unused_initializers(graph: ir.Graph) -> None:
+    """Remove initializers that no node reads."""
     unused = [
         name
         for name, value in graph.initializers.items()
@@ -130,7 +130,6 @@ def drop_unused_initializers(graph: ir.Graph) -> frozenset[str]:
     ]
     for name in unused:
         del graph.initializers[name]
-    return frozenset(unused)
 
 
 def output_name(network: Network) -> str:

@@ -100,7 +100,10 @@ def _tensors(graph: ir.Graph, found: Liveness) -> tuple[TensorRemoval, ...]:
 
 
 def _why(graph: ir.Graph, found: Liveness, tensor: str, channel: int) -> RemovedChannel:
-    """The reason, judged where the channel is read: after relu and pooling, not before."""
+    """The reason, judged where the channel is read: after relu and pooling, not before.
+
+    Whoever reads a channel that went found it constant there.
+    """
     atom = int(found.atoms[tensor][channel])
     zero = False
     for node in graph:
@@ -108,16 +111,15 @@ def _why(graph: ir.Graph, found: Liveness, tensor: str, channel: int) -> Removed
         if not isinstance(rule, Mixing):
             continue
         source = str(activations(node)[0].name)
-        for index in np.flatnonzero(found.atoms[source] == atom):
+        read = found.read(node)
+        for index in np.flatnonzero(read & (found.atoms[source] == atom)):
             value = float(found.constants[source][index])
-            if np.isnan(value):
-                continue
             merge = found.merges.get(source)
             if value != 0.0 and merge is not None and int(index) in merge.ratio:
                 return RemovedChannel(channel, Reason.COLLAPSED, value, merge.into)
             if value != 0.0 and rule.absorbs(node):
                 return RemovedChannel(channel, Reason.FOLDED, value)
-            zero = zero or value == 0.0
+            zero = True
     return (
         RemovedChannel(channel, Reason.ZERO, 0.0)
         if zero

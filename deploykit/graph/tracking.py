@@ -32,10 +32,14 @@ def apply_pass(name: str, rewrite: Pass, network: Network) -> Network:
     """Run a pass on a network and check what it says about variances.
 
     Every initializer with a variance keeps its name, shape and value, or the pass says that it
-    updated both, or that the initializer is gone.
+    updated both, or that the initializer is gone. The network given stays as it was.
 
     Raises GraphError that names the pass and the initializer.
     """
+    values = {
+        parameter: constant(network.model.graph.initializers[parameter])
+        for parameter in network.variance
+    }
     result = rewrite(network)
     after = result.network
     for parameter, variance in after.variance.items():
@@ -48,15 +52,18 @@ def apply_pass(name: str, rewrite: Pass, network: Network) -> Network:
                 f"{variance.shape}"
             )
     for parameter, variance in network.variance.items():
-        if parameter in result.updated or parameter in result.dropped:
+        if parameter in result.dropped:
+            if parameter in after.model.graph.initializers:
+                raise GraphError(f"pass {name} dropped the variance of {parameter}, which stays")
             continue
         if parameter not in after.variance:
             raise GraphError(f"pass {name} dropped the variance of {parameter} without saying so")
+        if parameter in result.updated:
+            continue
         if not np.array_equal(after.variance[parameter], variance):
             raise GraphError(f"pass {name} changed the variance of {parameter} without saying so")
-        before_value = constant(network.model.graph.initializers[parameter])
         after_value = constant(after.model.graph.initializers[parameter])
-        if not np.array_equal(np.asarray(before_value), np.asarray(after_value)):
+        if not np.array_equal(np.asarray(values[parameter]), np.asarray(after_value)):
             raise GraphError(
                 f"pass {name} changed the values of {parameter} and left its variance behind"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from typing import assert_never
 
@@ -12,8 +13,8 @@ from deploykit.spec.arrays import Float64Array
 
 PERCENTILE = 99.99
 LEVELS = 256
-SHRINK = np.linspace(1.0, 0.2, 81)
-"""Shares of the full range that the searches try."""
+SHRINK = np.concatenate([np.linspace(1.0, 0.2, 81), np.geomspace(0.2, 0.01, 31)[1:]])
+"""Shares of the full range that the searches try: every percent, and sparser under a fifth."""
 
 
 class Calibration(Enum):
@@ -41,9 +42,10 @@ def choose_range(histogram: Histogram, method: Calibration) -> tuple[float, floa
         case Calibration.PERCENTILE:
             return _percentile(histogram, low, high)
         case Calibration.MSE:
-            return _mse(histogram, low, high)
+            return _search(lambda a, b: _range_error(histogram, a, b), low, high)
         case Calibration.ENTROPY:
-            return _entropy(histogram, low, high)
+            centres, counts = histogram.centres(), histogram.counts
+            return _search(lambda a, b: _divergence(centres, counts, a, b), low, high)
         case _:
             assert_never(method)
 
@@ -78,35 +80,21 @@ def _range_error(histogram: Histogram, low: float, high: float) -> float:
     return quantization_error(histogram, scale, zero_point)
 
 
-def _mse(histogram: Histogram, low: float, high: float) -> tuple[float, float]:
-    """Shrink both ends together, then each alone from there."""
-    best = (_range_error(histogram, low, high), low, high)
+def _search(cost: Callable[[float, float], float], low: float, high: float) -> tuple[float, float]:
+    """The cheapest range tried: both ends shrunk together, then each end alone from there.
+
+    Alone an end may also grow again, so that an outlier on one side does not cut the other.
+    """
+    best = (cost(low, high), low, high)
     for share in SHRINK:
-        best = min(
-            best, (_range_error(histogram, low * share, high * share), low * share, high * share)
-        )
+        best = min(best, (cost(low * share, high * share), low * share, high * share))
     for share in SHRINK:
         _, chosen_low, chosen_high = best
-        if chosen_low < 0.0:
-            trial = max(low * share, chosen_low * 2)
-            best = min(best, (_range_error(histogram, trial, chosen_high), trial, chosen_high))
-        if chosen_high > 0.0:
-            trial = min(high * share, chosen_high * 2)
-            best = min(best, (_range_error(histogram, chosen_low, trial), chosen_low, trial))
-    return best[1], best[2]
-
-
-def _entropy(histogram: Histogram, low: float, high: float) -> tuple[float, float]:
-    centres, counts = histogram.centres(), histogram.counts
-    best = (np.inf, low, high)
-    for share in SHRINK:
-        candidate = (
-            _divergence(centres, counts, low * share, high * share),
-            low * share,
-            high * share,
-        )
-        best = min(best, candidate)
-    return best[1], best[2]
+        if low < 0.0:
+            best = min(best, (cost(low * share, chosen_high), low * share, chosen_high))
+        if high > 0.0:
+            best = min(best, (cost(chosen_low, high * share), chosen_low, high * share))
+    return float(best[1]), float(best[2])
 
 
 def _divergence(centres: Float64Array, counts: Float64Array, low: float, high: float) -> float:

@@ -64,3 +64,35 @@ class QuantPlan:
     calibration_samples: int
     io: IoType
     proofs: tuple[Proof, ...] = ()
+
+    def __str__(self) -> str:
+        """The plan as a table, one line per layer."""
+        rows = [("layer", "operator", "output", "scale", "zero point", "weight", "bits", "carrier")]
+        for layer in self.layers:
+            output = self.tensors[layer.output]
+            weight = layer.weight
+            rows.append(
+                (
+                    layer.name,
+                    layer.operator,
+                    layer.output,
+                    f"{output.scale:.6g}",
+                    str(output.zero_point),
+                    "" if weight is None else "x".join(map(str, weight.values.shape)),
+                    "" if weight is None else str(weight.bits),
+                    "" if weight is None else ", ".join(sorted(set(weight.carrier.values()))),
+                )
+            )
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        ]
+        sources = [name for name in self.tensors if all(name != la.output for la in self.layers)]
+        heads = [
+            f"input {name}: scale {self.tensors[name].scale:.6g}, "
+            f"zero point {self.tensors[name].zero_point}"
+            for name in sources
+        ]
+        calibrated = f"calibration {self.calibration} on {self.calibration_samples} samples"
+        return "\n".join([calibrated, *heads, *lines])

@@ -29,7 +29,7 @@ def test_table(bundle: Path) -> None:
     before = sorted(path.name for path in bundle.iterdir())
     result = CliRunner().invoke(app, ["bench", str(bundle), "--device", "host", *QUICK])
     assert result.exit_code == 0, result.stderr
-    for expected in (*FILES, "ORT", "LiteRT", "float TFLite", "Nothing was written"):
+    for expected in (*FILES, "ORT", "LiteRT", "model.float.tflite", "Nothing was written"):
         assert expected in result.stdout
     assert sorted(path.name for path in bundle.iterdir()) == before
 

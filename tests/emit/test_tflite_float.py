@@ -34,10 +34,12 @@ GAPS = {"pool of values around zero": "XNNPACK of LiteRT 2.3.0 takes no PADV2"}
 network_of = cache(float_network)
 
 
-def text_network(nodes: str, constants: str = "", image: str = "float[1,2,6,6]") -> Network:
+def text_network(
+    nodes: str, constants: str = "", image: str = "float[1,2,6,6]", opset: int = 20
+) -> Network:
     """A network from ONNX text with the input x and the output y."""
     given = f"<{constants}>" if constants else ""
-    text = f"""<ir_version: 10, opset_import: ["" : 20]>
+    text = f"""<ir_version: 10, opset_import: ["" : {opset}]>
         tiny ({image} x) => (float[1,2,6,6] y) {given} {{ {nodes} }}"""
     return Network(ir.from_onnx_text(text), {})
 
@@ -141,6 +143,13 @@ def test_pads_of_a_pool_hold_zero_where_that_never_wins(name: str, codes: list[s
 def test_other_bounds_are_maximum_and_minimum() -> None:
     codes = operators(write_float_tflite(network_of("other bounds")))
     assert codes == ["CONV_2D", "MAXIMUM", "MINIMUM", "CONV_2D"]
+
+
+def test_bounds_may_be_attributes_as_before_opset_11() -> None:
+    network = text_network("y = Clip <min = -0.5, max = 0.25> (x)", opset=9)
+    data = write_float_tflite(network)
+    assert operators(data) == ["MAXIMUM", "MINIMUM"]
+    assert difference(network, data) == 0.0
 
 
 WEIGHT = "float[2,2,1,1] w = {1, 2, 3, 4}"

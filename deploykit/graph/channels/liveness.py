@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from deploykit.graph.channels.mixing import merged_rows, row_ranges
+from deploykit.graph.channels.mixing import range_growth
 from deploykit.graph.channels.rule import (
     Constants,
     Rule,
@@ -23,7 +23,7 @@ from deploykit.graph.channels.rule import (
 )
 from deploykit.graph.channels.table import rule_for
 from deploykit.graph.edit import label
-from deploykit.spec.arrays import BoolArray, Float64Array, IntArray
+from deploykit.spec.arrays import BoolArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,17 @@ class Liveness:
         """Channels of a tensor that stay, ascending."""
         return np.flatnonzero(self.alive[self.atoms[tensor]])
 
+    def read(self, node: ir.Node) -> BoolArray:
+        """Channels of input 0 that the node's own sums read, constant or not; none if it has none.
+
+        Those of output channels that stay and are not constant themselves.
+        """
+        rule = self.rules[node]
+        live = _live_rows(node, self.atoms, self.constants, self.alive)
+        read = None if rule is None else rule.reads(node, live)
+        source = self.atoms[str(activations(node)[0].name)]
+        return np.zeros(len(source), dtype=bool) if read is None else read
+
 
 def analyse(graph: ir.Graph) -> Liveness:
     """Run the analysis on a canonical graph (see passes.canonical)."""
@@ -65,8 +76,7 @@ def analyse(graph: ir.Graph) -> Liveness:
         _propagate(graph, rules, atoms, constants, alive)
         before = int(alive.sum())
         merges, growth = _collapse(graph, rules, atoms, constants, alive)
-        _keep_one(tensors, atoms, alive)
-        if int(alive.sum()) == before:
+        if int(alive.sum()) == before and not _keep_one(atoms, constants, alive):
             return Liveness(rules, atoms, constants, alive, merges, borders, growth)
 
 
@@ -111,6 +121,10 @@ def _atoms(
     return atoms, int(ids.max()) + 1 if total else 0
 
 
+LARGEST = float(np.finfo(np.float32).max)
+"""A constant beyond it could not be restated as a bias; such a channel counts as varying."""
+
+
 def _constants(
     graph: ir.Graph, rules: Mapping[ir.Node, Rule | None], tensors: Mapping[str, int]
 ) -> dict[str, Constants]:
@@ -127,7 +141,8 @@ def _constants(
                 constants[name] = unknown(tensors[name])
             else:
                 given = [constants[str(value.name)] for value in activations(node)]
-                constants[name] = rule.constants(node, given)
+                found = rule.constants(node, given)
+                constants[name] = np.where(np.abs(found) <= LARGEST, found, np.nan)
     return constants
 
 
@@ -138,9 +153,14 @@ def _pin(
     atoms: Mapping[str, IntArray],
     alive: BoolArray,
 ) -> tuple[str, ...]:
-    """Graph inputs, graph outputs and everything an operator without a rule touches stay whole."""
+    """Graph inputs, graph outputs and everything an operator without a rule touches stay whole.
+
+    So do tensors that a subgraph (the branch of an If, say) reads from outside.
+    """
     borders = []
-    for value in (*graph.inputs, *graph.outputs):
+    computed = [output for node in graph for output in node.outputs]
+    captured = [value for value in computed if any(use.node not in rules for use in value.uses())]
+    for value in (*graph.inputs, *graph.outputs, *captured):
         if str(value.name) in tensors:
             alive[atoms[str(value.name)]] = True
     for node, rule in rules.items():
@@ -222,8 +242,13 @@ def _collapse(
         into = int(candidates[np.argmax(np.abs(values[candidates]))])
         gone = [int(j) for j in members if j != into and not alive[atoms[tensor][j]]]
         ratios = values[gone] / values[into]
-        stretch = {label(node): _stretch(node, gone, into, ratios) for node, _ in uses}
-        if gone and max(stretch.values()) > 1.0:
+        stretch = {
+            label(node): range_growth(
+                node, _live_rows(node, atoms, constants, alive), values, gone, into, ratios
+            )
+            for node, _ in uses
+        }
+        if not max(stretch.values()) <= 1.0:
             alive[atoms[tensor][members]] = True
             continue
         alive[atoms[tensor][into]] = True
@@ -233,16 +258,16 @@ def _collapse(
     return merges, growth
 
 
-def _stretch(node: ir.Node, gone: list[int], into: int, ratios: Float64Array) -> float:
-    """Largest growth of an output channel's weight range when `gone` merge into `into`."""
-    ranges = row_ranges(node)
-    merged = np.abs(merged_rows(node, gone, into, ratios)).reshape(len(ranges), -1).max(axis=1)
-    inside = ranges > 0
-    return float((merged[inside] / ranges[inside]).max(initial=1.0))
+def _keep_one(
+    atoms: Mapping[str, IntArray], constants: Mapping[str, Constants], alive: BoolArray
+) -> bool:
+    """A tensor of no channels is not a legal graph: one stays in the last such tensor, if any.
 
-
-def _keep_one(tensors: Mapping[str, int], atoms: Mapping[str, IntArray], alive: BoolArray) -> None:
-    """A tensor of no channels is not a legal graph: its first channel stays."""
-    for name in tensors:
+    A constant one where there is one, since computing it needs no other channel. The tensors
+    before it may owe their channel to what this one reads, hence one tensor at a time.
+    """
+    for name in reversed(list(atoms)):
         if len(atoms[name]) and not alive[atoms[name]].any():
-            alive[atoms[name][0]] = True
+            alive[atoms[name][int(np.argmin(np.isnan(constants[name])))]] = True
+            return True
+    return False

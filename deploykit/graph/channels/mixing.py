@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from deploykit.graph.channels.rule import Constants, Kept, Link
-from deploykit.graph.edit import attribute_int, attribute_ints, floats, set_initializer
+from deploykit.graph.channels.rule import Constants, Kept, Link, activations
+from deploykit.graph.edit import attribute_float, attribute_int, constant, floats, padded
 from deploykit.graph.passes.affine import Affine, own_weight
 from deploykit.spec.arrays import BoolArray, Float64Array
 
@@ -26,16 +26,18 @@ class Mixing:
 
     def supports(self, node: ir.Node) -> bool:
         """Whether weights and bias are this node's own constants in the canonical layout."""
-        if len(node.inputs) < 3 or not own_weight(node.inputs[1]) or not own_weight(node.inputs[2]):
+        if len(activations(node)) != 1 or len(node.inputs) < 3:
+            return False
+        if not own_weight(node.inputs[1]) or not own_weight(node.inputs[2]):
             return False
         if node.op_type == "Gemm":
-            return attribute_int(node, "transB", 0) == 1 and attribute_int(node, "transA", 0) == 0
+            return _is_canonical_gemm(node)
         return attribute_int(node, "group", 1) == 1
 
     def constants(self, node: ir.Node, inputs: Sequence[Constants]) -> Constants:
         """See the class."""
         (given,) = inputs
-        reads, sums, bias = _touched(node), _tap_sums(node), _bias(node)
+        reads, sums, bias = _touched(node), _tap_sums(_weight(node)), _bias(node)
         blocking = np.isnan(given)
         if not self.absorbs(node):
             blocking = blocking | (given != 0)
@@ -53,7 +55,7 @@ class Mixing:
 
     def absorbs(self, node: ir.Node) -> bool:
         """A Gemm, or a convolution without padding."""
-        return node.op_type == "Gemm" or not any(attribute_ints(node, "pads", (0, 0, 0, 0)))
+        return node.op_type == "Gemm" or not padded(node)
 
     def shrink(self, affine: Affine, node: ir.Node, kept: Kept) -> None:
         """W' = W[kept out][:, kept in] with constants moved into bias or into a kept kernel.
@@ -63,37 +65,27 @@ class Mixing:
         weight_value, bias_value = node.inputs[1], node.inputs[2]
         assert weight_value is not None and bias_value is not None
         weight_name, bias_name = str(weight_value.name), str(bias_value.name)
-        weight, bias = _weight(node), _bias(node)
-        graph, variance = affine.graph, affine.variance
-        weight_variance = _or_zeros(variance.get(weight_name), weight)
-        bias_variance = _or_zeros(variance.get(bias_name), bias)
-        constants = kept.input_constants[0]
-        gone = np.setdiff1d(np.arange(weight.shape[1]), kept.inputs[0])
-        for channel in gone:
-            value = constants[channel]
-            if np.isnan(value) or value == 0.0:
-                continue
-            if channel in kept.merged:
-                into, ratio = kept.merged[int(channel)]
-                weight[:, into] += ratio * weight[:, channel]
-                weight_variance[:, into] += ratio**2 * weight_variance[:, channel]
-            elif self.absorbs(node):
-                taps = tuple(range(1, weight.ndim - 1))
-                bias += value * weight[:, channel].sum(axis=taps)
-                bias_variance += value**2 * weight_variance[:, channel].sum(axis=taps)
-        # A constant output is restated as weight 0, bias c: its own sum may name channels now gone.
+        weight, bias, reads = _weight(node), _bias(node), _touched(node)
+        weight_variance = _or_zeros(affine.spread(weight_name), weight)
+        bias_variance = _or_zeros(affine.spread(bias_name), bias)
+        gone = np.ones(weight.shape[1], dtype=bool)
+        gone[kept.inputs[0]] = False
         fixed = ~np.isnan(kept.output_constants)
+        value = np.where(np.isnan(kept.input_constants[0]), 0.0, kept.input_constants[0])
+        # [O, I]: constants that leave the weight for the bias. A constant output is restated whole,
+        # as weight 0 and bias c: its own sum may name channels that are gone.
+        moved = (reads & fixed[:, None]) | (gone[None, :] & self.absorbs(node))
+        bias += (moved * _tap_sums(weight)) @ value
+        bias_variance += (moved * _tap_sums(weight_variance)) @ value**2
+        for channel, (into, ratio) in kept.merged.items():
+            weight[:, into] += ratio * weight[:, channel]
+            weight_variance[:, into] += ratio**2 * weight_variance[:, channel]
         weight[fixed] = 0.0
         weight_variance[fixed] = 0.0
         bias[fixed] = kept.output_constants[fixed]
         rows = np.ix_(kept.output, kept.inputs[0])
-        set_initializer(graph, weight_name, weight[rows].astype(np.float32))
-        set_initializer(graph, bias_name, bias[kept.output].astype(np.float32))
-        if weight_name in variance:
-            variance[weight_name] = weight_variance[rows].astype(np.float32)
-        if bias_name in variance:
-            variance[bias_name] = bias_variance[kept.output].astype(np.float32)
-        affine.updated.update((weight_name, bias_name))
+        affine.store(weight_name, weight[rows], weight_variance[rows])
+        affine.store(bias_name, bias[kept.output], bias_variance[kept.output])
 
 
 def _weight(node: ir.Node) -> Float64Array:
@@ -118,28 +110,45 @@ def _touched(node: ir.Node) -> BoolArray:
     return np.asarray((weight != 0).any(axis=_taps(weight)))
 
 
-def _tap_sums(node: ir.Node) -> Float64Array:
-    weight = _weight(node)
+def _tap_sums(weight: Float64Array) -> Float64Array:
+    """[O, I]"""
     return np.asarray(weight.sum(axis=_taps(weight)))
 
 
-def _or_zeros(variance: object, like: Float64Array) -> Float64Array:
-    if variance is None:
-        return np.zeros_like(like)
-    return np.asarray(variance, dtype=np.float64).copy()
+def _or_zeros(variance: Float64Array | None, like: Float64Array) -> Float64Array:
+    return np.zeros_like(like) if variance is None else variance
 
 
-def merged_rows(
-    node: ir.Node, members: Sequence[int], into: int, ratios: Float64Array
-) -> Float64Array:
-    """Kernel [O, taps...] of channel `into` after taking in `members` times `ratios`."""
-    weight = _weight(node)
-    shape = (-1,) + (1,) * (weight.ndim - 2)
-    picked = weight[:, list(members)] * ratios.reshape((1, *shape))
-    return np.asarray(weight[:, into] + picked.sum(axis=1))
+def _is_canonical_gemm(node: ir.Node) -> bool:
+    """x @ W' + b with W [O, I] and b [O]."""
+    scales = {attribute_float(node, name, 1.0) for name in ("alpha", "beta")}
+    transposed = (attribute_int(node, "transA", 0), attribute_int(node, "transB", 0))
+    bias = constant(node.inputs[2])
+    return scales == {1.0} and transposed == (0, 1) and bias is not None and bias.ndim == 1
 
 
-def row_ranges(node: ir.Node) -> Float64Array:
+def range_growth(
+    node: ir.Node,
+    live: BoolArray,
+    given: Constants,
+    members: Sequence[int],
+    into: int,
+    ratios: Float64Array,
+) -> float:
+    """How far the weight range of a live output channel grows at most when `members` merge.
+
+    Against the largest |weight| before, over the input channels that are not constant zeros (those
+    go anyway). 1.0: not at all.
+    """
+    weight = _weight(node)[live]
+    before = _largest(weight[:, given != 0])
+    merged = weight[:, [into]]
+    for channel, ratio in zip(members, ratios, strict=True):
+        merged = merged + ratio * weight[:, [channel]]
+    inside = before > 0
+    return float((_largest(merged)[inside] / before[inside]).max(initial=1.0))
+
+
+def _largest(weight: Float64Array) -> Float64Array:
     """Largest |weight| of each output channel. [O]"""
-    weight = _weight(node)
-    return np.asarray(np.abs(weight).reshape(weight.shape[0], -1).max(axis=1))
+    return np.asarray(np.abs(weight).max(axis=tuple(range(1, weight.ndim)), initial=0.0))

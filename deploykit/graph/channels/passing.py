@@ -14,10 +14,10 @@ from deploykit.graph.edit import (
     attribute_int,
     attribute_ints,
     floats,
-    set_initializer,
+    padded,
 )
 from deploykit.graph.passes.affine import Affine, own_weight
-from deploykit.graph.passes.batchnorm import batchnorm_as_affine
+from deploykit.graph.passes.batchnorm import batchnorm_as_affine, is_inference
 from deploykit.graph.passes.scales import channel_vector
 from deploykit.spec.arrays import BoolArray, Float64Array
 from deploykit.spec.network import static_shape
@@ -41,9 +41,7 @@ class Elementwise:
     def supports(self, node: ir.Node) -> bool:
         """One activation, parameters constant, channels kept."""
         source = activations(node)
-        if len(source) != 1 or channel_count(source[0]) is None:
-            return False
-        return channel_count(source[0]) == channel_count(node.outputs[0])
+        return len(source) == 1 and channel_count(source[0]) == channel_count(node.outputs[0])
 
     def constants(self, node: ir.Node, inputs: Sequence[Constants]) -> Constants:
         """f(c)."""
@@ -69,14 +67,16 @@ class Elementwise:
 class Pool(Elementwise):
     """Max and average over a window: a constant stays itself.
 
-    Not for an average that counts padded zeros: at the border it is smaller.
+    Not for an average that counts padded zeros: at the border it is smaller. Nor for a window with
+    holes that may lie wholly in the padding.
     """
 
     def supports(self, node: ir.Node) -> bool:
         """See the class."""
+        reaches_out = padded(node) or attribute_int(node, "ceil_mode", 0) == 1
         counts_padding = attribute_int(node, "count_include_pad", 0) == 1
-        padded = any(attribute_ints(node, "pads", (0, 0, 0, 0)))
-        return super().supports(node) and not (counts_padding and padded)
+        has_holes = any(step != 1 for step in attribute_ints(node, "dilations", ()))
+        return super().supports(node) and not (reaches_out and (counts_padding or has_holes))
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class ChannelAffine(Elementwise):
         if not super().supports(node):
             return False
         if node.op_type == "BatchNormalization":
-            return all(own_weight(value) for value in node.inputs[1:5])
+            return is_inference(node) and all(own_weight(value) for value in node.inputs[1:5])
         shape = static_shape(activations(node)[0])
         operand = _operand(node)
         value = floats(operand)
@@ -135,15 +135,8 @@ class ChannelAffine(Elementwise):
             value = floats(operand)
             assert operand is not None and value is not None
             axis = _channel_axis(node, value)
-            if axis is None:
-                continue
-            name = str(operand.name)
-            set_initializer(
-                affine.graph, name, np.take(value, kept.output, axis=axis).astype(np.float32)
-            )
-            affine.updated.add(name)
-            if name in affine.variance:
-                affine.variance[name] = np.take(affine.variance[name], kept.output, axis=axis)
+            if axis is not None:
+                affine.take(str(operand.name), kept.output, axis)
 
 
 @dataclass(frozen=True)
@@ -166,9 +159,8 @@ class Depthwise:
         weight, bias = floats(node.inputs[1]), floats(node.inputs[2])
         assert weight is not None and bias is not None
         taps = weight.reshape(weight.shape[0], -1)
-        padded = any(attribute_ints(node, "pads", (0, 0, 0, 0)))
         (given,) = inputs
-        through = np.where(np.full_like(given, padded, dtype=bool) & (given != 0), np.nan, given)
+        through = np.where((given != 0) & padded(node), np.nan, given)
         dead_kernel = ~(taps != 0).any(axis=1)
         return np.where(dead_kernel, bias, bias + through * taps.sum(axis=1))
 
@@ -187,13 +179,8 @@ class Depthwise:
     def shrink(self, affine: Affine, node: ir.Node, kept: Kept) -> None:
         """Index weight and bias, set group to the new count."""
         for operand in node.inputs[1:3]:
-            value = floats(operand)
-            assert operand is not None and value is not None
-            name = str(operand.name)
-            set_initializer(affine.graph, name, value[kept.output].astype(np.float32))
-            affine.updated.add(name)
-            if name in affine.variance:
-                affine.variance[name] = affine.variance[name][kept.output]
+            assert operand is not None
+            affine.take(str(operand.name), kept.output, 0)
         node.attributes["group"] = ir.AttrInt64("group", len(kept.output))
 
 
@@ -270,4 +257,5 @@ def affine_of_constant(node: ir.Node, x: Float64Array) -> Float64Array:
         case "Sub":
             return vector - x if constant_first else x - vector
         case _:
-            return vector / x if constant_first else x / vector
+            with np.errstate(divide="ignore", invalid="ignore"):
+                return vector / x if constant_first else x / vector

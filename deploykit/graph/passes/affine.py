@@ -70,8 +70,9 @@ class Affine:
 
     def finish(self, before: Network, model: ir.Model) -> Rewritten:
         """The rewritten network, with unread initializers gone."""
-        gone = drop_unused_initializers(model.graph)
-        variance = {k: v for k, v in self.variance.items() if k not in gone}
+        drop_unused_initializers(model.graph)
+        left = model.graph.initializers
+        variance = {name: v for name, v in self.variance.items() if name in left}
         dropped = frozenset(before.variance) - frozenset(variance)
         return Rewritten(Network(model, variance), frozenset(self.updated), dropped)
 
@@ -79,11 +80,11 @@ class Affine:
 def own_weight(value: ir.Value | None) -> bool:
     """Whether a weight is an initializer that exactly one node reads, so that it may change.
 
-    One that is a graph input or output too belongs to the caller of the graph.
+    One that is a graph output too has another reader: whoever runs the graph.
     """
-    if value is None or not value.is_initializer() or len(value.uses()) != 1:
+    if value is None or not value.is_initializer() or value.is_graph_output():
         return False
-    return not value.is_graph_input() and not value.is_graph_output()
+    return len(value.uses()) == 1
 
 
 def output_axis(node: ir.Node) -> int | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 
@@ -19,6 +21,7 @@ from deploykit.graph.edit import (
 )
 from deploykit.graph.passes.affine import Affine
 from deploykit.graph.tracking import Rewritten
+from deploykit.spec.arrays import AnyArray
 from deploykit.spec.network import Network, static_shape
 
 
@@ -76,14 +79,15 @@ def _name_layers(affine: Affine) -> None:
         if stem is None or bias is None or str(bias.name) in affine.variance:
             continue
         array = constant(bias)
-        if array is not None and f"{stem}.bias" not in graph.initializers:
+        if array is not None and fresh_name(graph, f"{stem}.bias") == f"{stem}.bias":
             node.replace_input_with(2, set_initializer(graph, f"{stem}.bias", array))
 
 
 def _unshare(affine: Affine) -> None:
     graph = affine.graph
     for name, value in list(graph.initializers.items()):
-        for node, index in [(use.node, use.idx) for use in value.uses()][1:]:
+        owners = 0 if value.is_graph_output() else 1
+        for node, index in [(use.node, use.idx) for use in value.uses()][owners:]:
             array = constant(value)
             assert array is not None
             copy = set_initializer(graph, fresh_name(graph, f"{name}.copy"), array)
@@ -101,7 +105,8 @@ def _flatten(graph: ir.Graph, node: ir.Node) -> None:
         return
     if before[0] == after[0] and int(np.prod(before[1:])) == after[1]:
         if before == after:
-            bypass(graph, node, source)
+            if source.producer() is not None:
+                bypass(graph, node, source)
             return
         _replace(graph, node, "Flatten", [source], {"axis": 1})
 
@@ -159,12 +164,7 @@ def _matmul(affine: Affine, node: ir.Node) -> None:
     if follower is None or bias is None:
         _replace(graph, node, "Gemm", inputs, {"transB": 1})
         return
-    value = constant(bias)
-    assert value is not None
-    set_initializer(graph, str(bias.name), value.reshape(-1))
-    if str(bias.name) in affine.variance:
-        affine.variance[str(bias.name)] = affine.variance[str(bias.name)].reshape(-1)
-        affine.updated.add(str(bias.name))
+    _spread_bias(affine, str(bias.name), array.shape[1])
     _replace(graph, follower, "Gemm", [*inputs, bias], {"transB": 1})
     graph.remove(node, safe=True)
 
@@ -176,52 +176,63 @@ def _bias_of(follower: ir.Node | None, output: ir.Value, width: int) -> ir.Value
     for candidate in follower.inputs:
         value = constant(candidate)
         if candidate is not output and candidate is not None and value is not None:
-            return candidate if value.size == width and value.shape[-1:] == (width,) else None
+            return candidate if value.shape in {(width,), (1, width)} else None
     return None
 
 
 def _transposed(affine: Affine, name: str) -> ir.Value:
-    array = constant(affine.graph.initializers[name])
-    assert array is not None
-    affine.updated.add(name)
-    if name in affine.variance:
-        affine.variance[name] = np.ascontiguousarray(affine.variance[name].T)
-    return set_initializer(affine.graph, name, np.ascontiguousarray(array.T))
+    value, variance = floats(affine.graph.initializers[name]), affine.spread(name)
+    assert value is not None
+    affine.store(name, value.T, None if variance is None else variance.T)
+    return affine.graph.initializers[name]
 
 
 def _gemm(affine: Affine, node: ir.Node) -> None:
     weight = node.inputs[1]
-    array = floats(weight)
+    array = constant(weight)
     if weight is None or array is None or attribute_int(node, "transA", 0):
+        return
+    outputs = int(array.shape[0] if attribute_int(node, "transB", 0) else array.shape[1])
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is not None and not _is_bias(constant(bias), outputs):
         return
     alpha, beta = attribute_float(node, "alpha", 1.0), attribute_float(node, "beta", 1.0)
     if not attribute_int(node, "transB", 0):
         _transposed(affine, str(weight.name))
     if alpha != 1.0:
         affine.scale(str(weight.name), np.asarray(alpha))
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
-    outputs = int(array.shape[0] if attribute_int(node, "transB", 0) else array.shape[1])
-    if bias is not None and constant(bias) is not None:
+    if bias is None:
+        _zero_bias(affine.graph, node, outputs, array.dtype)
+    else:
         if beta != 1.0:
             affine.scale(str(bias.name), np.asarray(beta))
-        value = constant(bias)
-        assert value is not None
-        if value.shape != (outputs,) and str(bias.name) not in affine.variance:
-            spread = np.broadcast_to(value.reshape(-1), (outputs,)).copy()
-            set_initializer(affine.graph, str(bias.name), spread)
-    elif bias is not None:
-        return
-    else:
-        _zero_bias(affine.graph, node, outputs)
+        _spread_bias(affine, str(bias.name), outputs)
     node.attributes.clear()
     node.attributes["transB"] = ir.AttrInt64("transB", 1)
 
 
-def _zero_bias(graph: ir.Graph, node: ir.Node, outputs: int) -> None:
+def _is_bias(value: AnyArray | None, outputs: int) -> bool:
+    """Whether C of a Gemm is constant and the same for every sample: [O], [1, O] or one number."""
+    if value is None:
+        return False
+    return value.shape in {(), (1,), (1, 1), (outputs,), (1, outputs)}
+
+
+def _spread_bias(affine: Affine, name: str, outputs: int) -> None:
+    """[1, O] or one number as [O], the variance alike."""
+    value, variance = floats(affine.graph.initializers[name]), affine.spread(name)
+    assert value is not None
+    if value.shape == (outputs,):
+        return
+    wide = None if variance is None else np.broadcast_to(variance.reshape(-1), (outputs,))
+    affine.store(name, np.broadcast_to(value.reshape(-1), (outputs,)), wide)
+
+
+def _zero_bias(graph: ir.Graph, node: ir.Node, outputs: int, dtype: np.dtype[Any]) -> None:
     assert node.inputs[1] is not None
     stem = str(node.inputs[1].name).removesuffix(".weight")
     created = set_initializer(
-        graph, fresh_name(graph, f"{stem}.bias"), np.zeros(outputs, dtype=np.float32)
+        graph, fresh_name(graph, f"{stem}.bias"), np.zeros(outputs, dtype=dtype)
     )
     if len(node.inputs) < 3:
         node.resize_inputs(3)
@@ -230,20 +241,19 @@ def _zero_bias(graph: ir.Graph, node: ir.Node, outputs: int) -> None:
 
 def _conv(affine: Affine, node: ir.Node) -> None:
     array = constant(node.inputs[1])
-    if array is None or array.ndim != 4:
+    if array is None:
         return
     _explicit_window(node, array.shape[2:])
     if len(node.inputs) < 3 or node.inputs[2] is None:
-        _zero_bias(affine.graph, node, array.shape[0])
+        _zero_bias(affine.graph, node, array.shape[0], array.dtype)
 
 
 def _explicit_window(node: ir.Node, kernel: tuple[int, ...]) -> None:
     """Write pads, strides, dilations and kernel_shape out; auto_pad becomes pads."""
-    if len(kernel) != 2:
-        return
-    strides = attribute_ints(node, "strides", (1, 1))
-    dilations = attribute_ints(node, "dilations", (1, 1))
-    pads = attribute_ints(node, "pads", (0, 0, 0, 0))
+    ones = (1,) * len(kernel)
+    strides = attribute_ints(node, "strides", ones)
+    dilations = attribute_ints(node, "dilations", ones)
+    pads = attribute_ints(node, "pads", (0,) * 2 * len(kernel))
     auto_pad = attribute_string(node, "auto_pad", "NOTSET")
     if auto_pad in {"SAME_UPPER", "SAME_LOWER"}:
         assert node.inputs[0] is not None
@@ -268,7 +278,10 @@ def _same_pads(
     dilations: tuple[int, ...],
     upper: bool,
 ) -> tuple[int, ...]:
-    """Pads top, left, bottom, right of ONNX SAME_UPPER (the odd one below) or SAME_LOWER."""
+    """Pads of ONNX SAME_UPPER (the odd one at the end) or SAME_LOWER.
+
+    Those at the begin of every axis, then those at the end: top, left, bottom, right.
+    """
     begins, ends = [], []
     for length, k, stride, dilation in zip(size, kernel, strides, dilations, strict=True):
         reach = (k - 1) * dilation + 1

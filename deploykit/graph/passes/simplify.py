@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import onnx
+import onnx.shape_inference
 import onnx_ir as ir
 import onnxsim
 
@@ -9,22 +11,28 @@ from deploykit.errors import GraphError
 from deploykit.graph.tracking import Rewritten
 from deploykit.spec.network import Network
 
+SKIPPED = ("eliminate_duplicate_initializer",)
+"""It gives equal initializers one name: two zero biases would share one bias's variance."""
+
 
 def simplify(network: Network) -> Rewritten:
     """Shape inference, dead code and identities by onnxsim 0.8.
 
-    It runs after our own folding, so that no batch norm or gate is left for it to fold. It merges
-    initializers of equal content under one of their names; where that takes away a name that has a
-    variance, `apply_pass` would refuse, so those merges are undone here by keeping our weights.
+    It runs after our own folding, so that no batch norm or gate is left for it to fold. Where it
+    takes away an initializer that has a variance, or gives it more readers (whose own variance was
+    another), only shapes are inferred.
     """
     proto = ir.to_proto(network.model)
-    simplified, equal = onnxsim.simplify(proto, skip_fuse_bn=True)
+    simplified, equal = onnxsim.simplify(proto, skip_fuse_bn=True, skipped_optimizers=list(SKIPPED))
     if not equal:
         raise GraphError("onnxsim changed what the network computes; please report the model")
     model = ir.from_proto(simplified)
+    if any(_uses(model, name) != _uses(network.model, name) for name in network.variance):
+        model = ir.from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True))
     model.producer_name, model.producer_version = "deploykit", ""
-    lost = [name for name in network.variance if name not in model.graph.initializers]
-    if lost:
-        # Equal initializers were merged: the graph before is already folded and legal.
-        return Rewritten(network)
     return Rewritten(Network(model, dict(network.variance)))
+
+
+def _uses(model: ir.Model, name: str) -> int:
+    value = model.graph.initializers.get(name)
+    return 0 if value is None else len(value.uses())

@@ -1,0 +1,36 @@
+"""A plan prints as a table that a person can read."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from deploykit.spec.plan import LayerPlan, QuantPlan, WeightPlan
+from deploykit.spec.quantized import IoType, Quantization
+
+
+def test_plan_prints_as_a_table() -> None:
+    weight = WeightPlan(
+        "conv1.weight", 8, "per-channel", {"onnx": "int8", "tflite": "int8"},
+        np.ones(2, np.float32), np.ones((2, 1, 5, 5), np.int8),
+    )  # fmt: skip
+    plan = QuantPlan(
+        tensors={
+            "x_quantized": Quantization(2.0**-8, -128),
+            "relu": Quantization(0.03125, -128),
+            "pool": Quantization(0.03125, -128),
+        },
+        layers=(
+            LayerPlan("conv1", "Conv", ("conv1", "relu"), ("x_quantized",), "relu", weight),
+            LayerPlan("pool", "MaxPool", ("pool",), ("relu",), "pool"),
+        ),
+        calibration="mse",
+        calibration_samples=256,
+        io=IoType.FLOAT,
+    )
+    assert str(plan) == (
+        "calibration mse on 256 samples\n"
+        "input x_quantized: scale 0.00390625, zero point -128\n"
+        "layer  operator  output  scale    zero point  weight   bits  carrier\n"
+        "conv1  Conv      relu    0.03125  -128        2x1x5x5  8     int8\n"
+        "pool   MaxPool   pool    0.03125  -128"
+    )

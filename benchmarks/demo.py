@@ -8,6 +8,7 @@ Prints each figure that has a bound, and exits 1 if one is missed.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,19 @@ def results_table(manifest: Any, dense: float, report: BenchReport, checkpoint: 
     return table
 
 
+def training_lines() -> list[str]:
+    """The shipped run's KL weight and result, and those of the run at weight 1 beside it."""
+    training = json.loads((SAMPLE / "training.json").read_text())
+    return [
+        f"KL weight {run['settings']['kl_weight']:g}{note}: {run['pruned']['test_accuracy']:.4f} "
+        f"pruned on 10,000 test images, {run['pruned']['percent_removed']:.1f} % of weights removed"
+        for run, note in [
+            (training["shipped"], " (this checkpoint)"),
+            *((run, "") for run in training["others"]),
+        ]
+    ]
+
+
 def bounds(manifest: Any, report_failed: bool) -> list[Bound]:
     """What this demo claims."""
     shares, sizes = manifest["accuracy"], manifest["sizes"]
@@ -117,6 +131,8 @@ def main() -> int:
     dense = dense_accuracy(load_samples(SAMPLE / "test-2000.npz", INPUT_SHAPE))
     console.print(results_table(bundle.manifest, dense, report, checkpoint))
     code = print_bounds(bounds(bundle.manifest, parity.failed))
+    for line in training_lines():
+        print(line)
     print(f"\nThe bundle is in {arguments.out}; next: .venv/bin/deploykit inspect {arguments.out}")
     return code
 

@@ -44,6 +44,7 @@ def export_bundle(
     from deploykit.posterior.predictive import compare_monte_carlo
     from deploykit.quantize.apply import apply_plan
     from deploykit.quantize.planning import Runners, plan_quantization
+    from deploykit.quantize.structure import build_structure
     from deploykit.reference.float import evaluate
     from deploykit.reference.integer import ReferenceRunner
     from deploykit.runtime import ort
@@ -66,6 +67,7 @@ def export_bundle(
         captured = capture(folded.module, folded.variance, options.input_shape)
     with progress.stage("fold batch norm and scales"):
         masked = normalize(captured)
+        build_structure(masked)  # an operator without an integer form ends it here, early
     with progress.stage("remove channels"):
         pruned, removal = remove_dead_channels(masked, evaluate)
     with progress.stage("plan quantization") as advance:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from deploykit.bundle import Golden
+from deploykit.exporting.contents import float_model_bytes
 from deploykit.graph.edit import output_name
 from deploykit.posterior import forward
 from deploykit.reference.float import evaluate
@@ -80,7 +81,9 @@ def measure_accuracy(
     if folded.bayesian is not None:
         outputs["mean"] = forward.run(folded.bayesian, inputs)
     outputs["folded"] = forward.run(folded.unpruned, inputs)
-    outputs["pruned"] = np.asarray(ort.evaluate(pruned, inputs)[output_name(pruned)])
+    (source,) = network.inputs
+    floats = ort.run(float_model_bytes(pruned), {source.name: inputs})
+    outputs["pruned"] = floats[output_name(pruned)]
     for fmt, data in models.items():
         raw = fmt.run_outputs(data, network, port_inputs(network, inputs))
         outputs[fmt.file] = real_outputs(network, raw)

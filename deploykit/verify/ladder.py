@@ -27,7 +27,7 @@ from deploykit.errors import DeploykitError, IntegrityError
 from deploykit.graph.edit import output_name
 from deploykit.reference.float import evaluate
 from deploykit.spec.arrays import AnyArray, Tensors
-from deploykit.spec.network import Network
+from deploykit.spec.network import Network, static_shape
 from deploykit.spec.parity import ParityReport, Step, Verdict
 from deploykit.spec.quantized import QuantizedNetwork
 from deploykit.spec.record import Record, first_difference, record_network
@@ -111,6 +111,12 @@ def _attempt(number: int, compared: str, run: Callable[[], Result]) -> Result | 
 def _float_tensors(bundle: Bundle, golden: Golden) -> tuple[Tensors, str]:
     """Every tensor of the float model on the golden inputs in `full`, and its output's name."""
     network = Network(ir.load(bundle.file(FLOAT_MODEL)), {})
+    declared = static_shape(network.model.graph.inputs[0])
+    if declared is None or declared[1:] != golden.inputs.shape[1:]:
+        raise IntegrityError(
+            f"{FLOAT_MODEL} declares the input {declared} where golden inputs are "
+            f"{golden.inputs.shape}"
+        )
     return evaluate(network, golden.inputs[golden.full]), output_name(network)
 
 
@@ -154,7 +160,7 @@ def _integer_steps(
         try:
             read[fmt.file] = fmt.read(bundle.file(fmt.file).read_bytes())
         except DeploykitError as error:
-            failures.append(Step(4, f"{fmt.file} / plan", Verdict.FAILED, str(error)))
+            failures.append(_unreadable(fmt, str(error), plan))
     for network in list(read.values())[:1]:
         yield _attempt(3, INTEGER, partial(_float_to_integer, bundle, golden, network, floats))
     yield from failures
@@ -180,6 +186,18 @@ def _integer_steps(
         compared = f"{fmt.file} in {fmt.runtime} / reference"
         climb = partial(_against_runtime, compared, fmt, network, bundle, golden, found)
         yield _attempt(4, compared, climb)
+
+
+def _unreadable(fmt: Format, reason: str, plan: Mapping[str, Any]) -> Step:
+    """A file that its reader refuses; the reason quotes the tensor or operator it stopped at."""
+    named = [
+        operator
+        for tensor, operator in plan["names"].items()
+        if repr(tensor) in reason or repr(operator) in reason
+    ]
+    operator = named[0] if named else None
+    detail = reason if operator is None else f"operator {operator}: {reason}"
+    return Step(4, f"{fmt.file}, read back / plan", Verdict.FAILED, detail, operator)
 
 
 def _float_to_integer(

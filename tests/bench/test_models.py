@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,7 +19,12 @@ def write_float_graph(path: Path, operator: str = "Relu") -> None:
     """x [1, 1, 4, 4] -> convolution by 2 -> `operator` -> y."""
     weight = numpy_helper.from_array(np.full((1, 1, 1, 1), 2, np.float32), "weight")
     bias = numpy_helper.from_array(np.zeros(1, np.float32), "bias")
-    window = {"kernel_shape": [1, 1], "strides": [1, 1], "pads": [0] * 4, "dilations": [1, 1]}
+    window: dict[str, Any] = {
+        "kernel_shape": [1, 1],
+        "strides": [1, 1],
+        "pads": [0] * 4,
+        "dilations": [1, 1],
+    }
     graph = helper.make_graph(
         [
             helper.make_node("Conv", ["x", "weight", "bias"], ["c"], "conv", **window),

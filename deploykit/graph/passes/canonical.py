@@ -135,7 +135,7 @@ def _global_average_pool(graph: ir.Graph, node: ir.Node) -> None:
 
 def _replace(
     graph: ir.Graph, node: ir.Node, op_type: str, inputs: list[ir.Value], attributes: dict[str, int]
-) -> None:
+) -> ir.Node:
     """Put another operator in a node's place; its output keeps name, shape and readers."""
     old = node.outputs[0]
     new = ir.node(op_type, inputs, attributes, name=node.name)
@@ -145,6 +145,7 @@ def _replace(
     ir.convenience.replace_all_uses_with(old, new.outputs[0], replace_graph_outputs=True)
     graph.remove(node, safe=True)
     new.outputs[0].name = name
+    return new
 
 
 def _matmul(affine: Affine, node: ir.Node) -> None:
@@ -162,7 +163,8 @@ def _matmul(affine: Affine, node: ir.Node) -> None:
     )
     bias = _bias_of(follower, output, array.shape[1])
     if follower is None or bias is None:
-        _replace(graph, node, "Gemm", inputs, {"transB": 1})
+        linear = _replace(graph, node, "Gemm", inputs, {"transB": 1})
+        _zero_bias(graph, linear, array.shape[1], array.dtype)
         return
     _spread_bias(affine, str(bias.name), array.shape[1])
     _replace(graph, follower, "Gemm", [*inputs, bias], {"transB": 1})

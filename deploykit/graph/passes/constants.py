@@ -12,13 +12,11 @@ from deploykit.graph.passes.affine import Affine, own_weight
 from deploykit.graph.tracking import Rewritten
 from deploykit.spec.network import Network
 
-NO_LIMIT = sys.maxsize
-"""The optimizer's own limits would leave the product of a large weight and its gate unfolded."""
-
 
 def fold_constants(network: Network) -> Rewritten:
     """Exporters compute zero biases, shapes and axes by small subgraphs; they become initializers.
 
+    All of them: left to itself, the optimizer spares ConstantOfShape and large tensors.
     A product of two parameters (a gate spelled out in the forward) becomes a new initializer, and
     the factors are dropped where nobody else reads them. A transposed parameter (a linear over a
     sequence) keeps its name and variance, both transposed.
@@ -26,7 +24,7 @@ def fold_constants(network: Network) -> Rewritten:
     model = network.model.clone()
     affine = Affine(model.graph, dict(network.variance))
     _transpose_parameters(affine)
-    optimizer.fold_constants(model, input_size_limit=NO_LIMIT, output_size_limit=NO_LIMIT)
+    optimizer.fold_constants(model, should_fold=lambda _: True, output_size_limit=sys.maxsize)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     common.IdentityEliminationPass()(model)
     common.RemoveUnusedNodesPass()(model)

@@ -1,0 +1,138 @@
+"""The sample: its data is what it says, its training resumes, its claims are those of its files."""
+
+from __future__ import annotations
+
+import filecmp
+import importlib
+import json
+import struct
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from deploykit.posterior.checkpoint import load_checkpoint
+from tests.tools import require_path
+
+SAMPLE = Path(__file__).parents[2] / "sample_models" / "lenet5"
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+NAMES = ("data", "group_normal_jeffreys", "make_data", "model", "pruning", "train")
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Imports the sample's modules as its scripts do: its folder first on the path."""
+    monkeypatch.syspath_prepend(str(SAMPLE))
+
+    def load(name: str) -> ModuleType:
+        return importlib.import_module(name)
+
+    yield load
+    for name in NAMES:
+        sys.modules.pop(name, None)
+
+
+def write_idx(path: Path, values: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
+    header = struct.pack(f">4B{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
+    path.write_bytes(header + values.tobytes())
+
+
+@pytest.fixture
+def tiny_data(tmp_path: Path) -> Path:
+    """A folder of idx files: 128 images to train on beside the 5,000 held out, and 16 to test."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for part, count in (("train", 5_128), ("t10k", 16)):
+        labels = generator.integers(0, 10, count).astype(np.uint8)
+        images = generator.integers(0, 256, (count, 28, 28)).astype(np.uint8)
+        write_idx(folder / f"{part}-labels-idx1-ubyte", labels)
+        write_idx(folder / f"{part}-images-idx3-ubyte", images)
+    return folder
+
+
+def test_slices_are_those_of_the_data_set(module: Any, tmp_path: Path) -> None:
+    require_path(DEBIAN, "Debian's package dataset-fashion-mnist")
+    make_data = module("make_data")
+    arguments = ["make_data.py", "--data-dir", str(DEBIAN), "--out", str(tmp_path)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", arguments)
+        assert make_data.main() == 0
+    for name in ("calibration.npz", "test-2000.npz"):
+        with np.load(SAMPLE / name) as committed, np.load(tmp_path / name) as made:
+            for array in ("inputs", "labels"):
+                np.testing.assert_array_equal(committed[array], made[array])
+
+
+def test_interrupted_training_resumes_to_the_same_numbers(
+    module: Any, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = module("train")
+    settings = train.Settings("bayesian", 2, 0, 64, 1e-3, 1e-2, 0.1, 1.0)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train.fit(settings, whole, tiny_data, resume=False)
+    train_epoch = train.train_epoch
+
+    def stop_in_the_second(*arguments: Any) -> float:
+        if arguments[-1] == 1:
+            raise KeyboardInterrupt
+        return float(train_epoch(*arguments))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "train_epoch", stop_in_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            train.fit(settings, broken, tiny_data, resume=False)
+    train.fit(settings, broken, tiny_data, resume=True)
+    expected = torch.load(whole / "checkpoint.pt", weights_only=True)["model"]
+    found = torch.load(broken / "checkpoint.pt", weights_only=True)["model"]
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_resuming_under_other_settings_is_refused(
+    module: Any, tiny_data: Path, tmp_path: Path
+) -> None:
+    train = module("train")
+    settings = train.Settings("dense", 1, 0, 64, 1e-3, 1e-2, 0.0, 0.0)
+    train.fit(settings, tmp_path / "run", tiny_data, resume=False)
+    other = train.Settings("dense", 2, 0, 64, 1e-3, 1e-2, 0.0, 0.0)
+    with pytest.raises(train.TrainError, match="resume with the same settings"):
+        train.fit(other, tmp_path / "run", tiny_data, resume=True)
+
+
+def test_thresholds_of_export_toml_are_the_ones_that_training_chose() -> None:
+    config = tomllib.loads((SAMPLE / "export.toml").read_text())
+    training = json.loads((SAMPLE / "training.json").read_text())
+    assert config["threshold"] == training["shipped"]["pruned"]["thresholds"]
+
+
+def test_a_tempered_posterior_is_shown_beside_the_one_at_weight_one() -> None:
+    training = json.loads((SAMPLE / "training.json").read_text())
+    shipped = training["shipped"]["settings"]
+    weights = {run["settings"]["kl_weight"]: run for run in training["others"]}
+    assert shipped["kl_weight"] == 1.0 or 1.0 in weights
+    assert weights[1.0]["settings"]["epochs"] == shipped["epochs"]
+    text = (SAMPLE / "README.md").read_text()
+    assert "KL weight 1 " in text
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("bayesian.pt", 864_900), ("dense.pt", 431_080)])
+def test_checkpoints_hold_tensors_only(name: str, parameters: int) -> None:
+    tensors = load_checkpoint(SAMPLE / name).tensors
+    assert sum(array.size for array in tensors.values()) == parameters
+    assert {array.dtype for array in tensors.values()} == {np.dtype(np.float32)}
+
+
+def test_slices_are_compressed_the_same_way_each_time(module: Any, tmp_path: Path) -> None:
+    make_data = module("make_data")
+    images = module("data").Images(
+        np.zeros((3, 1, 28, 28), np.float32), np.arange(3, dtype=np.int64)
+    )
+    for name in ("a.npz", "b.npz"):
+        make_data.save(images, tmp_path / name)
+    assert filecmp.cmp(tmp_path / "a.npz", tmp_path / "b.npz", shallow=False)

@@ -97,7 +97,17 @@ def write_bundle(path: Path, files: Mapping[str, bytes]) -> Bundle:
 
 
 def check_replaceable(path: Path) -> None:
-    """Raise BundleError if something that is not a bundle stands where one is to be written."""
+    """Raise BundleError if something that is not a bundle stands where one is to be written.
+
+    Or if nothing can be written there.
+    """
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise BundleError(
+            f"{above} is not a folder, so no bundle can be written in it; choose another --out"
+        )
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise BundleError(f"{above} may not be written to; choose another --out")
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise BundleError(f"{path} exists and is not a folder; choose another --out")
     names = {item.name for item in path.iterdir()} if path.is_dir() else set()

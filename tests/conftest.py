@@ -1,8 +1,25 @@
-"""What holds for every test."""
+"""What holds for every test, and the sample's bundle, which many of them read."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
+
+import pytest
+
+from tests.exported import export_sample, write_config
 
 # onnxruntime reports home by default, and reads this when it is imported.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+
+@pytest.fixture(scope="session")
+def sample_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export.toml for the sample network on a slice of its data, which lies beside it."""
+    return write_config(tmp_path_factory.mktemp("sample"))
+
+
+@pytest.fixture(scope="session")
+def sample_bundle(sample_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample network's bundle, exported once per worker; who changes it copies it."""
+    return export_sample(sample_config, tmp_path_factory.mktemp("bundles") / "sample")

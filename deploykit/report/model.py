@@ -47,9 +47,9 @@ def summarize_model(path: Path) -> ModelSummary:
     runtime = f"{fmt.runtime} {version}" if version else f"{fmt.runtime} is not installed"
     try:
         network = fmt.read(data)
-    except DeploykitError:
+    except DeploykitError as error:
         if path.suffix == ".tflite":
-            raise
+            raise GraphError(f"{path}: {error}") from error
         return ModelSummary(path, "float ONNX", runtime, len(data), _nodes(path))
     kernels = fmt.kernels(data, network) if version else {}
     name = "int8 TFLite" if path.suffix == ".tflite" else "int8 ONNX (QDQ)"
@@ -70,7 +70,9 @@ def _nodes(path: Path) -> tuple[OperatorRow, ...]:
     try:
         model = ir.load(path)
     except Exception as error:
-        raise GraphError(f"{path} is not an ONNX file ({error})") from error
+        raise GraphError(f"{path} is not an ONNX file ({error}); write it again") from error
+    if not model.graph.outputs:
+        raise GraphError(f"{path} is not an ONNX file (it computes nothing); write it again")
     return tuple(
         OperatorRow(
             str(node.outputs[0].name), node.op_type, static_shape(node.outputs[0]) or (), None

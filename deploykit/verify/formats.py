@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol, assert_never
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, assert_never
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from deploykit.emit.tflite_reader import read_tflite
 from deploykit.emit.tflite_writer import write_tflite
 from deploykit.runtime import litert, ort
 from deploykit.spec.arrays import AnyArray, Float32Array, Int8Array, Tensors
-from deploykit.spec.quantized import IoType, QuantizedNetwork
+from deploykit.spec.quantized import Add, IoType, Operator, Port, QuantizedNetwork
 
 
 class Format(Protocol):
@@ -90,6 +90,8 @@ class OnnxFormat:
 
     def run_outputs(self, data: bytes, network: QuantizedNetwork, inputs: Tensors) -> Tensors:
         """See Format."""
+        if network.io is IoType.UINT8:
+            inputs = {name: _as_uint8(values) for name, values in inputs.items()}
         return ort.run(data, inputs)
 
     def kernels(self, data: bytes, network: QuantizedNetwork) -> Mapping[str, str | None]:
@@ -176,6 +178,43 @@ def real_outputs(network: QuantizedNetwork, outputs: Tensors) -> AnyArray:
     if values.dtype == np.uint8:
         return quantization.dequantize((values.astype(np.int16) - 128).astype(np.int8))
     return quantization.dequantize(values) if values.dtype == np.int8 else values
+
+
+def named_as_planned(network: QuantizedNetwork, plan: Mapping[str, Any]) -> QuantizedNetwork:
+    """A network read from a file, its ports' tensors and its operators named as in plan.json.
+
+    A .tflite file has no operator names, and calls an integer port's tensor by its public name.
+    """
+    ports = {**plan["network"]["inputs"], **plan["network"]["outputs"]}
+    planned = {
+        port.tensor: ports[port.name]
+        for port in (*network.inputs, *network.outputs)
+        if port.name in ports and ports[port.name] not in network.tensors
+    }
+
+    def name(tensor: str) -> str:
+        return str(planned.get(tensor, tensor))
+
+    def operator(found: Operator) -> Operator:
+        output = name(found.output)
+        called = str(plan["names"].get(output, found.name))
+        if isinstance(found, Add):
+            left, right = name(found.left), name(found.right)
+            return replace(found, name=called, left=left, right=right, output=output)
+        return replace(found, name=called, input=name(found.input), output=output)
+
+    return QuantizedNetwork(
+        {name(key): replace(tensor, name=name(key)) for key, tensor in network.tensors.items()},
+        tuple(operator(found) for found in network.operators),
+        tuple(Port(port.name, name(port.tensor)) for port in network.inputs),
+        tuple(Port(port.name, name(port.tensor)) for port in network.outputs),
+        network.io,
+    )
+
+
+def _as_uint8(values: AnyArray) -> AnyArray:
+    """int8 integers as uint8, 128 higher; anything else stays."""
+    return (values.astype(np.int16) + 128).astype(np.uint8) if values.dtype == np.int8 else values
 
 
 def formats_for(names: tuple[str, ...], layout: TfliteLayout) -> tuple[Format, ...]:

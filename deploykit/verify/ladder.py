@@ -31,7 +31,7 @@ from deploykit.spec.network import Network, static_shape
 from deploykit.spec.parity import ParityReport, Step, Verdict
 from deploykit.spec.quantized import QuantizedNetwork
 from deploykit.spec.record import Record, first_difference, record_network
-from deploykit.verify.formats import Format, OnnxFormat, TfliteFormat
+from deploykit.verify.formats import Format, OnnxFormat, TfliteFormat, named_as_planned
 from deploykit.verify.integers import ReferenceRun, compare_golden, run_reference
 from deploykit.verify.metrics import accuracy, relative_difference, sqnr_by_tensor
 
@@ -158,7 +158,8 @@ def _integer_steps(
     for fmt in formats:
         announce(f"{fmt.file}, read back")
         try:
-            read[fmt.file] = fmt.read(bundle.file(fmt.file).read_bytes())
+            network = fmt.read(bundle.file(fmt.file).read_bytes())
+            read[fmt.file] = named_as_planned(network, plan)
         except DeploykitError as error:
             failures.append(_unreadable(fmt, str(error), plan))
     for network in list(read.values())[:1]:

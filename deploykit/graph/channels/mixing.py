@@ -72,8 +72,8 @@ class Mixing:
         gone[kept.inputs[0]] = False
         fixed = ~np.isnan(kept.output_constants)
         value = np.where(np.isnan(kept.input_constants[0]), 0.0, kept.input_constants[0])
-        # [O, I]: constants that leave the weight for the bias. A constant output is restated whole,
-        # as weight 0 and bias c: its own sum may name channels that are gone.
+        # [O, I]: constants that leave the weight for the bias. A constant output becomes its bias
+        # alone, with weight 0: its own sum may name channels that are gone.
         moved = (reads & fixed[:, None]) | (gone[None, :] & self.absorbs(node))
         bias += (moved * _tap_sums(weight)) @ value
         bias_variance += (moved * _tap_sums(weight_variance)) @ value**2
@@ -82,7 +82,6 @@ class Mixing:
             weight_variance[:, into] += ratio**2 * weight_variance[:, channel]
         weight[fixed] = 0.0
         weight_variance[fixed] = 0.0
-        bias[fixed] = kept.output_constants[fixed]
         rows = np.ix_(kept.output, kept.inputs[0])
         affine.store(weight_name, weight[rows], weight_variance[rows])
         affine.store(bias_name, bias[kept.output], bias_variance[kept.output])

@@ -25,15 +25,30 @@ from deploykit.spec.network import static_shape
 Scalar = Callable[[ir.Node, Float64Array], Float64Array]
 
 
-def _identity_links(node: ir.Node) -> Sequence[Link]:
-    count = channel_count(node.outputs[0])
-    assert count is not None
-    every = np.arange(count)
-    return [Link(index, every, every) for index in range(len(activations(node)))]
+class Passing:
+    """What every operator here has in common: it sums nothing over channels."""
+
+    def links(self, node: ir.Node) -> Sequence[Link]:
+        """Channel by channel, of every input."""
+        count = channel_count(node.outputs[0])
+        assert count is not None
+        every = np.arange(count)
+        return [Link(index, every, every) for index in range(len(activations(node)))]
+
+    def reads(self, node: ir.Node, live: BoolArray) -> BoolArray | None:
+        """Nothing beyond its links."""
+        return None
+
+    def absorbs(self, node: ir.Node) -> bool:
+        """The link keeps the channel, so nothing has to be absorbed."""
+        return False
+
+    def shrink(self, affine: Affine, node: ir.Node, kept: Kept) -> None:
+        """It has no parameter per channel."""
 
 
 @dataclass(frozen=True)
-class Elementwise:
+class Elementwise(Passing):
     """y = f(x) at every position: a constant c becomes f(c)."""
 
     function: Scalar
@@ -46,21 +61,6 @@ class Elementwise:
     def constants(self, node: ir.Node, inputs: Sequence[Constants]) -> Constants:
         """f(c)."""
         return np.asarray(self.function(node, inputs[0]), dtype=np.float64)
-
-    def links(self, node: ir.Node) -> Sequence[Link]:
-        """Channel by channel."""
-        return _identity_links(node)
-
-    def reads(self, node: ir.Node, live: BoolArray) -> BoolArray | None:
-        """Nothing beyond its links."""
-        return None
-
-    def absorbs(self, node: ir.Node) -> bool:
-        """It has no bias."""
-        return False
-
-    def shrink(self, affine: Affine, node: ir.Node, kept: Kept) -> None:
-        """It has no parameter per channel."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Pool(Elementwise):
 
 
 @dataclass(frozen=True)
-class Join:
+class Join(Passing):
     """Add, Sub, Mul of two activations of equal shape."""
 
     function: Callable[[Float64Array, Float64Array], Float64Array]
@@ -92,23 +92,8 @@ class Join:
         return len(sources) == 2 and len(shapes) == 1 and None not in shapes
 
     def constants(self, node: ir.Node, inputs: Sequence[Constants]) -> Constants:
-        """NaN is contagious, so both have to be constant."""
+        """NaN is contagious, so both have to be constant, or one the zero of a product."""
         return self.function(inputs[0], inputs[1])
-
-    def links(self, node: ir.Node) -> Sequence[Link]:
-        """Channel by channel, of both inputs."""
-        return _identity_links(node)
-
-    def reads(self, node: ir.Node, live: BoolArray) -> BoolArray | None:
-        """Nothing beyond its links."""
-        return None
-
-    def absorbs(self, node: ir.Node) -> bool:
-        """It has no bias."""
-        return False
-
-    def shrink(self, affine: Affine, node: ir.Node, kept: Kept) -> None:
-        """It has no parameter per channel."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +125,7 @@ class ChannelAffine(Elementwise):
 
 
 @dataclass(frozen=True)
-class Depthwise:
+class Depthwise(Passing):
     """Conv with one kernel per channel: weight [C, 1, kh, kw], group = C.
 
     Constant where the kernel is zero (then b_c), where the input is a constant zero (b_c), or,
@@ -163,18 +148,6 @@ class Depthwise:
         through = np.where((given != 0) & padded(node), np.nan, given)
         dead_kernel = ~(taps != 0).any(axis=1)
         return np.where(dead_kernel, bias, bias + through * taps.sum(axis=1))
-
-    def links(self, node: ir.Node) -> Sequence[Link]:
-        """Channel by channel."""
-        return _identity_links(node)
-
-    def reads(self, node: ir.Node, live: BoolArray) -> BoolArray | None:
-        """Nothing beyond its links."""
-        return None
-
-    def absorbs(self, node: ir.Node) -> bool:
-        """The link keeps the channel, so nothing has to be absorbed."""
-        return False
 
     def shrink(self, affine: Affine, node: ir.Node, kept: Kept) -> None:
         """Index weight and bias, set group to the new count."""

@@ -1,0 +1,372 @@
+"""deploykit export: what it prints, and every refusal as one sentence with nothing written."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests import small_models
+from tests.cli.running import assert_refused, run, start
+from tests.exported import CHECKPOINT, SAMPLE, TWIN, contents, save, write_config
+
+Words = list[str | Path]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The sample's export.toml and data, to change."""
+    write_config(tmp_path)
+    return tmp_path
+
+
+def sample(folder: Path, *more: str | Path, checkpoint: Path = CHECKPOINT) -> Words:
+    """An export of the sample with changes."""
+    config = folder / "export.toml"
+    return ["export", checkpoint, "--config", config, "--out", folder / "out", *more]
+
+
+def small(folder: Path, factory: str, *more: str | Path, shape: str = "1,1,4,4") -> Words:
+    """An export of one of the small networks with random weights, four samples to calibrate on."""
+    checkpoint = small_models.save_random(getattr(small_models, factory)(), folder / "small.pt")
+    generator = np.random.default_rng(0)
+    drawn = generator.standard_normal((4, 1, 4, 4)).astype(np.float32)
+    data = save(folder / "small.npz", inputs=drawn)
+    return [
+        "export", checkpoint, "--model", f"tests.small_models:{factory}", "--data", data,
+        "--input-shape", shape, "--prune-rule", "none", "--out", folder / "out", *more,
+    ]  # fmt: skip
+
+
+def cut_off(folder: Path) -> Words:
+    checkpoint = folder / "cut.pt"
+    checkpoint.write_bytes(CHECKPOINT.read_bytes()[:100_000])
+    return sample(folder, checkpoint=checkpoint)
+
+
+def unknown_family(folder: Path) -> Words:
+    state = torch.load(CHECKPOINT, weights_only=True)
+    tensors = state.get("state_dict", state)
+    tensors["conv1.weight_rho"] = tensors.pop("conv1.weight_logvar")
+    torch.save(tensors, folder / "odd.pt")
+    return sample(folder, checkpoint=folder / "odd.pt")
+
+
+def calibrated_on(**arrays: np.ndarray) -> Callable[[Path], Words]:
+    def words(folder: Path) -> Words:
+        return sample(folder, "--data", save(folder / "data.npz", **arrays))
+
+    return words
+
+
+def evaluated_on(**arrays: np.ndarray) -> Callable[[Path], Words]:
+    def words(folder: Path) -> Words:
+        return sample(folder, "--eval-data", save(folder / "data.npz", **arrays))
+
+    return words
+
+
+def data_file(content: bytes) -> Callable[[Path], Words]:
+    def words(folder: Path) -> Words:
+        (folder / "data.npz").write_bytes(content)
+        return sample(folder, "--data", folder / "data.npz")
+
+    return words
+
+
+def single_array(folder: Path) -> Words:
+    np.save(folder / "data.npy", np.zeros((3, 1, 28, 28), np.float32))
+    return sample(folder, "--data", folder / "data.npy")
+
+
+def damaged_zip(folder: Path) -> Words:
+    data = bytearray((SAMPLE / "calibration.npz").read_bytes())
+    data[500:520] = bytes(20)
+    return data_file(bytes(data))(folder)
+
+
+def configured(text: str) -> Callable[[Path], Words]:
+    def words(folder: Path) -> Words:
+        config = folder / "export.toml"
+        config.write_text(text + config.read_text(encoding="utf-8"), encoding="utf-8")
+        return sample(folder)
+
+    return words
+
+
+def with_options(*more: str | Path) -> Callable[[Path], Words]:
+    return lambda folder: sample(folder, *more)
+
+
+def with_factory(source: str) -> Callable[[Path], Words]:
+    def words(folder: Path) -> Words:
+        (folder / "own.py").write_text(source, encoding="utf-8")
+        return sample(folder, "--model", f"{folder / 'own.py'}:build")
+
+    return words
+
+
+def without(key: str) -> Callable[[Path], Words]:
+    def words(folder: Path) -> Words:
+        config = folder / "export.toml"
+        lines = config.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if not line.startswith(f"{key} =")]
+        config.write_text("".join(kept), encoding="utf-8")
+        return sample(folder)
+
+    return words
+
+
+def without_thresholds(folder: Path) -> Words:
+    config = folder / "export.toml"
+    text = config.read_text(encoding="utf-8").partition("[threshold]")[0]
+    config.write_text(text, encoding="utf-8")
+    return sample(folder)
+
+
+def occupied(make: Callable[[Path], object]) -> Callable[[Path], Words]:
+    def words(folder: Path) -> Words:
+        make(folder / "out")
+        return sample(folder)
+
+    return words
+
+
+def folder_of_something_else(path: Path) -> None:
+    path.mkdir()
+    (path / "thesis.tex").write_bytes(b"")
+
+
+IMAGES = np.zeros((5, 1, 28, 28), np.float32)
+FIVE = np.arange(5)
+
+
+def with_value(value: float) -> np.ndarray:
+    images = IMAGES.copy()
+    images[3, 0, 7, 7] = value
+    return images
+
+
+REFUSED: dict[str, tuple[Callable[[Path], Words], list[str]]] = {
+    "missing checkpoint": (
+        lambda folder: sample(folder, checkpoint=folder / "gone.pt"),
+        ["gone.pt: there is no such file; check the path"],
+    ),
+    "cut-off checkpoint": (cut_off, ["cut.pt: is cut off", "copy it again"]),
+    "unknown family": (
+        unknown_family,
+        ["layer 'conv1' is not understood", "conv1.weight_rho", "the nearest known family is"],
+    ),
+    "input shape that does not fit": (
+        lambda folder: small(folder, "linear", shape="1,1,4,5"), ["[4, 1, 4, 4]", "[N, 1, 4, 5]"],
+    ),
+    "input shape and data that do not fit the network": (
+        with_options("--model", "tests.small_models:linear", "--prune-rule", "none"), ["conv1"],
+    ),
+    "input shape of letters": (
+        with_options("--input-shape", "1,one,28,28"), ["--input-shape 1,one,28,28 is no shape"],
+    ),
+    "batch that golden inputs do not fill": (
+        with_options("--input-shape", "3,1,28,28"), ["the batch", "is 3", "1, 2, 4, 8"],
+    ),
+    "data of another shape": (
+        calibrated_on(inputs=np.zeros((5, 3, 28, 28), np.float32)),
+        ["`inputs` has shape [5, 3, 28, 28]", "[N, 1, 28, 28]", "give data"],
+    ),
+    "data of another rank": (
+        calibrated_on(inputs=np.zeros((5, 784), np.float32)), ["`inputs` has shape [5, 784]"],
+    ),
+    "data with NaN": (
+        calibrated_on(inputs=with_value(np.nan)), ["sample 3 of `inputs` holds NaN or infinity"],
+    ),
+    "data with infinity": (calibrated_on(inputs=with_value(-np.inf)), ["sample 3", "1 of 5"]),
+    "data beyond float32": (
+        calibrated_on(inputs=with_value(1.0).astype(np.float64) * 1e300), ["sample 3"],
+    ),
+    "data without inputs": (
+        calibrated_on(images=IMAGES), ["has no array `inputs` but ['images']", "[N, C, H, W]"],
+    ),
+    "data without samples": (calibrated_on(inputs=IMAGES[:0]), ["`inputs` holds no samples"]),
+    "integer data": (
+        calibrated_on(inputs=IMAGES.astype(np.uint8)), ["`inputs` is uint8; give float32"],
+    ),
+    "data of objects": (
+        calibrated_on(inputs=np.array([str(i) for i in range(5)])), ["`inputs` has shape [5]"],
+    ),
+    "data that is no npz": (data_file(b"text"), ["data.npz cannot be read as .npz"]),
+    "empty data": (data_file(b""), ["data.npz cannot be read as .npz"]),
+    "a single array as data": (single_array, ["data.npy holds a single array; an .npz"]),
+    "damaged data": (damaged_zip, ["data.npz cannot be read as .npz"]),
+    "missing data": (with_options("--data", "gone.npz"), ["gone.npz: there is no such file"]),
+    "a label too few": (
+        evaluated_on(inputs=IMAGES, labels=FIVE[:4]), ["`labels` has shape [4] for 5 inputs"],
+    ),
+    "real-valued labels": (
+        evaluated_on(inputs=IMAGES, labels=FIVE / 2), ["`labels` is float64; give class numbers"],
+    ),
+    "labels beyond the classes": (
+        evaluated_on(inputs=IMAGES, labels=FIVE + 6), ["labels run from 6 to 10", "10 classes"],
+    ),
+    "softmax": (lambda folder: small(folder, "softmax"), ["operator Softmax", "Replace it"]),
+    "tanh": (lambda folder: small(folder, "tanh"), ["tanh: operator Tanh", "Replace it"]),
+    "transposed convolution": (
+        lambda folder: small(folder, "transposed"), ["operator ConvTranspose", "Replace it"],
+    ),
+    "unknown rule": (
+        with_options("--prune-rule", "foo"), ["--prune-rule foo: choose one of family, snr"],
+    ),
+    "unknown bits": (with_options("--bits", "3"), ["--bits 3", "8 bits"]),
+    "unknown io": (with_options("--io", "x"), ["--io x: choose one of float, int8, uint8"]),
+    "unknown format": (with_options("--to", "coreml"), ["--to coreml: choose onnx, tflite"]),
+    "unknown calibration": (
+        with_options("--calibration", "z"), ["--calibration z: choose one of mse, minmax"],
+    ),
+    "unknown batch norm": (
+        with_options("--batchnorm", "fuse"), ["--batchnorm fuse: choose one of keep"],
+    ),
+    "unknown layout": (
+        with_options("--tflite-layout", "hw"), ["--tflite-layout hw: choose one of nhwc, nchw"],
+    ),
+    "unknown key in export.toml": (
+        configured('prunerule = "none"\n'), ["export.toml: unknown option prunerule; there are"],
+    ),
+    "broken export.toml": (configured("bits = = 8\n"), ["export.toml is not TOML", "line 1"]),
+    "missing export.toml": (with_options("--config", "gone.toml"), ["gone.toml: No such file"]),
+    "no data": (without("data"), ["give --data calibration.npz"]),
+    "no model": (without("model"), ["give --model FILE.py:FACTORY"]),
+    "no input shape": (without("input_shape"), ["give --input-shape 1,1,28,28"]),
+    "no threshold": (without_thresholds, ["no default threshold", "give --threshold T"]),
+    "threshold that closes everything": (
+        with_options("--threshold", "-1000"), ["layer 'conv1'", "closes all 20 gates"],
+    ),
+    "threshold that is no number": (with_options("--threshold", "nan"), ["no finite number"]),
+    "a threshold for a layer that the rule never prunes": (
+        with_options("--prune-rule", "savage-dickey"),
+        ["threshold for 'fc2': it is the output layer", "leave it out"],
+    ),
+    "a rule without a posterior": (
+        lambda folder: sample(folder, "--model", f"{SAMPLE}/model.py:lenet5", checkpoint=TWIN),
+        ["the checkpoint holds no posterior", "give --prune-rule none"],
+    ),
+    "missing model file": (
+        with_options("--model", "gone.py:build"), ["gone.py: there is no such file"],
+    ),
+    "missing factory": (
+        with_options("--model", f"{SAMPLE}/model.py:resnet"), ["has no factory 'resnet'", "lenet5"],
+    ),
+    "no factory named": (with_options("--model", "model.py"), ["'model.py' names no factory"]),
+    "factory that fails": (
+        with_factory("def build():\n    raise KeyError('no')\n"), ["building the network raised"],
+    ),
+    "factory of something else": (with_factory("def build():\n    return 3\n"), ["returned a int"]),
+    "factory file that is no Python": (with_factory("def build(:\n"), ["SyntaxError"]),
+    "a file where the bundle goes": (
+        occupied(lambda path: path.write_bytes(b"")), ["out exists and is not a folder"],
+    ),
+    "a folder of something else where the bundle goes": (
+        occupied(folder_of_something_else), ["out exists, is not empty and is not a bundle"],
+    ),
+    "a file above the bundle": (
+        lambda folder: sample(folder, "--out", folder / "export.toml" / "b"),
+        ["export.toml is not a folder, so no bundle can be written in it; choose another --out"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_cannot_be_exported_is_refused_in_a_sentence(what: str, folder: Path) -> None:
+    make, told = REFUSED[what]
+    words = make(folder)
+    before = sorted(folder.rglob("*"))
+    assert_refused(run(*words), 3, *told)
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--bits", "many"], "--bits"),
+        (["--threshold", "high"], "--threshold"),
+        (["--colour", "red"], "--colour"),
+    ],
+)
+def test_a_line_that_cannot_be_parsed_is_a_usage_error(
+    words: list[str], told: str, folder: Path
+) -> None:
+    result = run(*sample(folder, *words))
+    assert result.exit_code == 2
+    assert told in result.stderr
+
+
+def test_what_it_lacks_is_a_usage_error() -> None:
+    for words in (["export"], ["export", "a.pt"]):
+        result = run(*words)
+        assert result.exit_code == 2
+        assert "Missing" in result.stderr
+
+
+def test_debug_shows_the_traceback_above_the_sentence(folder: Path) -> None:
+    result = run(*sample(folder, "--io", "x", "--debug"))
+    assert result.exit_code == 3
+    assert "Traceback (most recent call last)" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("error: --io x")
+
+
+def test_a_bundle_is_written_and_summed_up(folder: Path) -> None:
+    result = run(*small(folder, "linear"))
+    assert result.exit_code == 0, result.stderr
+    for told in ("layer", "Linear", "model.tflite", "0 of", f"The bundle is in {folder / 'out'}"):
+        assert told in result.stdout
+    assert "deploykit verify" in result.stdout
+    for stage in ("load checkpoint", "prove parity", "write bundle"):
+        assert stage in result.stderr
+    assert run("verify", folder / "out").exit_code == 0
+
+
+def test_json_is_the_manifest_alone(folder: Path) -> None:
+    result = run(*small(folder, "linear", "--json"))
+    assert result.exit_code == 0, result.stderr
+    written = json.loads((folder / "out" / "manifest.json").read_bytes())
+    assert json.loads(result.stdout) == written
+
+
+def test_an_old_bundle_is_replaced_and_survives_a_refusal(folder: Path) -> None:
+    words = small(folder, "linear")
+    assert run(*words).exit_code == 0
+    before = contents(folder / "out")
+    assert run(*words, "--io", "int8").exit_code == 0
+    changed = contents(folder / "out")
+    assert changed["model.onnx"] != before["model.onnx"]
+    assert_refused(run(*small(folder, "tanh")), 3, "operator Tanh")
+    assert contents(folder / "out") == changed
+
+
+def test_a_disk_that_refuses_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = small(folder, "linear")
+    before = sorted(folder.rglob("*"))
+
+    def fsync(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert_refused(run(*words), 3, "could not be written (No space left on device)")
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_ctrl_c_half_way_leaves_nothing(folder: Path) -> None:
+    before = sorted(folder.rglob("*"))
+    with start(*sample(folder)) as process:
+        assert process.stderr is not None
+        assert "load checkpoint" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stdout == ""
+    assert "Traceback" not in stderr
+    assert sorted(folder.rglob("*")) == before

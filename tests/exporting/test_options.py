@@ -1,0 +1,114 @@
+"""Options: defaults, export.toml below flags, and paths relative to the file that names them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deploykit.emit.tflite_layout import TfliteLayout
+from deploykit.errors import ConfigError
+from deploykit.exporting.options import KEYS, build_options, parse_shape, read_config
+from deploykit.posterior.options import BatchNormMode, PruneRule
+from deploykit.quantize.calibration import Calibration
+from deploykit.spec.quantized import IoType
+from tests.exported import SAMPLE
+
+LEAST: dict[str, Any] = {"model": "net.py:build", "input_shape": "1,3,8,8", "data": "data.npz"}
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    options = build_options(LEAST)
+    assert options.to == ("onnx", "tflite")
+    assert options.quantization.bits == 8
+    assert options.quantization.calibration is Calibration.MSE
+    assert options.quantization.io is IoType.FLOAT
+    assert (options.pruning.rule, options.pruning.threshold) == (PruneRule.FAMILY, None)
+    assert options.batchnorm is BatchNormMode.KEEP
+    assert options.tflite_layout is TfliteLayout.NHWC
+    assert (options.data, options.eval_data) == (Path("data.npz"), None)
+
+
+def test_what_is_given_overrides_the_file(tmp_path: Path) -> None:
+    config = tmp_path / "export.toml"
+    config.write_text('model = "net.py:build"\nio = "int8"\ncalibration = "entropy"\n'
+                      'input_shape = [1, 3, 8, 8]\ndata = "a.npz"\n', encoding="utf-8")  # fmt: skip
+    options = build_options({"io": "uint8", "data": "b.npz", "calibration": None}, config)
+    assert options.quantization.io is IoType.UINT8
+    assert options.quantization.calibration is Calibration.ENTROPY
+    assert options.data == Path("b.npz")
+    assert options.input_shape == (1, 3, 8, 8)
+
+
+def test_paths_in_the_file_are_relative_to_it(tmp_path: Path) -> None:
+    config = tmp_path / "export.toml"
+    config.write_text(
+        'model = "net.py:build"\ndata = "a.npz"\neval_data = "/there/b.npz"\n', encoding="utf-8"
+    )
+    values = read_config(config)
+    assert values["model"] == f"{tmp_path / 'net.py'}:build"
+    assert values["data"] == tmp_path / "a.npz"
+    assert values["eval_data"] == Path("/there/b.npz")
+
+
+def test_a_package_in_the_file_is_no_path(tmp_path: Path) -> None:
+    config = tmp_path / "export.toml"
+    config.write_text('model = "package.module:build"\n', encoding="utf-8")
+    assert read_config(config)["model"] == "package.module:build"
+
+
+def test_the_sample_s_file_names_every_option() -> None:
+    assert set(read_config(SAMPLE / "export.toml")) == set(KEYS)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("1,3,224,224", (1, 3, 224, 224)),
+        (" 1, 16 ", (1, 16)),
+        ([1, 3, 8, 8], (1, 3, 8, 8)),
+        (np.array([2, 4]), (2, 4)),
+    ],
+)
+def test_shapes(value: object, expected: tuple[int, ...]) -> None:
+    assert parse_shape(value) == expected
+
+
+@pytest.mark.parametrize(
+    "value", ["", "3", "1,x", "1,0,8", "1,-3", 7, [1], [1, 2.5], None, [1, "a"]]
+)
+def test_what_is_no_shape_is_refused(value: object) -> None:
+    with pytest.raises(ConfigError, match="is no shape; give whole numbers with the batch first"):
+        parse_shape(value)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("to", [], "--to names no format"),
+        ("to", 5, "--to 5: choose onnx"),
+        ("to", ["onnx", "coreml"], "--to coreml"),
+        ("bits", "8", "--bits 8"),
+        ("bits", True, "--bits True"),
+        ("prune_rule", ["snr"], "--prune-rule"),
+        ("threshold", "high", "--threshold high is no number"),
+        ("threshold", {"conv1": "x"}, "is no number"),
+        ("input_shape", "5,1,8,8", "the batch"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused(option: str, value: object, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        build_options({**LEAST, option: value})
+
+
+def test_one_format_may_be_a_word_and_doubles_count_once() -> None:
+    assert build_options({**LEAST, "to": "tflite"}).to == ("tflite",)
+    assert build_options({**LEAST, "to": ["onnx", "onnx"]}).to == ("onnx",)
+
+
+def test_a_threshold_may_be_one_or_by_layer() -> None:
+    assert build_options({**LEAST, "threshold": 3}).pruning.threshold == 3.0
+    by_layer = build_options({**LEAST, "threshold": {"a": 1}}).pruning.threshold
+    assert by_layer == {"a": 1.0}

@@ -1,0 +1,141 @@
+"""A torch module becomes a graph with its parameters' names, or a sentence that says why not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from deploykit.errors import ArchitectureError, GraphError
+from deploykit.graph.capture import capture
+from deploykit.graph.normalize import normalize
+from deploykit.reference.float import evaluate
+from tests.graph.text import expected, values, written
+
+
+class Both(nn.Module):
+    """Two results."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x + 1, x * 2
+
+
+class Half(nn.Module):
+    """Never uses its second layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.unused = nn.Linear(3, 2), nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.used(x))
+
+
+class Silent(nn.Module):
+    """Fails without a word."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise ValueError
+
+
+class Two(nn.Module):
+    """Needs a second input."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+
+class Branching(nn.Module):
+    """Control flow that depends on values."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if bool(x.sum() > 0) else -x
+
+
+def plain() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 3, 3, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2)
+    ).eval()
+
+
+def test_initializers_keep_the_parameters_names_values_and_variances() -> None:
+    module = plain()
+    variance = {
+        name: np.full(tuple(parameter.shape), 0.5, np.float32)
+        for name, parameter in module.named_parameters()
+    }
+    network = capture(module, variance, (1, 1, 4, 4))
+    held = values(network)
+    for name, parameter in module.named_parameters():
+        np.testing.assert_array_equal(held[name], parameter.detach().numpy())
+        np.testing.assert_array_equal(network.variance[name], variance[name])
+    assert [str(value.name) for value in network.model.graph.inputs] == ["input"]
+    assert [str(value.name) for value in network.model.graph.outputs] == ["output"]
+
+
+def test_the_graph_computes_what_the_module_does() -> None:
+    module = plain()
+    network = normalize(capture(module, {}, (1, 1, 4, 4)))
+    inputs = np.random.default_rng(0).normal(size=(5, 1, 4, 4))
+    with torch.no_grad():
+        told = module(torch.from_numpy(inputs).float()).numpy()
+    np.testing.assert_allclose(evaluate(network, inputs)["output"], told, atol=1e-6)
+
+
+def test_the_graph_does_not_follow_the_module_afterwards() -> None:
+    module = plain()
+    network = capture(module, {}, (1, 1, 4, 4))
+    before = values(network)["0.weight"].copy()
+    with torch.no_grad():
+        module.get_parameter("0.weight").zero_()
+    np.testing.assert_array_equal(values(network)["0.weight"], before)
+
+
+def test_a_linear_without_bias_is_captured() -> None:
+    network = capture(nn.Linear(3, 2, bias=False).eval(), {}, (1, 3))
+    assert written(normalize(network)) == expected(
+        """
+        output[1,2] = Gemm<transB=1>(input, weight[2,3], weight.bias[2])
+        """
+    )
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "said"),
+    [
+        (plain(), (1, 2, 4, 4), r"\[1, 2, 4, 4\] does not fit.*--input-shape"),
+        (plain(), (1, 1, 9, 9), r"\[1, 1, 9, 9\] does not fit"),
+        (plain(), (1, 1, 2, 2), "does not fit"),
+        (Silent(), (1, 3), "does not fit the network: ValueError;"),
+        (Two(), (1, 3), "does not fit the network: .*'y'"),
+    ],
+)
+def test_a_shape_that_does_not_fit_is_one_sentence(
+    module: nn.Module, shape: tuple[int, ...], said: str
+) -> None:
+    with pytest.raises(ArchitectureError, match=said) as caught:
+        capture(module, {}, shape)
+    assert "\n" not in str(caught.value)
+
+
+def test_two_outputs_are_refused() -> None:
+    with pytest.raises(GraphError, match="1 inputs and 2 outputs"):
+        capture(Both().eval(), {}, (1, 3))
+
+
+def test_control_flow_on_values_is_refused_with_a_reason() -> None:
+    with pytest.raises(GraphError, match=r"could not trace the network: .*control flow"):
+        capture(Branching().eval(), {}, (1, 3))
+
+
+def test_an_unused_parameter_with_a_variance_is_refused_by_name() -> None:
+    uncertain = np.ones((2, 3), np.float32)
+    with pytest.raises(GraphError, match=r"no initializer named unused\.weight"):
+        capture(Half().eval(), {"unused.weight": uncertain}, (1, 3))
+
+
+def test_an_unused_parameter_that_is_certain_is_none_of_our_business() -> None:
+    network = capture(Half().eval(), {"unused.weight": np.zeros((2, 3), np.float32)}, (1, 3))
+    assert network.variance == {}

@@ -1,0 +1,79 @@
+"""Parameters and multiply-accumulates, against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from deploykit.errors import GraphError
+from deploykit.graph.cost import LayerCost, layer_costs, totals
+from deploykit.spec.network import Network
+from tests.graph.text import graph, weights
+
+
+def network() -> Network:
+    return graph(
+        """
+        (float[2,3,8,8] input) => (float[2,5] output) {
+            a = Conv<strides=[2,2], pads=[1,1,1,1]>(input, w, b)
+            s = Mul(a, gate)
+            r = Clip(s, low, high)
+            d = Conv<group=4>(r, v)
+            f = Flatten(d)
+            output = Gemm<transB=1>(f, u, c)
+        }
+        """,
+        {"w": weights(4, 3, 3, 3), "b": weights(4), "gate": weights(4, 1, 1), "low": 0.0,
+         "high": 6.0, "v": weights(4, 1, 3, 3), "u": weights(5, 16), "c": weights(5)},
+    )  # fmt: skip
+
+
+def test_every_layer_is_counted_for_one_sample() -> None:
+    assert layer_costs(network().model) == (
+        LayerCost("a", "Conv", 4 * 3 * 9 + 4, 4 * 3 * 9 * 16),
+        LayerCost("s", "Mul", 4, 0),
+        LayerCost("d", "Conv", 4 * 9, 4 * 9 * 4),
+        LayerCost("output", "Gemm", 5 * 16 + 5, 5 * 16),
+    )
+
+
+def test_totals_are_their_sums() -> None:
+    costs = layer_costs(network().model)
+    sums = sum(cost.parameters for cost in costs), sum(cost.macs for cost in costs)
+    assert totals(network().model) == sums == (237, 1728 + 144 + 80)
+
+
+def test_a_product_over_a_sequence_counts_every_step() -> None:
+    sequence = graph(
+        "(float[2,7,3] input) => (float[2,7,4] output) { output = MatMul(input, w) }",
+        {"w": weights(3, 4)},
+    )
+    assert totals(sequence.model) == (12, 7 * 12)
+
+
+def test_a_symbolic_batch_is_one_sample() -> None:
+    one = graph(
+        "(float[N,3,8,8] input) => (float[N,4,6,6] output) { output = Conv(input, w) }",
+        {"w": weights(4, 3, 3, 3)},
+    )
+    assert totals(one.model) == (108, 108 * 36)
+
+
+def test_a_shape_that_is_not_known_is_said_and_not_counted_as_one_position() -> None:
+    unknown = network()
+    next(iter(unknown.model.graph)).outputs[0].shape = None
+    with pytest.raises(GraphError, match="shape of a is not known"):
+        totals(unknown.model)
+
+
+def test_integers_and_bounds_are_no_parameters() -> None:
+    shaping = graph(
+        """
+        (float[1,4] input) => (float[1,2,2] output) {
+            a = Clip(input, low)
+            output = Reshape(a, to)
+        }
+        """,
+        {"low": 0.0, "to": np.array([1, 2, 2])},
+    )
+    assert layer_costs(shaping.model) == ()

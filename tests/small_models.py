@@ -1,0 +1,81 @@
+"""Small networks that tests export: `tests.small_models:NAME` is a factory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+RESIDUAL_SHAPE = (1, 3, 32, 32)
+
+
+class Block(nn.Module):
+    """relu(bn(conv(relu(bn(conv(x))))) + x), the way around a 1x1 convolution where it strides."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.around: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            around = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.around = nn.Sequential(around, nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = torch.relu(self.bn1(self.conv1(x)))
+        return torch.relu(self.bn2(self.conv2(inner)) + self.around(x))
+
+
+def residual() -> nn.Module:
+    """Stem, 3x3 stride-2 max pool with padding, two blocks, global average pool, linear."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2, 1),
+        Block(8, 8, 1),
+        Block(8, 12, 2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(12, 5),
+    )
+
+
+def softmax() -> nn.Module:
+    """Ends in an operator without an integer form; takes [N, 1, 4, 4]."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 4), nn.Softmax(dim=1))
+
+
+def tanh() -> nn.Module:
+    """Holds an operator without an integer form."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 4), nn.Tanh(), nn.Linear(4, 3))
+
+
+def transposed() -> nn.Module:
+    """Holds an operator that nothing here knows."""
+    layers = nn.Conv2d(1, 2, 1), nn.ConvTranspose2d(2, 2, 2), nn.Flatten(), nn.Linear(50, 3)
+    return nn.Sequential(*layers)
+
+
+def linear() -> nn.Module:
+    """The least network there is."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+
+
+def save_random(network: nn.Module, path: Path, seed: int = 0) -> Path:
+    """A checkpoint of the network with random weights and random batch norm statistics."""
+    generator = torch.Generator().manual_seed(seed)
+    state = network.state_dict()
+    for name, tensor in state.items():
+        noise = torch.randn(tensor.shape, generator=generator)
+        if name.endswith("running_var"):
+            tensor.copy_(noise.abs() + 0.5)
+        elif tensor.ndim > 1:
+            tensor.copy_(noise / tensor[0].numel() ** 0.5)
+        elif tensor.is_floating_point():
+            tensor.copy_(0.3 * noise + (1.0 if name.endswith("weight") else 0.0))
+    torch.save(state, path)
+    return path

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def export(
@@ -58,9 +61,12 @@ def export(
     from rich.console import Console
 
     import deploykit
-    from deploykit_cli.progress import StageLines
-    from deploykit_cli.tables import layer_table, summary_table
+    from deploykit.bundle import HASHES
+    from deploykit.report.warnings import warnings_of
+    from deploykit_cli.progress import StageLines, command_name
+    from deploykit_cli.tables import feeding_lines, layer_table, summary_table
 
+    replaced = (out / HASHES).is_file()
     bundle = deploykit.export(
         checkpoint, out=out, model=model,
         input_shape=None if input_shape is None else _shape(input_shape),
@@ -74,11 +80,17 @@ def export(
     console = Console()
     for table in (layer_table(bundle.manifest), summary_table(bundle.manifest)):
         console.print(table)
-    console.print(f"The bundle is in {out}", soft_wrap=True, markup=False, highlight=False)
-    console.print(
-        f"Next: deploykit verify {out}; deploykit bench {out} --device host",
-        soft_wrap=True, markup=False, highlight=False,
-    )  # fmt: skip
+    for warning in warnings_of(bundle.manifest):
+        _say(console, f"warning: {warning}")
+    for line in feeding_lines(bundle.manifest):
+        _say(console, line)
+    _say(console, f"The bundle is in {out}{', in place of the one before' if replaced else ''}")
+    name = command_name()
+    _say(console, f"Next: {name} verify {out}; {name} bench {out} --device host")
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 def _shape(text: str) -> tuple[int, ...]:

@@ -55,16 +55,27 @@ def _checkpoint(found: CheckpointSummary) -> list[RenderableType]:
     table.add_column("layer")
     table.add_column("family")
     table.add_column("shape")
-    for heading in ("gates", "score: min, median, max", "|mean|/sd: min, median, max"):
+    score = next((layer.score for layer in found.layers if layer.score), "score")
+    scores = f"{score}: min, median, max"
+    for heading in ("gates", scores, "|mean|/sd: min, median, max"):
         table.add_column(heading, justify="right")
     for layer in found.layers:
         table.add_row(*_layer_row(layer))
     lines: list[RenderableType] = [table, f"{found.parameters:,} numbers in the file"]
     if found.unwrapped:
         lines.append(f"unwrapped: {', '.join(found.unwrapped)}")
-    lines += [f"trap: {trap}" for trap in found.traps]
+    lines += [f"note: {note}" for note in _grouped(found.traps)]
     lines.append(f"Next: {found.suggested_command}")
     return lines
+
+
+def _grouped(traps: tuple[str, ...]) -> list[str]:
+    """ "layer: sentence" lines, one per sentence with all its layers."""
+    layers: dict[str, list[str]] = {}
+    for trap in traps:
+        layer, _, sentence = trap.partition(": ")
+        layers.setdefault(sentence, []).append(layer)
+    return [f"{', '.join(names)}: {sentence}" for sentence, names in layers.items()]
 
 
 def _layer_row(layer: LayerSummary) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import signal
 import sys
 import traceback
 from typing import Any
@@ -87,4 +89,14 @@ def options(
 
 def main() -> None:
     """Entry point of the command `deploykit`."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal or a log that has no arrow gets a question mark, not an error.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    signal.signal(signal.SIGTERM, _terminate)
     app()
+
+
+def _terminate(number: int, frame: object) -> None:
+    """End as after an error, so that what was half written goes."""
+    sys.exit(128 + number)

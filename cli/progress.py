@@ -32,3 +32,12 @@ class StageLines:
             yield advance
         seconds = perf_counter() - start
         self._console.print(f"{name:<28} {seconds:6.1f} s", highlight=False, markup=False)
+
+
+def command_name() -> str:
+    """How this command was called, so that a line that names it can be pasted back."""
+    import shutil
+    import sys
+
+    called = sys.argv[0]
+    return called if called.endswith("deploykit") and not shutil.which("deploykit") else "deploykit"

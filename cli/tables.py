@@ -16,7 +16,7 @@ def layer_table(manifest: Any) -> Table:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("layer", overflow="fold")
+    table.add_column("layer", overflow="fold", min_width=12)
     table.add_column("operator", overflow="fold")
     for heading in ("channels", "bits", "MMACs", "SQNR dB"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -49,15 +49,28 @@ def summary_table(manifest: Any) -> Table:
         "parameters", f"{removal['parameters_before']:,} → {removal['parameters_after']:,}"
     )
     table.add_row("MACs", f"{removal['macs_before']:,} → {removal['macs_after']:,}")
-    table.add_row("masked / pruned", f"{removal['max_relative_difference']:.1e} relative")
+    table.add_row("masked / pruned", f"at most {removal['max_relative_difference']:.0e} apart")
     dense = manifest["dense_float32_bytes"]
     for name, size in sizes.items():
         if name.startswith("model."):
             table.add_row(name, f"{size:,} bytes, {dense / size:.1f} times under dense float32")
+    for layer in manifest["fold"]["gates"]:
+        table.add_row(
+            f"gates of {layer['layer']}",
+            f"{layer['closed']} of {layer['gates']} closed ({layer['rule']}, {layer['threshold']})",
+        )
     accuracy = manifest["accuracy"]
-    if accuracy is not None:
+    if accuracy is None:
+        table.add_row("accuracy", "not measured: give --eval-data with labels")
+    else:
         shares = [f"{k} {v:.4f}" for k, v in accuracy.items() if k != "samples"]
         table.add_row(f"accuracy ({accuracy['samples']:,})", ", ".join(shares))
+    for stage, found in manifest["fold"]["metrics"].items():
+        table.add_row(
+            _stage(stage, manifest["fold"]),
+            f"accuracy {found['accuracy']:.4f}, NLL {found['nll']:.3f} nats, "
+            f"ECE {found['ece']:.3f}",
+        )
     for found in manifest["parity"]:
         table.add_row(
             f"reference / {found['runtime']}",
@@ -65,3 +78,30 @@ def summary_table(manifest: Any) -> Table:
             f"({found['samples']:,} inputs)",
         )
     return table
+
+
+def _stage(name: str, fold: Any) -> str:
+    inputs = f"{fold['compared_inputs']:,}"
+    if name == "monte_carlo":
+        return f"{fold['monte_carlo_samples']} draws ({inputs})"
+    return f"{name.replace('_', ' ')} ({inputs})"
+
+
+def feeding_lines(manifest: Any) -> list[str]:
+    """How a program feeds the written files and reads their answer."""
+    lines = []
+    for file, key in (("model.tflite", "tflite_shape"), ("model.onnx", "shape")):
+        if file not in manifest["sizes"]:
+            continue
+        ports = [
+            f"{side} {port['name']} {port['dtype']} {port[key]}{_quantization(port)}"
+            for side, port in (("input", manifest["input"]), ("output", manifest["output"]))
+        ]
+        lines.append(f"{file}: {', '.join(ports)}")
+    return lines
+
+
+def _quantization(port: Any) -> str:
+    if "scale" not in port:
+        return ""
+    return f" (scale {port['scale']:.6g}, zero point {port['zero_point']})"

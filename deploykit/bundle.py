@@ -38,7 +38,7 @@ class Golden:
     inputs: [N, ...] float32, the first `real` of them samples, the rest extreme values.
     labels: [real], or None. full: indices of the inputs that are followed tensor by tensor.
     folded: [N, ...] float outputs of the posterior mean with all gates open; mean_forward: [N, ...]
-    the Bayesian network's own, or None; masked: float64, closed gates at zero, for `full` only.
+    the Bayesian network's own, or None; masked: closed gates at zero, for `full` only.
     integers: every activation int8 for `full`.
     outputs: the output ports' integers for all N.
     """
@@ -176,9 +176,9 @@ def damaged_files(path: Path) -> list[str]:
     phrases = [f"{name} is missing" for name in listed if name not in found]
     phrases += [f"{name} is missing" for name in REQUIRED if name not in listed]
     for name, item in sorted(found.items()):
-        if name not in listed:
+        if name not in listed or name not in OWN:
             phrases.append(f"{name} does not belong to the bundle")
-        elif not item.is_file() or _digest(item.read_bytes()) != listed[name]:
+        elif item.is_symlink() or not item.is_file() or _digest(item.read_bytes()) != listed[name]:
             phrases.append(f"{name} is not the file that was written")
     return phrases
 

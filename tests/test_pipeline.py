@@ -110,7 +110,7 @@ def test_one_format_alone_is_a_whole_bundle(form: str, folder: Path, tmp_path: P
     bundle = exported(folder, tmp_path, to=[form])
     assert bundle.models() == (f"model.{form}",)
     report = verified(bundle)
-    assert [step.number for step in report.steps] == [1, 2, 3, 4, 4, 4]
+    assert [step.number for step in report.steps] == [1, 2, 3, 4, 4, 4, 4]
     assert len(bundle.manifest["parity"]) == 1
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploykit.bundle import HASHES, read_bundle
 from deploykit.errors import BundleError, GraphError, RuntimeUnavailableError
 from deploykit.spec.bench import Unmeasured
 
@@ -27,13 +28,16 @@ def collect_models(bundle: Path, scratch: Path) -> Models:
     """The bundle's model files, and its float graph as TFLite, written into `scratch`.
 
     A bundle holds float as ONNX only: the TFLite form exists so that int8 is compared with float
-    on the same runtime.
+    on the same runtime. A changed file is not worth measuring: where the folder has hashes, they
+    have to match.
     """
     if not bundle.is_dir():
         raise BundleError(f"{bundle} is not a folder; give a bundle that `deploykit export` wrote")
     files = {name: bundle / name for name in IN_BUNDLE if (bundle / name).is_file()}
     if not files:
         raise BundleError(f"{bundle} holds none of {', '.join(IN_BUNDLE)}; export it again")
+    if (bundle / HASHES).is_file():
+        read_bundle(bundle)
     if FLOAT_ONNX not in files:
         return Models(files, (_missing(f"the bundle has no {FLOAT_ONNX} to write it from"),))
     try:

@@ -19,4 +19,10 @@ def parse_onnx(data: bytes) -> onnx.ModelProto:
         ) from error
     if not model.graph.node:
         raise GraphError("The ONNX file holds no operators; write it again.")
+    for initializer in model.graph.initializer:
+        if initializer.data_location == onnx.TensorProto.EXTERNAL:
+            raise GraphError(
+                f"The ONNX file keeps {initializer.name} in another file; deploykit reads files "
+                "that are whole."
+            )
     return model

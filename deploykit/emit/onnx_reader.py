@@ -31,9 +31,14 @@ IO_TYPES: Mapping[int, IoType] = {
 
 
 def read_onnx(data: bytes) -> QuantizedNetwork:
-    """The integer network in a file."""
+    """The integer network in a file; whatever is wrong with it is a GraphError."""
     model = parse_onnx(data)
-    return _Reader(model).network()
+    try:
+        return _Reader(model).network()
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise GraphError(
+            f"The ONNX file is damaged ({type(error).__name__}: {error}); write it again."
+        ) from error
 
 
 class _Reader:

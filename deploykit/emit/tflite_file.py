@@ -106,6 +106,10 @@ def parse_tflite(data: bytes) -> TfliteFile:
         for position, table in enumerate(subgraph.tables(3))
     )
     signatures = model.tables(7)
+    if len(signatures) > 1:
+        raise GraphError(
+            f"The .tflite file holds {len(signatures)} signatures where deploykit reads one."
+        )
     signature = signatures[0] if signatures else None
     return TfliteFile(
         tensors,
@@ -202,10 +206,17 @@ def _ports(
     if signature is None:
         picked = [_pick(tensors, index) for index in indices]
         return tuple(FilePort(tensor.name, tensor) for tensor in picked)
-    return tuple(
+    ports = tuple(
         FilePort(entry.text(0), _pick(tensors, entry.integer(1, "<I")))
         for entry in signature.tables(slot)
     )
+    own = list(dict.fromkeys(port.tensor.index for port in ports))
+    if own != list(indices[: len(own)]):
+        raise GraphError(
+            "The .tflite file's signature and its subgraph name other inputs or outputs, so that "
+            "callers by name and by index would get different tensors."
+        )
+    return ports
 
 
 def _indices(table: Table, slot: int) -> list[int]:

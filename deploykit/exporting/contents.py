@@ -23,6 +23,7 @@ from deploykit.bundle import (
     golden_bytes,
     json_bytes,
 )
+from deploykit.emit.tflite_layout import port_shape
 from deploykit.exporting.options import ExportOptions
 from deploykit.graph.cost import LayerCost, layer_costs
 from deploykit.reference.float import evaluate
@@ -30,7 +31,7 @@ from deploykit.spec.network import Network
 from deploykit.spec.parity import Accuracy, IntegerComparison
 from deploykit.spec.plan import LayerPlan, QuantPlan
 from deploykit.spec.posterior import Checkpoint, Folded, FoldReport
-from deploykit.spec.quantized import QuantizedNetwork
+from deploykit.spec.quantized import IoType, Port, QuantizedNetwork
 from deploykit.spec.record import record_network
 from deploykit.spec.removal import RemovalReport, TensorRemoval
 from deploykit.verify.formats import Format
@@ -124,8 +125,11 @@ def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
         },
         "io": options.quantization.io.value,
         "tflite_layout": options.tflite_layout.value,
-        "input": {"name": source.name, "shape": list(network.tensors[source.tensor].shape)},
-        "output": {"name": target.name, "shape": list(network.tensors[target.tensor].shape)},
+        "input": _port(source, outcome),
+        "output": _port(target, outcome),
+        "calibration": {
+            "method": outcome.plan.calibration, "samples": outcome.plan.calibration_samples,
+        },
         "fold": _fold(outcome.folded.report, options),
         "removal": _removal(removal),
         "layers": _layers(outcome, sqnr),
@@ -143,6 +147,29 @@ def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
             for found in outcome.parity
         ],
     }  # fmt: skip
+
+
+def _port(port: Port, outcome: Outcome) -> dict[str, Any]:
+    """How a program feeds or reads this port: shape by file, element type, quantization.
+
+    For integer types, q = round(real / scale) + zero_point, held inside the type.
+    """
+    tensor = outcome.network.tensors[port.tensor]
+    io = outcome.network.io
+    quantization: dict[str, Any] = {}
+    if io is not IoType.FLOAT:
+        shift = 128 if io is IoType.UINT8 else 0
+        quantization = {
+            "scale": tensor.quantization.scale,
+            "zero_point": tensor.quantization.zero_point + shift,
+        }
+    return {
+        "name": port.name,
+        "dtype": {IoType.FLOAT: "float32", IoType.INT8: "int8", IoType.UINT8: "uint8"}[io],
+        "shape": list(tensor.shape),
+        "tflite_shape": list(port_shape(tensor.shape, outcome.options.tflite_layout)),
+        **quantization,
+    }
 
 
 def layer_sqnr(outcome: Outcome) -> dict[str, float]:
@@ -230,9 +257,10 @@ def _removal(report: RemovalReport) -> dict[str, Any]:
         "parameters_after": report.parameters_after,
         "macs_before": report.macs_before,
         "macs_after": report.macs_after,
-        "max_relative_difference": report.certificate.max_relative,
-        "max_absolute_difference": report.certificate.max_absolute,
-        "relative_difference": dict(report.certificate.relative),
+        "max_relative_difference": _at_most(report.certificate.max_relative),
+        "relative_difference": {
+            kind: _at_most(value) for kind, value in report.certificate.relative.items()
+        },
         "range_growth": dict(report.range_growth),
         "stopped_at": list(report.borders),
         "channels": {
@@ -260,5 +288,13 @@ def _versions() -> dict[str, str]:
 
 
 def _number(value: float) -> float | None:
-    """JSON has no infinity: a tensor without any error has no SQNR."""
-    return value if math.isfinite(value) else None
+    """SQNR in dB to two decimals; None where there is no error at all (JSON has no infinity)."""
+    return round(value, 2) if math.isfinite(value) else None
+
+
+def _at_most(difference: float) -> float:
+    """A bound for a float64 difference: its last bits depend on the number of threads.
+
+    Anything under 1e-12 is rounding and is stated as 1e-12; above, the next power of ten.
+    """
+    return float(10.0 ** math.ceil(math.log10(max(difference, 1e-12)) - 1e-9))

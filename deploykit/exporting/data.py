@@ -36,7 +36,9 @@ def _read(path: Path) -> dict[str, AnyArray]:
                 return {name: stored[name] for name in stored.files}
     except Exception as error:  # numpy, zipfile and zlib each raise their own on damaged content
         raise DataError(f"{path} cannot be read as .npz ({error}); {FORM}") from error
-    raise DataError(f"{path} holds a single array; {FORM}")
+    raise DataError(
+        f"{path} holds a single array; {FORM}: np.savez('calibration.npz', inputs=array)"
+    )
 
 
 def _checked_inputs(path: Path, inputs: AnyArray, input_shape: tuple[int, ...]) -> Float32Array:
@@ -44,13 +46,14 @@ def _checked_inputs(path: Path, inputs: AnyArray, input_shape: tuple[int, ...]) 
         wanted = ", ".join(["N", *map(str, input_shape[1:])])
         raise DataError(
             f"{path}: `inputs` has shape {list(inputs.shape)} where --input-shape asks for "
-            f"[{wanted}]; give data of the network's input shape, or the shape of the data"
+            f"[{wanted}]; {_shape_hint(inputs.shape, input_shape)}"
         )
     if len(inputs) == 0:
         raise DataError(f"{path}: `inputs` holds no samples; give at least one")
     if not np.issubdtype(inputs.dtype, np.floating):
         raise DataError(
-            f"{path}: `inputs` is {inputs.dtype}; give float32, preprocessed as in training"
+            f"{path}: `inputs` is {inputs.dtype}; give float32, preprocessed as in training "
+            "(for example images.astype('float32') / 255)"
         )
     with np.errstate(over="ignore"):
         values = inputs.astype(np.float32)
@@ -62,6 +65,15 @@ def _checked_inputs(path: Path, inputs: AnyArray, input_shape: tuple[int, ...]) 
             "preprocessing"
         )
     return values
+
+
+def _shape_hint(found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+    """What most likely went wrong."""
+    if len(wanted) == len(found) - 1 and found[1:] == wanted:
+        return "--input-shape starts with the batch: " + ",".join(map(str, (1, *wanted)))
+    if len(found) == 4 and (found[3], found[1], found[2]) == wanted[1:]:
+        return "the data looks like NHWC: store inputs.transpose(0, 3, 1, 2)"
+    return "give data of the network's input shape, or the shape of the data"
 
 
 def _checked_labels(path: Path, labels: AnyArray, count: int) -> AnyArray:

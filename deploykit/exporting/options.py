@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -17,11 +16,8 @@ from deploykit.posterior.options import BatchNormMode, PruneRule, PruneSpec
 from deploykit.quantize.calibration import Calibration
 from deploykit.quantize.planning import CARRIERS, QuantizationOptions
 from deploykit.spec.quantized import IoType
-from deploykit.verify.golden import EXTREME, FULL_EXTREME, FULL_REAL, REAL
 
 FORMATS = ("onnx", "tflite")
-
-GOLDEN_AT_ONCE = math.gcd(REAL + EXTREME, FULL_REAL + FULL_EXTREME)
 
 Choice = TypeVar("Choice", bound=Enum)
 
@@ -63,7 +59,7 @@ def build_options(given: Mapping[str, Any], config: Path | None = None) -> Expor
     to = values.get("to", FORMATS)
     return ExportOptions(
         model=str(values["model"]),
-        input_shape=_batched(parse_shape(values["input_shape"])),
+        input_shape=parse_shape(values["input_shape"]),
         data=Path(values["data"]),
         eval_data=Path(values["eval_data"]) if values.get("eval_data") else None,
         to=_formats([to] if isinstance(to, str) else to),
@@ -118,18 +114,6 @@ def parse_shape(value: object) -> tuple[int, ...]:
             "such as 1,3,224,224"
         )
     return sizes
-
-
-def _batched(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape, if golden inputs fill its batches."""
-    sizes = [size for size in range(1, GOLDEN_AT_ONCE + 1) if GOLDEN_AT_ONCE % size == 0]
-    if shape[0] not in sizes:
-        raise ConfigError(
-            f"--input-shape {','.join(map(str, shape))}: the batch, which stands first, is "
-            f"{shape[0]}; a bundle proves itself on golden inputs in batches of "
-            f"{', '.join(map(str, sizes))}, and devices run 1"
-        )
-    return shape
 
 
 def _choice(kind: type[Choice], option: str, value: object) -> Choice:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import pickletools
 import zipfile
 from collections.abc import Iterator
@@ -25,7 +26,13 @@ def refused_globals(path: Path) -> tuple[str, ...]:
             return ()
     with path.open("rb") as file:
         found = dict.fromkeys(_imports(file))
-    return tuple(name for name in found if not _is_harmless(name))
+    return tuple(name for name in found if _is_name(name) and not _is_harmless(name))
+
+
+def _is_name(name: str) -> bool:
+    """Whether Python could import it; a text file read as opcodes yields other things."""
+    parts = name.split(".")
+    return all(part.isidentifier() and not keyword.iskeyword(part) for part in parts)
 
 
 def _is_harmless(name: str) -> bool:

@@ -40,7 +40,7 @@ def compare_monte_carlo(
 
     The predictive averages class probabilities over draws from the real posterior, with the batch
     norm statistics of the checkpoint; the mean network is compared under the same statistics.
-    Metrics, where labels are given: monte_carlo, mean, folded (pruned, batch norm as asked), and
+    Metrics, where labels are given: monte_carlo, mean, pruned (batch norm as asked), and
     mean_batchnorm where batch norm was not kept. Without labels, a network whose output is not
     [N, K] has no class probabilities, and its report stays as it is.
     """
@@ -53,7 +53,7 @@ def compare_monte_carlo(
     if outputs.ndim != 2 and samples.labels is None:
         return folded
     by_name = {"mean": probabilities(outputs)}
-    by_name["folded"] = probabilities(run(folded.module, samples.inputs, batch))
+    by_name["pruned"] = probabilities(run(folded.module, samples.inputs, batch))
     if folded.report.batchnorm != BatchNormMode.KEEP.value:
         by_name["mean_batchnorm"] = probabilities(run(folded.unpruned, samples.inputs, batch))
     report = replace(folded.report, compared_inputs=len(samples))

@@ -12,7 +12,10 @@ from deploykit.posterior.scores import ScoredLayer, score_layers
 from deploykit.spec.arrays import Float32Array
 from deploykit.spec.posterior import LayerPosterior, LayerPruning
 
-WAYS_TO_THRESHOLD = "give --threshold T, [threshold] in export.toml, or --prune-rule none"
+WAYS_TO_THRESHOLD = (
+    "give --threshold T, [threshold] in export.toml, or --prune-rule none "
+    "(`deploykit inspect` shows the range of the checkpoint's scores)"
+)
 
 
 def decide_pruning(

@@ -8,7 +8,7 @@ from typing import assert_never
 
 import numpy as np
 
-from deploykit.quantize.histogram import Histogram
+from deploykit.quantize.histogram import BINS, Histogram
 from deploykit.spec.arrays import Float64Array
 
 PERCENTILE = 99.99
@@ -98,9 +98,15 @@ def _search(cost: Callable[[float, float], float], low: float, high: float) -> t
 
 
 def _divergence(centres: Float64Array, counts: Float64Array, low: float, high: float) -> float:
-    """KL(P || Q): P clips outliers into the end bins, Q spreads each level's mass over its bins."""
+    """KL(P || Q): P clips outliers into the end bins, Q spreads each level's mass over its bins.
+
+    The bin of zero is left out of both: zero is an integer at every scale, so a Relu's spike there
+    costs nothing, while spreading it over its level would favour ever narrower ranges.
+    """
+    counts = counts.copy()
+    counts[BINS // 2] = 0.0
     inside = (centres >= low) & (centres <= high)
-    if not inside.any():
+    if not counts[inside].any():
         return float("inf")
     reference = counts[inside].copy()
     positions = centres[inside]

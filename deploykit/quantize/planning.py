@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import onnx_ir as ir
 
 from deploykit.quantize.agreement import prove_add, prove_global_average
@@ -13,11 +14,16 @@ from deploykit.quantize.histogram import Histogram
 from deploykit.quantize.observe import observe_tensors
 from deploykit.quantize.scales import activation_quantization, input_quantization
 from deploykit.quantize.structure import SHARING, Layer, build_structure
-from deploykit.quantize.weights import round_bias, round_weights, weight_scales
+from deploykit.quantize.weights import (
+    LARGEST_MULTIPLIER,
+    round_bias,
+    round_weights,
+    weight_scales,
+)
 from deploykit.spec.arrays import Float64Array
 from deploykit.spec.network import FloatEvaluator, Network, static_shape
 from deploykit.spec.plan import LayerPlan, Proof, QuantPlan, WeightPlan
-from deploykit.spec.quantized import IntegerRunner, IoType, Quantization
+from deploykit.spec.quantized import IntegerRunner, IoType, Quantization, int_range
 from deploykit.spec.samples import Samples
 
 CARRIERS: Mapping[int, Mapping[str, str]] = {8: {"onnx": "int8", "tflite": "int8"}}
@@ -95,6 +101,7 @@ def _output(
     wanted = activation_quantization(
         histograms[layer.output], options.calibration, layer.low, layer.high
     )
+    wanted = replace(wanted, scale=max(wanted.scale, _smallest_scale(layer, chosen)))
     if layer.operator == "Add":
         given = (chosen[layer.inputs[0]], chosen[layer.inputs[1]], wanted)
         return prove_add(layer.name, given, runners.reference, runners.runtimes)
@@ -109,6 +116,18 @@ def _output(
             runners.runtimes,
         )
     return wanted, None
+
+
+def _smallest_scale(layer: Layer, chosen: Mapping[str, Quantization]) -> float:
+    """Output scale under which a requantization multiplier would pass LARGEST_MULTIPLIER.
+
+    A Relu that never fires, or a sum that cancels, asks for a scale far under its inputs'.
+    """
+    inputs = max(chosen[name].scale for name in layer.inputs)
+    if layer.operator in {"Conv", "Linear"}:
+        weight = _floats(layer.nodes[0].inputs[1])
+        inputs *= float(np.abs(weight).max(initial=0.0)) / int_range(8)[1]
+    return float(np.float32(inputs / LARGEST_MULTIPLIER))
 
 
 def _layer_plan(

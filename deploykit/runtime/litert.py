@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from deploykit.errors import DataError, GraphError, RuntimeUnavailableError
+from deploykit.runtime.batches import fill_batch
 from deploykit.spec.arrays import AnyArray, Tensors
 
 PACKAGES = (
@@ -37,8 +38,8 @@ def version() -> str | None:
 def run(data: bytes, inputs: Tensors) -> dict[str, AnyArray]:
     """Graph outputs by port name, [N, ...].
 
-    inputs: by port name, [N, ...] in the file's element type and layout; N a multiple of the
-    file's batch.
+    inputs: by port name, [N, ...] in the file's element type and layout; the file's batch
+    is looped over, its last one filled up.
     """
     interpreter = _interpreter(data)
     _, outputs = _ports(interpreter)
@@ -114,23 +115,25 @@ def _run(interpreter: Any, inputs: Tensors, wanted: Mapping[str, int]) -> dict[s
         interpreter.invoke()
         for name, index in wanted.items():
             collected[name].append(interpreter.get_tensor(index))
-    return {name: np.concatenate(parts) for name, parts in collected.items()}
+    count = len(next(iter(inputs.values())))
+    return {name: np.concatenate(parts)[:count] for name, parts in collected.items()}
 
 
 def _batches(name: str, values: AnyArray, detail: Mapping[str, Any]) -> Sequence[AnyArray]:
     shape = tuple(int(length) for length in detail["shape"])
     fits = values.ndim == len(shape) and values.shape[1:] == shape[1:]
-    if not fits or not len(values) or len(values) % shape[0]:
+    if not fits or not len(values):
         raise DataError(
             f"Input {name!r} has shape {list(values.shape)} where the file takes {list(shape)}, or "
-            "a multiple of it along the first axis."
+            "any number of samples along the first axis."
         )
     if values.dtype != detail["dtype"]:
         raise DataError(
             f"Input {name!r} is {values.dtype.name} where the file takes "
             f"{np.dtype(detail['dtype']).name}."
         )
-    return np.split(np.ascontiguousarray(values), len(values) // shape[0])
+    filled = fill_batch(np.ascontiguousarray(values), shape[0])
+    return np.split(filled, len(filled) // shape[0])
 
 
 def _ports(interpreter: Any) -> tuple[dict[str, int], dict[str, int]]:

@@ -16,6 +16,7 @@ import onnx
 import onnx_ir as ir
 
 from deploykit.errors import DataError, GraphError, RuntimeUnavailableError
+from deploykit.runtime.batches import fill_batch
 from deploykit.spec.arrays import AnyArray, FloatArray, Tensors
 from deploykit.spec.network import Network
 from deploykit.spec.quantized import Quantization
@@ -38,7 +39,7 @@ def version() -> str | None:
 def run(data: bytes, inputs: Tensors, threads: int = 1) -> dict[str, AnyArray]:
     """Every graph output by name, for the public inputs [N, ...] by port name.
 
-    N is a multiple of the file's batch, which is looped over.
+    the file's batch is looped over, its last one filled up.
     """
     return _run(_session(data, threads), inputs)
 
@@ -170,21 +171,22 @@ def _run(session: Any, inputs: Tensors) -> dict[str, AnyArray]:
     count = len(inputs[ports[0].name])
     batch = ports[0].shape[0]
     step = batch if isinstance(batch, int) else max(count, 1)
-    if count == 0 or count % step:
-        raise DataError(f"{count} samples do not fill batches of {step}; give a multiple of it.")
+    if count == 0:
+        raise DataError("There are no samples to run.")
+    filled = {port.name: fill_batch(inputs[port.name], step) for port in ports}
     parts = [
-        session.run(names, {port.name: inputs[port.name][start : start + step] for port in ports})
+        session.run(names, {name: values[start : start + step] for name, values in filled.items()})
         for start in range(0, count, step)
     ]
-    return {name: _joined([part[i] for part in parts], step) for i, name in enumerate(names)}
+    return {name: _joined([part[i] for part in parts], step, count) for i, name in enumerate(names)}
 
 
-def _joined(parts: list[AnyArray], batch: int) -> AnyArray:
-    """One array over all samples; a tensor without the batch as its first axis stays as it is."""
+def _joined(parts: list[AnyArray], batch: int, count: int) -> AnyArray:
+    """The first `count` samples; a tensor without the batch as its first axis stays as it is."""
     first = parts[0]
-    if len(parts) == 1 or first.ndim == 0 or first.shape[0] != batch:
+    if first.ndim == 0 or first.shape[0] != batch:
         return first
-    return np.concatenate(parts)
+    return first[:count] if len(parts) == 1 else np.concatenate(parts)[:count]
 
 
 def _tensor_names(session: Any) -> dict[str, str]:

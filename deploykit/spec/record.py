@@ -81,8 +81,8 @@ def first_difference(expected: Record, found: Record) -> tuple[str, str] | None:
         theirs = found["operators"].get(output)
         if theirs is None:
             return output, "no operator computes it"
-        for key, value in operator.items():
-            if theirs.get(key) != value:
+        for key in sorted(operator.keys() | theirs.keys()):
+            if theirs.get(key) != operator.get(key):
                 return output, f"{_phrase(key)} differs"
         for tensor in (*operator["inputs"], output):
             if found["tensors"].get(tensor) != expected["tensors"][tensor]:
@@ -93,6 +93,8 @@ def first_difference(expected: Record, found: Record) -> tuple[str, str] | None:
     for key in ("io", "inputs", "outputs"):
         if expected[key] != found[key]:
             return key, "the graph's own inputs or outputs differ"
+    if expected["tensors"] != found["tensors"]:
+        return "tensors", "tensors that no operator uses differ"
     return None
 
 

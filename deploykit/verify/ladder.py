@@ -22,6 +22,7 @@ from deploykit.bundle import (
     read_bundle,
     read_record,
 )
+from deploykit.emit.onnx_file import parse_onnx
 from deploykit.emit.tflite_layout import TfliteLayout
 from deploykit.errors import DeploykitError, IntegrityError
 from deploykit.graph.edit import output_name
@@ -34,6 +35,7 @@ from deploykit.spec.record import Record, first_difference, record_network
 from deploykit.verify.formats import Format, OnnxFormat, TfliteFormat, named_as_planned
 from deploykit.verify.integers import ReferenceRun, compare_golden, run_reference
 from deploykit.verify.metrics import accuracy, relative_difference, sqnr_by_tensor
+from deploykit.verify.rounding import HALF_A_STEP, farthest_rounding
 
 FLOAT_ROUNDING = 1e-5
 """Largest relative difference that counts as float rounding."""
@@ -108,9 +110,24 @@ def _attempt(number: int, compared: str, run: Callable[[], Result]) -> Result | 
         return Step(number, compared, Verdict.FAILED, reason)
 
 
+def _load_float(bundle: Bundle) -> Network:
+    return Network(ir.from_proto(parse_onnx(bundle.file(FLOAT_MODEL).read_bytes())), {})
+
+
+def _rounding(
+    compared: str, bundle: Bundle, network: QuantizedNetwork, plan: Mapping[str, Any]
+) -> Step:
+    operator, steps = farthest_rounding(network, _load_float(bundle).model, plan)
+    if steps <= HALF_A_STEP:
+        detail = f"every weight and bias within {steps:.2f} steps of its float value"
+        return Step(4, compared, Verdict.PASSED, detail)
+    detail = f"operator {operator}: a weight or bias is {steps:.2f} steps from its float value"
+    return Step(4, compared, Verdict.FAILED, detail, operator)
+
+
 def _float_tensors(bundle: Bundle, golden: Golden) -> tuple[Tensors, str]:
     """Every tensor of the float model on the golden inputs in `full`, and its output's name."""
-    network = Network(ir.load(bundle.file(FLOAT_MODEL)), {})
+    network = _load_float(bundle)
     declared = static_shape(network.model.graph.inputs[0])
     if declared is None or declared[1:] != golden.inputs.shape[1:]:
         raise IntegrityError(
@@ -172,6 +189,8 @@ def _integer_steps(
         network = read[fmt.file]
         record = record_network(network)
         yield _against_plan(fmt, network, record, plan)
+        compared = f"{fmt.file}, read back / float weights"
+        yield _attempt(4, compared, partial(_rounding, compared, bundle, network, plan))
         announce(f"{fmt.file} in the reference")
         # Equal networks, the rule, need one run; a file that differs gets its own.
         known = [run for earlier, run in runs if earlier == record]

@@ -11,7 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from deploykit.bench.models import FLOAT_TFLITE, collect_models
-from deploykit.errors import BundleError
+from deploykit.bundle import write_bundle
+from deploykit.errors import BundleError, IntegrityError
 from deploykit.runtime import litert
 
 
@@ -74,3 +75,10 @@ def test_bundle_without_a_float_graph_has_no_float_tflite(tmp_path: Path) -> Non
 def test_empty_folder_is_no_bundle(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="holds none of"):
         collect_models(tmp_path, tmp_path)
+
+
+def test_a_changed_bundle_is_not_measured(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle", {"model.onnx": b"\0", "manifest.json": b"{}"}).path
+    (bundle / "model.onnx").write_bytes(b"\1")
+    with pytest.raises(IntegrityError, match=r"model\.onnx"):
+        collect_models(bundle, tmp_path)

@@ -172,9 +172,6 @@ REFUSED: dict[str, tuple[Callable[[Path], Words], list[str]]] = {
     "input shape of letters": (
         with_options("--input-shape", "1,one,28,28"), ["--input-shape 1,one,28,28 is no shape"],
     ),
-    "batch that golden inputs do not fill": (
-        with_options("--input-shape", "3,1,28,28"), ["the batch", "is 3", "1, 2, 4, 8"],
-    ),
     "data of another shape": (
         calibrated_on(inputs=np.zeros((5, 3, 28, 28), np.float32)),
         ["`inputs` has shape [5, 3, 28, 28]", "[N, 1, 28, 28]", "give data"],

@@ -95,7 +95,6 @@ def test_what_is_no_shape_is_refused(value: object) -> None:
         ("prune_rule", ["snr"], "--prune-rule"),
         ("threshold", "high", "--threshold high is no number"),
         ("threshold", {"conv1": "x"}, "is no number"),
-        ("input_shape", "5,1,8,8", "the batch"),
     ],
 )
 def test_a_value_of_the_wrong_kind_is_refused(option: str, value: object, told: str) -> None:

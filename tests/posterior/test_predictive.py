@@ -110,7 +110,7 @@ def test_report_is_completed() -> None:
     assert result.report.monte_carlo_samples == 3
     assert result.report.monte_carlo_difference is not None
     assert 0 < result.report.monte_carlo_difference < 1
-    assert set(result.report.metrics) == {"mean", "folded", "monte_carlo"}
+    assert set(result.report.metrics) == {"mean", "pruned", "monte_carlo"}
     assert result.report.pruning == folded.report.pruning
     assert folded.report.metrics == {}
 
@@ -149,7 +149,7 @@ def test_batchnorm_of_the_checkpoint_serves_the_predictive() -> None:
     two = compare_monte_carlo(changed, checkpoint, samples, draws=2).report
     assert one.monte_carlo_difference == two.monte_carlo_difference
     assert one.metrics["mean"] == two.metrics["mean"]
-    assert set(two.metrics) == {"mean", "mean_batchnorm", "folded", "monte_carlo"}
+    assert set(two.metrics) == {"mean", "mean_batchnorm", "pruned", "monte_carlo"}
 
 
 def test_deterministic_checkpoint_has_no_predictive() -> None:
@@ -157,7 +157,7 @@ def test_deterministic_checkpoint_has_no_predictive() -> None:
     folded = fold_posterior(checkpoint, plain_net, images(), PruneSpec(PruneRule.NONE))
     report = compare_monte_carlo(folded, checkpoint, Samples(images(), LABELS)).report
     assert (report.monte_carlo_difference, report.monte_carlo_samples) == (None, 0)
-    assert set(report.metrics) == {"mean", "folded"}
+    assert set(report.metrics) == {"mean", "pruned"}
 
 
 def test_outputs_without_classes() -> None:

@@ -150,3 +150,12 @@ def test_entropy_prefers_the_bulk_of_a_long_tail() -> None:
     """On a wide plateau with sparse far values, KL cuts the sparse ones off."""
     values = np.concatenate([np.random.default_rng(1).uniform(0, 1, 50_000), [9.0, 9.5, 10.0]])
     assert choose_range(histogram_of(values), Calibration.ENTROPY)[1] < 5.0
+
+
+def test_entropy_is_not_drawn_to_the_spike_that_a_relu_leaves_at_zero() -> None:
+    values = np.abs(np.random.default_rng(0).normal(size=20_000))
+    spiked = np.concatenate([values, np.zeros(60_000)])
+    low, high = choose_range(observe(empty_histogram(), spiked), Calibration.ENTROPY)
+    assert low == 0.0
+    assert high == choose_range(observe(empty_histogram(), values), Calibration.ENTROPY)[1]
+    assert high > 0.5 * values.max()

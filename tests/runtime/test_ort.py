@@ -79,9 +79,17 @@ def test_a_missing_input_is_named() -> None:
         ort.run(write_onnx(RESIDUAL.network()), {"image": np.zeros(1)})
 
 
-def test_samples_that_do_not_fill_a_batch_are_refused() -> None:
-    with pytest.raises(DataError, match="batches of 2"):
-        ort.evaluate(float_network(2), np.zeros((3, 3, 5, 5), np.float32))
+def test_samples_that_do_not_fill_the_last_batch_are_all_answered() -> None:
+    inputs = np.random.default_rng(0).normal(size=(4, 3, 5, 5)).astype(np.float32)
+    whole = ort.evaluate(float_network(2), inputs)
+    odd = ort.evaluate(float_network(2), inputs[:3])
+    for name, values in whole.items():
+        np.testing.assert_array_equal(odd[name], values[:3])
+
+
+def test_no_samples_are_refused() -> None:
+    with pytest.raises(DataError, match="no samples"):
+        ort.evaluate(float_network(2), np.zeros((0, 3, 5, 5), np.float32))
 
 
 def test_a_file_that_does_not_load_is_refused_in_a_sentence() -> None:

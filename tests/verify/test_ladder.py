@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 import deploykit
+from deploykit.emit.tflite_flatbuffer import pack_model
 from deploykit.errors import DeploykitError, IntegrityError
 from deploykit.runtime import litert, ort
 from deploykit.spec.arrays import AnyArray
@@ -59,9 +61,11 @@ def test_a_whole_bundle_passes_every_step(sample_bundle: Path) -> None:
         (2, "folded and masked / pruned"),
         (3, "float / integer"),
         (4, "model.onnx, read back / plan"),
+        (4, "model.onnx, read back / float weights"),
         (4, "model.onnx in the reference / golden"),
         (4, "model.onnx in onnxruntime / reference"),
         (4, "model.tflite, read back / plan"),
+        (4, "model.tflite, read back / float weights"),
         (4, "model.tflite in the reference / golden"),
         (4, "model.tflite in litert / reference"),
     ]
@@ -276,3 +280,48 @@ def test_missing_runtimes_are_skipped_and_named(
     step = step_of(report, "model.tflite in litert / reference")
     assert step.verdict is Verdict.SKIPPED
     assert "litert cannot be imported here; install it and verify again" in step.detail
+
+
+@pytest.mark.parametrize("file", [ONNX, TFLITE])
+def test_integers_that_are_not_the_float_weights_rounded_fail_whatever_the_plan_states(
+    file: str, bundle: Path
+) -> None:
+    change(bundle, file, "bias")
+    state_in_plan(bundle, file)
+    against = step_of(deploykit.verify_bundle(bundle), f"{file}, read back / float weights")
+    assert against.verdict is Verdict.FAILED
+    assert against.operator == "conv2"
+
+
+def test_a_plan_that_leaves_something_out_is_a_difference(bundle: Path) -> None:
+    def forget_weights(plan: Any) -> None:
+        for operator in plan["network"]["operators"].values():
+            operator.pop("weight", None)
+
+    change_json(bundle / "plan.json", forget_weights)
+    report = deploykit.verify_bundle(bundle)
+    assert step_of(report, f"{ONNX}, read back / plan").verdict is Verdict.FAILED
+
+
+def test_weights_kept_in_another_file_are_refused(bundle: Path) -> None:
+    model = onnx.load(bundle / ONNX)
+    tensor = model.graph.initializer[0]
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="weights.bin")
+    (bundle / ONNX).write_bytes(model.SerializeToString())
+    mend(bundle)
+    report = deploykit.verify_bundle(bundle)
+    (refused,) = [step for step in report.steps if step.verdict is Verdict.FAILED]
+    assert "in another file" in refused.detail
+
+
+def test_an_output_that_only_callers_by_index_would_get_is_refused(bundle: Path) -> None:
+    model = schema.ModelT.InitFromPackedBuf((bundle / TFLITE).read_bytes(), 0)
+    graph = model.subgraphs[0]
+    inner = int(graph.operators[-1].inputs[0])
+    graph.outputs = np.array([inner, *graph.outputs], np.int32)
+    (bundle / TFLITE).write_bytes(pack_model(model))
+    mend(bundle)
+    report = deploykit.verify_bundle(bundle)
+    (refused,) = [step for step in report.steps if step.verdict is Verdict.FAILED]
+    assert "by name and by index" in refused.detail

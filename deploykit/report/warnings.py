@@ -1,0 +1,72 @@
+"""What in a manifest deserves a second look, as sentences that say what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+POINTS_LOST_TO_PRUNING = 2.0
+POINTS_LOST_TO_INTEGERS = 1.0
+POINTS_TO_MONTE_CARLO = 5.0
+LOW_SQNR_DB = 15.0
+FEW_SAMPLES = 32
+
+
+def warnings_of(manifest: Any) -> list[str]:
+    """One sentence per finding, the costliest kind first; empty where nothing stands out."""
+    return [
+        *_accuracy(manifest["accuracy"]),
+        *_sqnr(manifest["layers"]),
+        *_posterior(manifest["fold"]),
+        *_calibration(manifest["calibration"]),
+    ]
+
+
+def _accuracy(accuracy: Any) -> Iterator[str]:
+    if accuracy is None:
+        return
+    lost = 100 * (accuracy["folded"] - accuracy["pruned"])
+    if lost > POINTS_LOST_TO_PRUNING:
+        yield (
+            f"pruning costs {lost:.1f} points ({accuracy['folded']:.4f} to "
+            f"{accuracy['pruned']:.4f}): raise the threshold, by layer in export.toml where only "
+            "some layers suffer (a small gate in front of a batch norm is not a weak channel)"
+        )
+    for file in ("model.onnx", "model.tflite"):
+        lost = 100 * (accuracy["pruned"] - accuracy.get(file, accuracy["pruned"]))
+        if lost > POINTS_LOST_TO_INTEGERS:
+            yield (
+                f"{file} is {lost:.1f} points under the pruned float network: give more or other "
+                "calibration data, or another --calibration"
+            )
+
+
+def _sqnr(layers: Any) -> Iterator[str]:
+    low = {x["name"]: x["sqnr_db"] for x in layers if (x["sqnr_db"] or LOW_SQNR_DB) < LOW_SQNR_DB}
+    if low:
+        worst = min(low, key=lambda name: float(low[name]))
+        yield (
+            f"{len(low)} layers are under {LOW_SQNR_DB:.0f} dB, the worst {worst} with "
+            f"{low[worst]:.1f} dB: try another --calibration (mse is the default)"
+        )
+
+
+def _posterior(fold: Any) -> Iterator[str]:
+    metrics = fold["metrics"]
+    if "monte_carlo" not in metrics:
+        return
+    gap = 100 * (metrics["monte_carlo"]["accuracy"] - metrics["mean"]["accuracy"])
+    if abs(gap) > POINTS_TO_MONTE_CARLO:
+        side = "better" if gap > 0 else "worse"
+        yield (
+            f"draws from the posterior are {abs(gap):.1f} points {side} than its mean, so the mean "
+            "network that is exported is not what training measured"
+        )
+
+
+def _calibration(calibration: Any) -> Iterator[str]:
+    if calibration["samples"] < FEW_SAMPLES:
+        yield (
+            f"ranges come from {calibration['samples']} calibration samples: give "
+            f"{FEW_SAMPLES} or more"
+        )

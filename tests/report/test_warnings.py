@@ -1,0 +1,53 @@
+"""What deserves a second look is said, and nothing is said where all is well."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from deploykit.report.warnings import warnings_of
+
+GOOD: dict[str, Any] = {
+    "accuracy": {
+        "samples": 100, "folded": 0.90, "pruned": 0.89, "model.onnx": 0.885, "model.tflite": 0.885,
+    },
+    "layers": [{"name": "conv1", "sqnr_db": 30.0}, {"name": "view", "sqnr_db": None}],
+    "fold": {"metrics": {"mean": {"accuracy": 0.9}, "monte_carlo": {"accuracy": 0.91}}},
+    "calibration": {"method": "mse", "samples": 256},
+}  # fmt: skip
+
+
+def changed(path: str, value: object) -> dict[str, Any]:
+    manifest = copy.deepcopy(GOOD)
+    *keys, last = path.split("/")
+    place: Any = manifest
+    for key in keys:
+        place = place[int(key)] if key.isdigit() else place[key]
+    place[last] = value
+    return manifest
+
+
+def test_nothing_is_said_where_all_is_well() -> None:
+    assert warnings_of(GOOD) == []
+
+
+def test_nothing_is_said_of_accuracy_that_was_not_measured() -> None:
+    assert warnings_of(changed("accuracy", None)) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        ("accuracy/pruned", 0.80, "pruning costs 10.0 points (0.9000 to 0.8000)"),
+        ("accuracy/model.tflite", 0.80, "model.tflite is 9.0 points under"),
+        ("layers/0/sqnr_db", 3.0, "the worst conv1 with 3.0 dB"),
+        ("layers/0/sqnr_db", -6.0, "the worst conv1 with -6.0 dB"),
+        ("fold/metrics/monte_carlo", {"accuracy": 0.5}, "40.0 points worse than its mean"),
+        ("calibration/samples", 3, "ranges come from 3 calibration samples"),
+    ],
+)
+def test_a_finding_is_told_with_its_figure(path: str, value: object, told: str) -> None:
+    (sentence,) = warnings_of(changed(path, value))
+    assert told in sentence

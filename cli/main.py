@@ -34,6 +34,9 @@ class SentenceGroup(TyperGroup):
             return super().invoke(ctx)
         except BrokenPipeError:
             raise
+        except KeyboardInterrupt:
+            print("error: interrupted; nothing was left half written", file=sys.stderr)
+            raise typer.Exit(128 + signal.SIGINT) from None
         except (DeploykitError, OSError) as error:
             if ctx.params["debug"]:
                 traceback.print_exc()

@@ -94,7 +94,7 @@ def feeding_lines(manifest: Any) -> list[str]:
         if file not in manifest["sizes"]:
             continue
         ports = [
-            f"{side} {port['name']} {port['dtype']} {port[key]}{_quantization(port)}"
+            f"{side} {port['name']!r} {port['dtype']} {port[key]}{_quantization(port)}"
             for side, port in (("input", manifest["input"]), ("output", manifest["output"]))
         ]
         lines.append(f"{file}: {', '.join(ports)}")

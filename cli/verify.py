@@ -25,26 +25,40 @@ def verify(
 
     Where no runtime can be imported, the Python reference still checks the integers.
     """
-    import json
-
     from rich.console import Console
 
-    from deploykit.report.parity import junit_xml, parity_json
+    from deploykit.errors import IntegrityError
+    from deploykit.spec.parity import ParityReport, Step, Verdict
     from deploykit.verify.ladder import verify_bundle
 
     errors = Console(stderr=True)
-    with errors.status("hashes") as status:
-        report = verify_bundle(bundle, status.update)
-    if junit is not None:
-        junit.write_bytes(junit_xml(report, str(bundle)))
-    if as_json:
-        typer.echo(json.dumps(parity_json(report), indent=2))
-    else:
+    try:
+        with errors.status("hashes") as status:
+            report = verify_bundle(bundle, status.update)
+    except IntegrityError as error:
+        # A job that collects reports has to see this failure in its report too.
+        report = ParityReport((Step(0, "hashes", Verdict.FAILED, str(error)),))
+        _write(report, bundle, junit, as_json)
+        raise
+    _write(report, bundle, junit, as_json)
+    if not as_json:
         _print(report)
     if report.failed:
         raise typer.Exit(FAILED)
     if not report.complete:
         raise typer.Exit(INCOMPLETE)
+
+
+def _write(report: ParityReport, bundle: Path, junit: Path | None, as_json: bool) -> None:
+    """The machines' copies of a report, where they were asked for."""
+    import json
+
+    from deploykit.report.parity import junit_xml, parity_json
+
+    if junit is not None:
+        junit.write_bytes(junit_xml(report, str(bundle)))
+    if as_json:
+        typer.echo(json.dumps(parity_json(report), indent=2))
 
 
 def _print(report: ParityReport) -> None:

@@ -15,7 +15,7 @@ from deploykit.quantize.observe import observe_tensors
 from deploykit.quantize.scales import activation_quantization, input_quantization
 from deploykit.quantize.structure import SHARING, Layer, build_structure
 from deploykit.quantize.weights import (
-    LARGEST_MULTIPLIER,
+    LARGEST_RATIO,
     round_bias,
     round_weights,
     weight_scales,
@@ -119,15 +119,17 @@ def _output(
 
 
 def _smallest_scale(layer: Layer, chosen: Mapping[str, Quantization]) -> float:
-    """Output scale under which a requantization multiplier would pass LARGEST_MULTIPLIER.
+    """The finest output scale that runtimes take, and that tells anything.
 
-    A Relu that never fires, or a sum that cancels, asks for a scale far under its inputs'.
+    A Relu that never fires, or a sum that cancels, asks for a scale far under its inputs'. A
+    convolution's accumulator moves in steps of input scale * weight scale: a finer output scale
+    tells nothing more, and multiplies a large negative sum beyond int32.
     """
     inputs = max(chosen[name].scale for name in layer.inputs)
-    if layer.operator in {"Conv", "Linear"}:
-        weight = _floats(layer.nodes[0].inputs[1])
-        inputs *= float(np.abs(weight).max(initial=0.0)) / int_range(8)[1]
-    return float(np.float32(inputs / LARGEST_MULTIPLIER))
+    if layer.operator not in {"Conv", "Linear"}:
+        return float(np.float32(inputs / LARGEST_RATIO))
+    weight = _floats(layer.nodes[0].inputs[1])
+    return float(np.float32(inputs * np.abs(weight).max(initial=0.0) / int_range(8)[1]))
 
 
 def _layer_plan(

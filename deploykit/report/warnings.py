@@ -17,6 +17,7 @@ def warnings_of(manifest: Any) -> list[str]:
     return [
         *_accuracy(manifest["accuracy"]),
         *_sqnr(manifest["layers"]),
+        *_kernels(manifest["layers"]),
         *_posterior(manifest["fold"]),
         *_calibration(manifest["calibration"]),
     ]
@@ -48,6 +49,15 @@ def _sqnr(layers: Any) -> Iterator[str]:
         yield (
             f"{len(low)} layers are under {LOW_SQNR_DB:.0f} dB, the worst {worst} with "
             f"{low[worst]:.1f} dB: try another --calibration (mse is the default)"
+        )
+
+
+def _kernels(layers: Any) -> Iterator[str]:
+    outside = [x["name"] for x in layers if x["kernels"].get("litert", "XNNPACK") != "XNNPACK"]
+    if outside:
+        yield (
+            f"LiteRT runs {', '.join(outside)} outside XNNPACK, in slower kernels: fuse the "
+            "activation into the operator before it, or use one that XNNPACK takes"
         )
 
 

@@ -142,3 +142,16 @@ def test_without_any_runtime_a_changed_weight_still_fails(bundle: Path) -> None:
     assert process.returncode == 1, stderr
     assert "operator conv2" in " ".join(stdout.split())
     assert "Traceback" not in stderr
+
+
+def test_a_damaged_bundle_is_a_failure_in_the_report_files_too(
+    bundle: Path, tmp_path: Path
+) -> None:
+    (bundle / "plan.json").write_bytes(b"{}")
+    result = run("verify", bundle, "--json", "--junit", tmp_path / "parity.xml")
+    assert result.exit_code == 1
+    assert "plan.json is not the file that was written" in result.stderr
+    (step,) = json.loads(result.stdout)["steps"]
+    assert (step["step"], step["verdict"]) == (0, "failed")
+    suite = ET.parse(tmp_path / "parity.xml").getroot()
+    assert (suite.get("tests"), suite.get("failures")) == ("1", "1")

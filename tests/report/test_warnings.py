@@ -13,7 +13,10 @@ GOOD: dict[str, Any] = {
     "accuracy": {
         "samples": 100, "folded": 0.90, "pruned": 0.89, "model.onnx": 0.885, "model.tflite": 0.885,
     },
-    "layers": [{"name": "conv1", "sqnr_db": 30.0}, {"name": "view", "sqnr_db": None}],
+    "layers": [
+        {"name": "conv1", "sqnr_db": 30.0, "kernels": {"litert": "XNNPACK"}},
+        {"name": "view", "sqnr_db": None, "kernels": {"onnxruntime": "Flatten"}},
+    ],
     "fold": {"metrics": {"mean": {"accuracy": 0.9}, "monte_carlo": {"accuracy": 0.91}}},
     "calibration": {"method": "mse", "samples": 256},
 }  # fmt: skip
@@ -45,6 +48,7 @@ def test_nothing_is_said_of_accuracy_that_was_not_measured() -> None:
         ("layers/0/sqnr_db", 3.0, "the worst conv1 with 3.0 dB"),
         ("layers/0/sqnr_db", -6.0, "the worst conv1 with -6.0 dB"),
         ("fold/metrics/monte_carlo", {"accuracy": 0.5}, "40.0 points worse than its mean"),
+        ("layers/0/kernels/litert", "MAXIMUM", "LiteRT runs conv1 outside XNNPACK"),
         ("calibration/samples", 3, "ranges come from 3 calibration samples"),
     ],
 )

@@ -40,7 +40,8 @@ class OnnxGraph:
             {*self._integer.values(), *network.tensors, *(port.name for port in ports)}
         )
         self._node_names = Names(operator.name for operator in network.operators)
-        self._parameters: dict[str, tuple[str, str]] = {}
+        self._parameters: dict[Quantization, tuple[str, str]] = {}
+        self._converted: set[str] = set()
         self._dequantized_weights: dict[str, tuple[IntegerWeight, str]] = {}
         for tensor, name in self._integer.items():
             if tensor != name:
@@ -91,14 +92,18 @@ class OnnxGraph:
         return name
 
     def parameters(self, tensor: str) -> tuple[str, str]:
-        """Scale and uint8 zero point of an integer tensor; written once each."""
-        if tensor not in self._parameters:
-            quantization = self.tensor(tensor).quantization
-            self._parameters[tensor] = (
+        """Scale and uint8 zero point of an integer tensor.
+
+        Equal ones are written once, under the first tensor's name: a pooled tensor's parameters
+        would otherwise stand in its annotation alone, and ORT warns of constants no node reads.
+        """
+        quantization = self.tensor(tensor).quantization
+        if quantization not in self._parameters:
+            self._parameters[quantization] = (
                 self.initializer(f"{tensor}.scale", np.array(quantization.scale, np.float32)),
                 self.initializer(f"{tensor}.zero_point", unsigned_zero_point(quantization)),
             )
-        return self._parameters[tensor]
+        return self._parameters[quantization]
 
     def dequantize(self, tensor: str, reader: str) -> str:
         """The real values of an integer tensor for one reader.
@@ -107,11 +112,13 @@ class OnnxGraph:
         nobody else reads it.
         """
         output = self._names.fresh(f"{tensor}.real.{reader}")
+        self._converted.add(tensor)
         inputs = [self.integer(tensor), *self.parameters(tensor)]
         return self.helper("DequantizeLinear", inputs, output, f"{reader}.dequantize.{tensor}")
 
     def quantize(self, real: str, tensor: str) -> str:
         """The integer tensor, from its real values."""
+        self._converted.add(tensor)
         inputs = [real, *self.parameters(tensor)]
         return self.helper("QuantizeLinear", inputs, self.integer(tensor), f"{tensor}.quantize")
 
@@ -153,7 +160,7 @@ class OnnxGraph:
         """
         made = []
         for tensor in self._network.tensors:
-            if tensor in self._parameters:
+            if tensor in self._converted:
                 continue
             scale, zero_point = self.parameters(tensor)
             annotation = onnx.TensorAnnotation(tensor_name=self.integer(tensor))

@@ -48,10 +48,3 @@ def run(module: nn.Module, inputs: FloatArray, batch: int = BATCH) -> Float32Arr
     """Outputs for inputs [N, ...], computed `batch` at a time."""
     outputs = [run_batch(module, piece).numpy() for piece in batches(inputs, batch)]
     return np.concatenate(outputs).astype(np.float32)
-
-
-def relative_difference(values: Float32Array, reference: Float32Array) -> float:
-    """max |values - reference| / max |reference|; absolute where the reference is all zero."""
-    largest = float(np.abs(reference).max(initial=0.0))
-    difference = float(np.abs(values - reference).max(initial=0.0))
-    return difference / largest if largest > 0 else difference

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from deploykit.errors import ArchitectureError, ParityError
-from deploykit.posterior.forward import relative_difference, run
+from deploykit.posterior.forward import run
 from deploykit.spec.arrays import Float32Array, FloatArray
+from deploykit.spec.difference import relative_difference
 
 TOLERANCE = 1e-4
 
@@ -30,7 +31,7 @@ def mean_difference(
 
     Both in eval mode. Above 1e-4 a ParityError names the first of `layers` that differs.
     """
-    difference = relative_difference(run(folded, inputs), run(bayesian, inputs))
+    difference = relative_difference(run(bayesian, inputs), run(folded, inputs))
     if difference > TOLERANCE:
         first = _first_differing(bayesian, folded, inputs, layers)
         raise ParityError(
@@ -51,7 +52,7 @@ def _first_differing(
     for layer, output in expected.items():
         if layer not in actual or actual[layer].shape != output.shape:
             return f"first at layer '{layer}', whose outputs differ in shape"
-        difference = relative_difference(actual[layer], output)
+        difference = relative_difference(output, actual[layer])
         if difference > TOLERANCE:
             return f"first at layer '{layer}' ({difference:.1e})"
     return "though every swapped layer agrees"

@@ -28,13 +28,14 @@ from deploykit.errors import DeploykitError, IntegrityError
 from deploykit.graph.edit import output_name
 from deploykit.reference.float import evaluate
 from deploykit.spec.arrays import AnyArray, Tensors
+from deploykit.spec.difference import relative_difference
 from deploykit.spec.network import Network, static_shape
 from deploykit.spec.parity import ParityReport, Step, Verdict
 from deploykit.spec.quantized import QuantizedNetwork
 from deploykit.spec.record import Record, first_difference, record_network
 from deploykit.verify.formats import Format, OnnxFormat, TfliteFormat, named_as_planned
 from deploykit.verify.integers import ReferenceRun, compare_golden, run_reference
-from deploykit.verify.metrics import accuracy, relative_difference, sqnr_by_tensor
+from deploykit.verify.metrics import accuracy, sqnr_by_tensor
 from deploykit.verify.rounding import HALF_A_STEP, farthest_rounding
 
 FLOAT_ROUNDING = 1e-5

@@ -36,10 +36,3 @@ def sqnr_by_tensor(
 def accuracy(outputs: AnyArray, labels: AnyArray) -> float:
     """Share of samples whose largest output [N, K] is the label [N]."""
     return float((outputs.reshape(len(outputs), -1).argmax(axis=1) == labels).mean())
-
-
-def relative_difference(before: AnyArray, after: AnyArray) -> float:
-    """Largest |difference| over the largest |value| before; the plain difference if that is 0."""
-    difference = float(np.abs(before.astype(np.float64) - after).max(initial=0.0))
-    largest = float(np.abs(before).max(initial=0.0))
-    return difference / largest if largest > 0 else difference

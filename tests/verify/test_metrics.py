@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from deploykit.spec.difference import relative_difference
 from deploykit.spec.quantized import (
     ActivationTensor,
     IoType,
@@ -14,7 +15,7 @@ from deploykit.spec.quantized import (
     Quantization,
     QuantizedNetwork,
 )
-from deploykit.verify.metrics import accuracy, relative_difference, sqnr_by_tensor, sqnr_db
+from deploykit.verify.metrics import accuracy, sqnr_by_tensor, sqnr_db
 
 
 def test_sqnr_is_ten_per_factor_of_ten_in_power() -> None:

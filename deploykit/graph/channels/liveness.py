@@ -66,7 +66,7 @@ def analyse(graph: ir.Graph) -> Liveness:
     """Run the analysis on a canonical graph (see passes.canonical)."""
     rules = {node: rule_for(node) for node in graph}
     tensors = _channel_tensors(graph)
-    atoms, count = _atoms(graph, rules, tensors)
+    atoms, count = _atoms(rules, tensors)
     constants = _constants(graph, rules, tensors)
     alive = np.zeros(count, dtype=bool)
     borders = _pin(graph, rules, tensors, atoms, alive)
@@ -75,7 +75,7 @@ def analyse(graph: ir.Graph) -> Liveness:
     while True:
         _propagate(graph, rules, atoms, constants, alive)
         before = int(alive.sum())
-        merges, growth = _collapse(graph, rules, atoms, constants, alive)
+        merges, growth = _collapse(rules, atoms, constants, alive)
         if int(alive.sum()) == before and not _keep_one(atoms, constants, alive):
             return Liveness(rules, atoms, constants, alive, merges, borders, growth)
 
@@ -88,7 +88,7 @@ def _channel_tensors(graph: ir.Graph) -> dict[str, int]:
 
 
 def _atoms(
-    graph: ir.Graph, rules: Mapping[ir.Node, Rule | None], tensors: Mapping[str, int]
+    rules: Mapping[ir.Node, Rule | None], tensors: Mapping[str, int]
 ) -> tuple[dict[str, IntArray], int]:
     """Union-find over (tensor, channel) along every operator's links."""
     offset: dict[str, int] = {}
@@ -210,7 +210,6 @@ def _propagate(
 
 
 def _collapse(
-    graph: ir.Graph,
     rules: Mapping[ir.Node, Rule | None],
     atoms: Mapping[str, IntArray],
     constants: Mapping[str, Constants],

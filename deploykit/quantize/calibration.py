@@ -16,6 +16,9 @@ LEVELS = 256
 SHRINK = np.concatenate([np.linspace(1.0, 0.2, 81), np.geomspace(0.2, 0.01, 31)[1:]])
 """Shares of the full range that the searches try: every percent, and sparser under a fifth."""
 
+CLIPPED_AT_MOST = 0.01
+"""Share of values that the entropy search may clip."""
+
 
 class Calibration(Enum):
     """How a range is chosen from calibration data."""
@@ -101,12 +104,14 @@ def _divergence(centres: Float64Array, counts: Float64Array, low: float, high: f
     """KL(P || Q): P clips outliers into the end bins, Q spreads each level's mass over its bins.
 
     The bin of zero is left out of both: zero is an integer at every scale, so a Relu's spike there
-    costs nothing, while spreading it over its level would favour ever narrower ranges.
+    costs nothing, while spreading it over its level would favour ever narrower ranges. Infinite
+    where more than CLIPPED_AT_MOST of the rest is clipped: with all mass in one end bin P and Q are
+    equal, and say nothing.
     """
     counts = counts.copy()
     counts[BINS // 2] = 0.0
     inside = (centres >= low) & (centres <= high)
-    if not counts[inside].any():
+    if counts[~inside].sum() > CLIPPED_AT_MOST * counts.sum() or not counts[inside].any():
         return float("inf")
     reference = counts[inside].copy()
     positions = centres[inside]

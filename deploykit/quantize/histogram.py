@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +45,8 @@ def observe(histogram: Histogram, values: FloatArray) -> Histogram:
         return histogram
     flat = values.reshape(-1)
     low, high = float(flat.min()), float(flat.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError("a histogram holds finite values only")
     counts, reach = histogram.counts, histogram.reach
     while low < -reach or high >= reach:
         counts, reach = _double(counts), 2.0 * reach

@@ -84,6 +84,16 @@ def test_a_lone_outlier_does_not_set_the_range(method: Calibration) -> None:
     assert choose_range(histogram_of(values), Calibration.MINMAX)[1] == 30.0
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("method", [Calibration.MSE, Calibration.ENTROPY])
+def test_an_outlier_on_one_side_does_not_cut_the_other(method: Calibration, sign: float) -> None:
+    bulk = np.random.default_rng(0).uniform(0, 1, 1_000_000)
+    low, high = choose_range(histogram_of(sign * np.append(bulk, -30.0)), method)
+    near, far = (high, -low) if sign > 0 else (-low, high)
+    assert near > 0.9
+    assert far < 20.0
+
+
 def test_one_large_value_among_few_stays_in_the_mse_range() -> None:
     """Clipping 40 to half would cost more than rounding the rest coarsely does."""
     values = np.concatenate([np.linspace(0, 1, 20), [40.0]])

@@ -96,6 +96,12 @@ def test_at_least_a_quarter_of_the_bins_lies_inside_the_values() -> None:
         assert histogram.reach / 2 <= largest < histogram.reach
 
 
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_what_is_not_finite_is_refused(value: float) -> None:
+    with pytest.raises(ValueError, match="finite values only"):
+        filled(np.array([1.0, value], np.float32))
+
+
 def test_no_values_change_nothing() -> None:
     before = filled(np.array([1.0], np.float32))
     assert observe(before, np.zeros((0, 3), np.float32)) is before

@@ -101,6 +101,7 @@ def test_one_changed_number_fails_at_step_4_and_names_its_operator(
     assert all(step.compared.startswith(file) for step in failures)
     assert {step.operator for step in failures} == {"conv2"}
     assert all("conv2" in step.detail for step in failures)
+    assert f"{file}, read back / plan" in {step.compared for step in failures}
 
 
 @pytest.mark.parametrize("file", [ONNX, TFLITE])

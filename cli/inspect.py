@@ -70,7 +70,7 @@ def _checkpoint(found: CheckpointSummary) -> list[RenderableType]:
 
 
 def _grouped(traps: tuple[str, ...]) -> list[str]:
-    """ "layer: sentence" lines, one per sentence with all its layers."""
+    """Lines of the form "layer: sentence", one for each sentence with all its layers."""
     layers: dict[str, list[str]] = {}
     for trap in traps:
         layer, _, sentence = trap.partition(": ")

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploykit.bundle import HASHES, read_bundle
+from deploykit.bundle import FLOAT_MODEL, HASHES, ONNX_MODEL, TFLITE_MODEL, read_bundle
 from deploykit.errors import BundleError, GraphError, RuntimeUnavailableError
 from deploykit.spec.bench import Unmeasured
 
-FLOAT_ONNX, FLOAT_TFLITE = "model.float.onnx", "model.float.tflite"
-FLOAT_MODELS = frozenset({FLOAT_ONNX, FLOAT_TFLITE})
-IN_BUNDLE = (FLOAT_ONNX, "model.onnx", "model.tflite")
+FLOAT_TFLITE = "model.float.tflite"
+FLOAT_MODELS = frozenset({FLOAT_MODEL, FLOAT_TFLITE})
+IN_BUNDLE = (FLOAT_MODEL, ONNX_MODEL, TFLITE_MODEL)
 RUNTIME_BY_SUFFIX = {".onnx": "onnxruntime", ".tflite": "ai_edge_litert"}
 
 
@@ -38,30 +38,22 @@ def collect_models(bundle: Path, scratch: Path) -> Models:
         raise BundleError(f"{bundle} holds none of {', '.join(IN_BUNDLE)}; export it again")
     if (bundle / HASHES).is_file():
         read_bundle(bundle)
-    if FLOAT_ONNX not in files:
-        return Models(files, (_missing(f"the bundle has no {FLOAT_ONNX} to write it from"),))
+    if FLOAT_MODEL not in files:
+        return Models(files, (_missing(f"the bundle has no {FLOAT_MODEL} to write it from"),))
     try:
-        written = _write_float_tflite(files[FLOAT_ONNX], scratch / FLOAT_TFLITE)
+        written = _write_float_tflite(files[FLOAT_MODEL], scratch / FLOAT_TFLITE)
     except (GraphError, RuntimeUnavailableError) as error:
         return Models(files, (_missing(str(error)),))
-    order = (FLOAT_ONNX, FLOAT_TFLITE, *IN_BUNDLE[1:])
+    order = (FLOAT_MODEL, FLOAT_TFLITE, *IN_BUNDLE[1:])
     every = {**files, FLOAT_TFLITE: written}
     return Models({name: every[name] for name in order if name in every}, ())
 
 
 def _write_float_tflite(source: Path, target: Path) -> Path:
-    import onnx_ir as ir
-
+    from deploykit.emit.onnx_file import read_float_onnx
     from deploykit.emit.tflite_float import write_float_tflite
-    from deploykit.spec.network import Network
 
-    try:
-        model = ir.load(source)
-    except Exception as error:
-        raise GraphError(f"{source} is not an ONNX file ({error})") from error
-    if model.graph.num_nodes() == 0:
-        raise GraphError(f"{source} holds no operator")
-    target.write_bytes(write_float_tflite(Network(model, {})))
+    target.write_bytes(write_float_tflite(read_float_onnx(source.read_bytes())))
     return target
 
 

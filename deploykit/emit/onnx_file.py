@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 import onnx
+import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from deploykit.errors import GraphError
+from deploykit.spec.network import Network
+
+
+def read_float_onnx(data: bytes) -> Network:
+    """The float graph in a file, without variances; whatever is wrong with it is a GraphError."""
+    proto = parse_onnx(data)
+    try:
+        return Network(ir.from_proto(proto), {})
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise GraphError(
+            f"The ONNX file is damaged ({type(error).__name__}: {error}); write it again."
+        ) from error
 
 
 def parse_onnx(data: bytes) -> onnx.ModelProto:

@@ -13,8 +13,6 @@ IR_VERSION = 8
 
 PRODUCER = "deploykit"
 
-UINT8_SHIFT = 128
-
 TENSOR_KEY = "deploykit.tensor:"
 """Metadata key prefix: the ONNX name of an integer tensor, where it is not the network's own."""
 

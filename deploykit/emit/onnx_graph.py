@@ -12,13 +12,13 @@ from deploykit.emit.onnx_format import (
     BITS_KEY,
     SCALE_PARAMETER,
     TENSOR_KEY,
-    UINT8_SHIFT,
     ZERO_POINT_PARAMETER,
 )
 from deploykit.emit.onnx_names import Names, integer_names
 from deploykit.errors import GraphError
 from deploykit.spec.arrays import AnyArray, Float32Array, Int32Array
 from deploykit.spec.quantized import (
+    UINT8_SHIFT,
     ActivationTensor,
     IntegerWeight,
     Quantization,

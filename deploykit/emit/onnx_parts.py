@@ -8,10 +8,10 @@ import numpy as np
 import onnx
 from onnx import NodeProto, helper, numpy_helper
 
-from deploykit.emit.onnx_format import SCALE_PARAMETER, UINT8_SHIFT, ZERO_POINT_PARAMETER
+from deploykit.emit.onnx_format import SCALE_PARAMETER, ZERO_POINT_PARAMETER
 from deploykit.errors import GraphError
 from deploykit.spec.arrays import AnyArray
-from deploykit.spec.quantized import Quantization, Window
+from deploykit.spec.quantized import UINT8_SHIFT, Quantization, Window
 
 
 class Parts:

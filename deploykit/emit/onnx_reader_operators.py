@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from onnx import NodeProto
 
-from deploykit.emit.onnx_format import UINT8_SHIFT
 from deploykit.emit.onnx_parts import Parts, attribute, refuse_other_attributes, window
 from deploykit.errors import GraphError, UnsupportedOperatorError
 from deploykit.spec.arrays import Int32Array
 from deploykit.spec.quantized import (
+    UINT8_SHIFT,
     ActivationTensor,
     Add,
     Clamp,

@@ -20,11 +20,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from deploykit.emit.onnx_format import IR_VERSION, OPSET, PRODUCER, UINT8_SHIFT
+from deploykit.emit.onnx_format import IR_VERSION, OPSET, PRODUCER
 from deploykit.emit.onnx_graph import OnnxGraph
 from deploykit.errors import GraphError
 from deploykit.spec.arrays import Float32Array
 from deploykit.spec.quantized import (
+    UINT8_SHIFT,
     Add,
     Clamp,
     Conv,

@@ -23,6 +23,7 @@ from deploykit.spec.quantized import (
     Operator,
     Quantization,
     QuantizedNetwork,
+    as_uint8,
     operator_inputs,
 )
 
@@ -186,4 +187,4 @@ def _from_integers(values: Int8Array, quantization: Quantization, io: IoType) ->
         case IoType.INT8:
             return values
         case IoType.UINT8:
-            return np.asarray(values.astype(np.int16) + 128, dtype=np.uint8)
+            return as_uint8(values)

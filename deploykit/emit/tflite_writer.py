@@ -23,7 +23,14 @@ from deploykit.emit.tflite_layout import (
 )
 from deploykit.emit.tflite_lowering import transpose
 from deploykit.emit.tflite_operators import Site, lower
-from deploykit.spec.quantized import ActivationTensor, IoType, Port, Quantization, QuantizedNetwork
+from deploykit.spec.quantized import (
+    UINT8_SHIFT,
+    ActivationTensor,
+    IoType,
+    Port,
+    Quantization,
+    QuantizedNetwork,
+)
 
 TO_NHWC = (0, 2, 3, 1)
 TO_NCHW = (0, 3, 1, 2)
@@ -115,5 +122,6 @@ def _public_tensor(
         case IoType.INT8:
             return graph.activation(port.name, shape, tensor.quantization)
         case IoType.UINT8:
-            shifted = Quantization(tensor.quantization.scale, tensor.quantization.zero_point + 128)
+            zero_point = tensor.quantization.zero_point + UINT8_SHIFT
+            shifted = Quantization(tensor.quantization.scale, zero_point)
             return graph.activation(port.name, shape, shifted, np.uint8)

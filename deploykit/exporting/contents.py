@@ -31,7 +31,7 @@ from deploykit.spec.network import Network
 from deploykit.spec.parity import Accuracy, IntegerComparison
 from deploykit.spec.plan import LayerPlan, QuantPlan
 from deploykit.spec.posterior import Checkpoint, Folded, FoldReport
-from deploykit.spec.quantized import IoType, Port, QuantizedNetwork
+from deploykit.spec.quantized import UINT8_SHIFT, IoType, Port, QuantizedNetwork
 from deploykit.spec.record import record_network
 from deploykit.spec.removal import RemovalReport, TensorRemoval
 from deploykit.verify.formats import Format
@@ -158,7 +158,7 @@ def _port(port: Port, outcome: Outcome) -> dict[str, Any]:
     io = outcome.network.io
     quantization: dict[str, Any] = {}
     if io is not IoType.FLOAT:
-        shift = 128 if io is IoType.UINT8 else 0
+        shift = UINT8_SHIFT if io is IoType.UINT8 else 0
         quantization = {
             "scale": tensor.quantization.scale,
             "zero_point": tensor.quantization.zero_point + shift,

@@ -12,6 +12,8 @@ LARGEST_BIAS = 2**30
 """Half of int32, so that the accumulated products always have room."""
 
 SMALLEST_MULTIPLIER = 2.0**-31
+"""XNNPACK takes requantization multipliers from 2^-32; twice that leaves room for rounding."""
+
 LARGEST_RATIO = 128.0
 """XNNPACK takes ratios of input to output scale up to 256; half of that leaves room."""
 

@@ -19,11 +19,10 @@ from deploykit.errors import DataError, GraphError, RuntimeUnavailableError
 from deploykit.runtime.batches import fill_batch
 from deploykit.spec.arrays import AnyArray, FloatArray, Tensors
 from deploykit.spec.network import Network
-from deploykit.spec.quantized import Quantization
+from deploykit.spec.quantized import UINT8_SHIFT, Quantization, as_int8, as_uint8
 
 TENSOR_KEY = "deploykit.tensor:"
-UINT8_SHIFT = 128
-"""The file format's two facts, stated again: emit and runtime do not import each other."""
+"""A fact of the file format, stated again: emit and runtime do not import each other."""
 
 ERRORS_ONLY = 3
 
@@ -39,7 +38,7 @@ def version() -> str | None:
 def run(data: bytes, inputs: Tensors, threads: int = 1) -> dict[str, AnyArray]:
     """Every graph output by name, for the public inputs [N, ...] by port name.
 
-    the file's batch is looped over, its last one filled up.
+    The file's batch is looped over, its last one filled up.
     """
     return _run(_session(data, threads), inputs)
 
@@ -62,13 +61,13 @@ def run_probe(data: bytes, inputs: Tensors, threads: int = 1) -> dict[str, AnyAr
         if values.dtype == np.int8 and port.type == "tensor(float)":
             values = quantizations[port.name].dequantize(values)
         elif values.dtype == np.int8 and port.type == "tensor(uint8)":
-            values = _unsigned(values)
+            values = as_uint8(values)
         if values.dtype == np.uint8:
-            tensors[names.get(port.name, port.name)] = _signed(values)
+            tensors[names.get(port.name, port.name)] = as_int8(values)
         public[port.name] = values
     for name, values in _run(session, public).items():
         if values.dtype == np.uint8:
-            tensors[names.get(name, name)] = _signed(values)
+            tensors[names.get(name, name)] = as_int8(values)
     return tensors
 
 
@@ -222,13 +221,3 @@ def _input_quantizations(data: bytes) -> dict[str, Quantization]:
         for node in graph.node
         if node.op_type == "QuantizeLinear" and node.input[1] in constants
     }
-
-
-def _signed(values: AnyArray) -> AnyArray:
-    """uint8 -> int8, minus 128."""
-    return (values ^ np.uint8(UINT8_SHIFT)).view(np.int8)
-
-
-def _unsigned(values: AnyArray) -> AnyArray:
-    """int8 -> uint8, plus 128."""
-    return np.ascontiguousarray(values).view(np.uint8) ^ np.uint8(UINT8_SHIFT)

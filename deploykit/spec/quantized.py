@@ -13,12 +13,26 @@ from typing import Protocol
 
 import numpy as np
 
-from deploykit.spec.arrays import Float32Array, Int8Array, Int32Array, Tensors
+from deploykit.spec.arrays import Float32Array, Int8Array, Int32Array, Tensors, UInt8Array
 
 
 def int_range(bits: int) -> tuple[int, int]:
     """Smallest and largest two's-complement integer. int_range(4) -> (-8, 7)."""
     return -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+
+
+UINT8_SHIFT = 128
+"""What an int8 integer, and its zero point, are less than their uint8 form."""
+
+
+def as_uint8(integers: Int8Array) -> UInt8Array:
+    """The same integers 128 higher. as_uint8([-128, 0, 127]) -> [0, 128, 255]"""
+    return np.ascontiguousarray(integers).view(np.uint8) ^ np.uint8(UINT8_SHIFT)
+
+
+def as_int8(integers: UInt8Array) -> Int8Array:
+    """The same integers 128 lower. as_int8([0, 128, 255]) -> [-128, 0, 127]"""
+    return (integers ^ np.uint8(UINT8_SHIFT)).view(np.int8)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any, Protocol, assert_never
 
 import numpy as np
 
+from deploykit.bundle import ONNX_MODEL, TFLITE_MODEL
 from deploykit.emit.onnx_probe import probe_onnx
 from deploykit.emit.onnx_reader import read_onnx
 from deploykit.emit.onnx_writer import write_onnx
@@ -23,7 +24,15 @@ from deploykit.emit.tflite_reader import read_tflite
 from deploykit.emit.tflite_writer import write_tflite
 from deploykit.runtime import litert, ort
 from deploykit.spec.arrays import AnyArray, Float32Array, Int8Array, Tensors
-from deploykit.spec.quantized import Add, IoType, Operator, Port, QuantizedNetwork
+from deploykit.spec.quantized import (
+    Add,
+    IoType,
+    Operator,
+    Port,
+    QuantizedNetwork,
+    as_int8,
+    as_uint8,
+)
 
 
 class Format(Protocol):
@@ -68,7 +77,7 @@ class Format(Protocol):
 class OnnxFormat:
     """ONNX and ONNX Runtime. Inputs by port name: float32, or int8 already quantized."""
 
-    file: str = "model.onnx"
+    file: str = ONNX_MODEL
     runtime: str = "onnxruntime"
 
     def version(self) -> str | None:
@@ -91,7 +100,10 @@ class OnnxFormat:
     def run_outputs(self, data: bytes, network: QuantizedNetwork, inputs: Tensors) -> Tensors:
         """See Format."""
         if network.io is IoType.UINT8:
-            inputs = {name: _as_uint8(values) for name, values in inputs.items()}
+            inputs = {
+                name: as_uint8(values) if values.dtype == np.int8 else values
+                for name, values in inputs.items()
+            }
         return ort.run(data, inputs)
 
     def kernels(self, data: bytes, network: QuantizedNetwork) -> Mapping[str, str | None]:
@@ -104,7 +116,7 @@ class TfliteFormat:
     """TFLite and LiteRT. Inputs by port name: float32, or int8 already quantized."""
 
     layout: TfliteLayout = TfliteLayout.NHWC
-    file: str = "model.tflite"
+    file: str = TFLITE_MODEL
     runtime: str = "litert"
 
     def version(self) -> str | None:
@@ -176,7 +188,7 @@ def real_outputs(network: QuantizedNetwork, outputs: Tensors) -> AnyArray:
     values = outputs[port.name]
     quantization = network.tensors[port.tensor].quantization
     if values.dtype == np.uint8:
-        return quantization.dequantize((values.astype(np.int16) - 128).astype(np.int8))
+        return quantization.dequantize(as_int8(values))
     return quantization.dequantize(values) if values.dtype == np.int8 else values
 
 
@@ -210,11 +222,6 @@ def named_as_planned(network: QuantizedNetwork, plan: Mapping[str, Any]) -> Quan
         tuple(Port(port.name, name(port.tensor)) for port in network.outputs),
         network.io,
     )
-
-
-def _as_uint8(values: AnyArray) -> AnyArray:
-    """int8 integers as uint8, 128 higher; anything else stays."""
-    return (values.astype(np.int16) + 128).astype(np.uint8) if values.dtype == np.int8 else values
 
 
 def formats_for(names: tuple[str, ...], layout: TfliteLayout) -> tuple[Format, ...]:

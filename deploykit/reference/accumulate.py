@@ -12,6 +12,7 @@ import numpy as np
 
 from deploykit.errors import QuantizationError
 from deploykit.reference.convolve import convolve
+from deploykit.reference.sliding import Sliding
 from deploykit.spec.arrays import FloatArray, Int8Array, Int32Array
 from deploykit.spec.quantized import Conv, Linear, Quantization, int_range
 
@@ -33,7 +34,8 @@ def accumulate_conv(operator: Conv, inputs: Int8Array, source: Quantization) -> 
     weight = operator.weight.values
     dtype = _exact_dtype(weight, operator.bias, source)
     images = _centred(inputs, source, dtype)
-    sums = convolve(images, weight.astype(dtype), operator.window, operator.groups)
+    sliding = Sliding.over_images(operator.window)
+    sums = convolve(images, weight.astype(dtype), sliding, operator.groups)
     sums += operator.bias.astype(dtype)[:, None, None]
     return _within_int32(sums, operator.name)
 

@@ -1,172 +1,222 @@
 """Evaluates a float graph in numpy, in float64 unless told otherwise, one table row per operator.
 
-A graph with a static batch takes any number of samples: all at once where every operator keeps
-samples apart, else in parts of the batch.
+Floats of every width are held in the evaluator's own type, so float32 weights in a float64
+evaluation are exact; integers and booleans keep their types. A graph with a static batch takes any
+number of samples: all at once where every operator keeps samples apart, else in parts of the
+batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
+from enum import Enum, auto
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from deploykit.errors import DataError, GraphError, UnsupportedOperatorError
-from deploykit.reference import float_elements as elements
-from deploykit.reference import float_shapes as shapes
-from deploykit.reference import float_windows as windows
-from deploykit.reference.float_node import FloatNode, Rule
-from deploykit.spec.arrays import AnyArray, FloatArray
-from deploykit.spec.network import Network
+from deploykit.reference.float_inputs import Initializers, first_axes, graph_inputs, in_dtype
+from deploykit.reference.float_node import FloatNode, Outputs
+from deploykit.reference.float_samples import STATIC, MixesSamplesError, for_samples
+from deploykit.reference.float_table import EVALUATE
+from deploykit.spec.arrays import AnyArray, Tensors
+from deploykit.spec.batching import Batching, batching
+from deploykit.spec.network import GraphInputs, Network
 
-EVALUATE: Mapping[str, Rule] = {
-    "Add": elements.binary(np.add),
-    "AveragePool": windows.average_pool,
-    "BatchNormalization": elements.batch_normalization,
-    "Clip": elements.clip,
-    "Concat": shapes.concat,
-    "Constant": elements.constant,
-    "Conv": windows.conv,
-    "Div": elements.binary(np.divide),
-    "Dropout": elements.dropout,
-    "Flatten": shapes.flatten,
-    "Gemm": elements.gemm,
-    "GlobalAveragePool": elements.unary(
-        lambda x, _: x.mean(axis=tuple(range(2, x.ndim)), keepdims=True)
-    ),
-    "HardSigmoid": elements.unary(elements.hard_sigmoid),
-    "HardSwish": elements.unary(lambda x, _: x * np.clip(x / 6 + 0.5, 0.0, 1.0)),
-    "Identity": elements.unary(lambda x, _: x),
-    "LeakyRelu": elements.unary(lambda x, node: np.where(x < 0, node.number("alpha", 0.01) * x, x)),
-    "MatMul": elements.binary(np.matmul),
-    "MaxPool": windows.max_pool,
-    "Mul": elements.binary(np.multiply),
-    "Pad": shapes.pad,
-    "ReduceMean": shapes.reduce_mean,
-    "Relu": elements.unary(lambda x, _: np.maximum(x, 0)),
-    "Reshape": shapes.reshape,
-    "Sigmoid": elements.unary(lambda x, _: elements.sigmoid(x)),
-    "Softmax": shapes.softmax,
-    "Squeeze": shapes.squeeze,
-    "Sub": elements.binary(np.subtract),
-    "Tanh": elements.unary(lambda x, _: np.tanh(x)),
-    "Transpose": shapes.transpose,
-    "Unsqueeze": shapes.unsqueeze,
-}
+
+class Kept(Enum):
+    """What an evaluation holds on to and returns."""
+
+    TENSORS = auto()
+    OUTPUTS = auto()
 
 
 def evaluate(
-    network: Network, inputs: FloatArray, dtype: npt.DTypeLike = np.float64
+    network: Network, inputs: GraphInputs, dtype: npt.DTypeLike = np.float64
 ) -> dict[str, AnyArray]:
-    """Every tensor of the graph by name, for inputs [N, ...] of its one graph input.
+    """Every tensor of the graph by name, its inputs included.
 
-    Initializers are left out; a constant that a node computes is in.
+    inputs: [N, ...] of its one graph input, or of each by name. Initializers are left out unless
+    they are graph outputs; a constant that a node computes is in.
     """
-    port = _only_input(network)
+    return _evaluate(network, inputs, dtype, Kept.TENSORS)
+
+
+def evaluate_outputs(
+    network: Network, inputs: GraphInputs, dtype: npt.DTypeLike = np.float64
+) -> dict[str, AnyArray]:
+    """The same, but the graph's outputs alone; a tensor is freed after its last reader."""
+    return _evaluate(network, inputs, dtype, Kept.OUTPUTS)
+
+
+def _evaluate(
+    network: Network, inputs: GraphInputs, dtype: npt.DTypeLike, kept: Kept
+) -> dict[str, AnyArray]:
     _check_operators(network)
-    values = np.asarray(inputs, dtype=dtype)
-    batch = _static_batch(port)
-    if batch is None or len(values) == batch:
-        return _pass(network, values, None)
+    values = graph_inputs(network, inputs, dtype)
+    initializers = Initializers(network, dtype)
+    batch = batching(first_axes(network), values)
+    if batch is None:
+        return _pass(network, values, initializers, dtype, kept, None)
     try:
-        return _pass(network, values, batch)
-    except shapes.MixesSamplesError:
-        return _in_parts(network, values, batch)
+        return _pass(network, values, initializers, dtype, kept, batch)
+    except MixesSamplesError:
+        return _in_parts(network, values, initializers, dtype, kept, batch)
 
 
-def _pass(network: Network, values: AnyArray, batch: int | None) -> dict[str, AnyArray]:
-    """One pass over the nodes. batch: the static one, where `values` hold another number."""
+def _pass(
+    network: Network,
+    values: Tensors,
+    initializers: Initializers,
+    dtype: npt.DTypeLike,
+    kept: Kept,
+    batch: Batching | None,
+) -> dict[str, AnyArray]:
+    """One pass over the nodes. batch: how samples spread where they do not fill the static ones."""
     graph = network.model.graph
-    port = _only_input(network)
-    samples = None if batch is None else len(values)
-    known: dict[str, AnyArray] = {
-        name: _as(value.const_value.numpy(), values.dtype)
-        for name, value in graph.initializers.items()
-        if value.const_value is not None
-    }
-    tensors: dict[str, AnyArray] = {str(port.name): values}
+    tensors = dict(values)
+    varying = _varying(network, batch)
+    freed = _freed_after(graph) if kept is Kept.OUTPUTS else {}
     opset = network.model.opset_imports.get("", 0)
-    for node in graph:
-        place = FloatNode(node, opset, batch, samples)
-        inputs = [
-            None if value is None or not value.name else _look_up(value.name, tensors, known, place)
-            for value in node.inputs
-        ]
+    for place, node in enumerate(graph):
+        operator = FloatNode(node, opset)
+        inputs = [_look_up(value, tensors, initializers, operator) for value in node.inputs]
         try:
-            result = EVALUATE[node.op_type](place, inputs)
+            if batch is not None:
+                varies = [value is not None and value.name in varying for value in node.inputs]
+                inputs = list(for_samples(operator, inputs, varies, batch))
+            with np.errstate(all="ignore"):
+                result = EVALUATE[node.op_type](operator, inputs)
         except (ValueError, IndexError, TypeError) as error:
             raise GraphError(
-                f"{place.where} cannot be evaluated on inputs of shapes "
+                f"{operator.where} cannot be evaluated on inputs of shapes "
                 f"{[None if value is None else value.shape for value in inputs]} ({error}); "
                 "check the shapes that it is given."
             ) from error
-        tensors[str(node.outputs[0].name)] = _as(result, values.dtype)
-    return tensors
+        for name, array in _named(operator, result):
+            tensors[name] = in_dtype(array, dtype)
+        for name in freed.get(place, ()):
+            tensors.pop(name, None)
+    outputs = {str(value.name): _output(value, tensors, initializers) for value in graph.outputs}
+    return outputs if kept is Kept.OUTPUTS else {**tensors, **outputs}
 
 
-def _in_parts(network: Network, values: AnyArray, batch: int) -> dict[str, AnyArray]:
+def _in_parts(
+    network: Network,
+    values: Tensors,
+    initializers: Initializers,
+    dtype: npt.DTypeLike,
+    kept: Kept,
+    batch: Batching,
+) -> dict[str, AnyArray]:
     """As many passes as the static batch needs; tensors joined along axis 0.
 
     A tensor without the batch as its first axis is joined all the same, unless no sample changes
     it.
     """
-    if len(values) % batch or not len(values):
+    if batch.size == 0 or batch.samples == 0 or batch.samples % batch.size:
         raise DataError(
-            f"{len(values)} samples do not fill batches of {batch}; give a multiple of it."
+            f"{batch.samples} samples do not fill batches of {batch.size}; give a multiple of it."
         )
     passes = [
-        _pass(network, values[start : start + batch], None)
-        for start in range(0, len(values), batch)
+        _pass(
+            network,
+            {
+                name: array[start : start + batch.size] if name in batch.split else array
+                for name, array in values.items()
+            },
+            initializers,
+            dtype,
+            kept,
+            None,
+        )
+        for start in range(0, batch.samples, batch.size)
     ]
-    varying = _varying(network)
+    varying = _varying(network, batch)
     return {
-        name: np.concatenate([one[name] for one in passes])
-        if name in varying and first.ndim
-        else first
+        name: _joined(name, [one[name] for one in passes]) if name in varying else first
         for name, first in passes[0].items()
     }
 
 
-def _varying(network: Network) -> set[str]:
-    """Names of the tensors that depend on the graph input."""
-    names = {str(_only_input(network).name)}
+def _joined(name: str, parts: list[AnyArray]) -> AnyArray:
+    if not parts[0].ndim:
+        return parts[0]
+    if len({part.shape[1:] for part in parts}) > 1:
+        raise GraphError(
+            f"The shape of {name!r} depends on the samples' values, so that batches cannot be "
+            "joined; evaluate one batch at a time."
+        )
+    return np.concatenate(parts)
+
+
+def _varying(network: Network, batch: Batching | None) -> set[str]:
+    """Names of the tensors that depend on the samples."""
+    if batch is None:
+        return set()
+    names = set(batch.split)
     for node in network.model.graph:
-        if any(value is not None and value.name in names for value in node.inputs):
+        if node.op_type not in STATIC and any(
+            value is not None and value.name in names for value in node.inputs
+        ):
             names |= {str(value.name) for value in node.outputs}
     return names
 
 
-def _as(values: AnyArray, dtype: npt.DTypeLike) -> AnyArray:
-    """Floats in the evaluator's own type; integers and booleans as they are."""
-    return values.astype(dtype, copy=False) if values.dtype.kind == "f" else values
+def _freed_after(graph: ir.Graph) -> dict[int, list[str]]:
+    """By place of a node, the tensors that nobody reads behind it and that are no outputs."""
+    kept = {value.name for value in graph.outputs}
+    last: dict[str, int] = {str(value.name): -1 for value in graph.inputs}
+    for place, node in enumerate(graph):
+        last |= {str(value.name): place for value in node.outputs if value.name}
+        last |= {
+            str(value.name): place
+            for value in node.inputs
+            if value is not None and value.name in last
+        }
+    freed: dict[int, list[str]] = {}
+    for name, place in last.items():
+        if name not in kept and name not in graph.initializers:
+            freed.setdefault(place, []).append(name)
+    return freed
+
+
+def _named(node: FloatNode, result: Outputs) -> Iterator[tuple[str, AnyArray]]:
+    """The node's outputs by name; one that is read, and that its rule does not give, is refused."""
+    results = result if isinstance(result, tuple) else (result,)
+    for index, value in enumerate(node.node.outputs):
+        if index < len(results):
+            if value.name:
+                yield value.name, np.asarray(results[index])
+        elif value.uses() or value.is_graph_output():
+            raise node.refuse(f"its output {index} is read")
 
 
 def _look_up(
-    name: str, tensors: Mapping[str, AnyArray], known: Mapping[str, AnyArray], node: FloatNode
-) -> AnyArray:
-    for place in (tensors, known):
-        if name in place:
-            return place[name]
-    raise GraphError(
-        f"{node.where} reads {name!r}, which nothing before it computes; sort the graph's nodes."
-    )
-
-
-def _only_input(network: Network) -> ir.Value:
-    graph = network.model.graph
-    ports = [value for value in graph.inputs if value.name not in graph.initializers]
-    if len(ports) != 1:
+    value: ir.Value | None, tensors: Tensors, initializers: Initializers, node: FloatNode
+) -> AnyArray | None:
+    if value is None or not value.name:
+        return None
+    found = tensors.get(value.name)
+    if found is None:
+        found = initializers.get(value.name)
+    if found is None:
         raise GraphError(
-            f"The graph has the inputs {[port.name for port in ports]}; it must have one."
+            f"{node.where} reads {value.name!r}, which nothing before it computes; "
+            "sort the graph's nodes."
         )
-    return ports[0]
+    return found
 
 
-def _static_batch(port: ir.Value) -> int | None:
-    shape = port.shape
-    first = shape[0] if shape is not None and len(shape) else None
-    return first if isinstance(first, int) else None
+def _output(value: ir.Value, tensors: Tensors, initializers: Initializers) -> AnyArray:
+    name = str(value.name)
+    found = tensors.get(name)
+    if found is None:
+        found = initializers.get(name)
+    if found is None:
+        raise GraphError(f"No node computes the graph's output {name!r}; complete the graph.")
+    return found
 
 
 def _check_operators(network: Network) -> None:

@@ -1,12 +1,21 @@
-"""Elementwise and linear operators of the float evaluator, one line of maths each."""
+"""Elementwise operators of the float evaluator, one line of maths each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import numpy as np
+import onnx_ir as ir
 
-from deploykit.reference.float_node import FloatNode, Inputs, Rule, given, optional
+from deploykit.reference.float_node import (
+    FloatNode,
+    Inputs,
+    Rule,
+    every,
+    given,
+    optional,
+    scalar,
+)
 from deploykit.spec.arrays import AnyArray
 
 
@@ -20,65 +29,89 @@ def binary(function: Callable[[AnyArray, AnyArray], AnyArray]) -> Rule:
     return lambda node, inputs: np.asarray(function(given(node, inputs, 0), given(node, inputs, 1)))
 
 
-def sigmoid(values: AnyArray) -> AnyArray:
-    """1 / (1 + exp(-x)), through tanh so that no exponential overflows."""
-    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * values)))
+def folded(function: Callable[[AnyArray, AnyArray], AnyArray]) -> Rule:
+    """A rule of any number of inputs, taken from the left."""
+
+    def rule(node: FloatNode, inputs: Inputs) -> AnyArray:
+        first, *others = every(node, inputs)
+        for other in others:
+            first = np.asarray(function(first, other))
+        return first
+
+    return rule
 
 
-def hard_sigmoid(values: AnyArray, node: FloatNode) -> AnyArray:
-    """max(0, min(1, alpha * x + beta))."""
-    scaled = node.number("alpha", 0.2) * values + node.number("beta", 0.5)
-    return np.asarray(np.clip(scaled, 0.0, 1.0))
+def mean(node: FloatNode, inputs: Inputs) -> AnyArray:
+    """(x1 + ... + xn) / n."""
+    return np.asarray(folded(np.add)(node, inputs)) / len(inputs)
+
+
+def divide(left: AnyArray, right: AnyArray) -> AnyArray:
+    """Division; of integers towards zero."""
+    if left.dtype.kind == "f":
+        return np.asarray(left / right)
+    quotient = np.abs(left) // np.abs(right)
+    return np.asarray(quotient * np.sign(left) * np.sign(right), dtype=left.dtype)
+
+
+def modulo(node: FloatNode, inputs: Inputs) -> AnyArray:
+    """The remainder, with the divisor's sign, or with fmod the dividend's."""
+    function = np.fmod if node.integer("fmod", 0) else np.mod
+    return np.asarray(function(given(node, inputs, 0), given(node, inputs, 1)))
+
+
+def power(left: AnyArray, right: AnyArray) -> AnyArray:
+    """x ** y in the type of x."""
+    return np.asarray(np.power(left, right)).astype(left.dtype, copy=False)
 
 
 def clip(node: FloatNode, inputs: Inputs) -> AnyArray:
-    """Bounds are inputs, or attributes before opset 11."""
-    low, high = optional(inputs, 1), optional(inputs, 2)
-    lowest = node.number("min", -np.inf) if low is None else float(low.reshape(()))
-    highest = node.number("max", np.inf) if high is None else float(high.reshape(()))
+    """max(x, low), then min of that and high; bounds are attributes before opset 11."""
+    low, high = scalar(inputs, 1), scalar(inputs, 2)
+    if low is None and node.has("min"):
+        low = node.number("min", 0.0)
+    if high is None and node.has("max"):
+        high = node.number("max", 0.0)
     values = given(node, inputs, 0)
-    kind = values.dtype.type
-    return np.asarray(np.minimum(np.maximum(values, kind(lowest)), kind(highest)))
+    return values if low is None and high is None else np.clip(values, low, high)
 
 
-def gemm(node: FloatNode, inputs: Inputs) -> AnyArray:
-    """alpha * A' @ B' + beta * C, ' a transpose where asked."""
-    left, right, addend = given(node, inputs, 0), given(node, inputs, 1), optional(inputs, 2)
-    if node.integer("transA", 0):
-        if node.samples is not None:
-            raise node.refuse("it transposes the batch")
-        left = left.T
-    product = left @ (right.T if node.integer("transB", 0) else right)
-    result = product if node.number("alpha", 1.0) == 1.0 else node.number("alpha", 1.0) * product
-    return np.asarray(result if addend is None else result + node.number("beta", 1.0) * addend)
+def where(node: FloatNode, inputs: Inputs) -> AnyArray:
+    """x where the condition holds, else y."""
+    return np.where(given(node, inputs, 0), given(node, inputs, 1), given(node, inputs, 2))
 
 
-def batch_normalization(node: FloatNode, inputs: Inputs) -> AnyArray:
-    """g * (x - m) / sqrt(var + eps) + t along axis 1, with the stored statistics."""
-    if node.integer("training_mode", 0):
-        raise node.refuse("it is in training mode")
+def cast(node: FloatNode, inputs: Inputs) -> AnyArray:
+    """To an integer type towards zero, to booleans by x != 0, to any float type the evaluator's."""
     values = given(node, inputs, 0)
-    shape = (1, -1, *(1,) * (values.ndim - 2))
-    gain, offset, mean, variance = (given(node, inputs, i).reshape(shape) for i in range(1, 5))
-    factor = gain / np.sqrt(variance + node.number("epsilon", 1e-5))
-    return np.asarray((values - mean) * factor + offset)
+    target = ir.DataType(node.integer("to", 0))
+    if target.is_floating_point():
+        return values.astype(np.float64, copy=False) if values.dtype.kind != "f" else values
+    if target not in CAST_TYPES:
+        raise node.refuse(f"it casts to {target.name}")
+    return values.astype(target.numpy())
 
 
-def dropout(node: FloatNode, inputs: Inputs) -> AnyArray:
-    """Nothing, at inference."""
+CAST_TYPES = frozenset(
+    {
+        ir.DataType.BOOL,
+        ir.DataType.INT8,
+        ir.DataType.INT16,
+        ir.DataType.INT32,
+        ir.DataType.INT64,
+        ir.DataType.UINT8,
+        ir.DataType.UINT16,
+        ir.DataType.UINT32,
+        ir.DataType.UINT64,
+    }
+)
+"""Types other than floats that a Cast reaches."""
+
+
+def dropout(node: FloatNode, inputs: Inputs) -> tuple[AnyArray, ...]:
+    """Nothing, at inference, and a mask that keeps everything."""
     training = optional(inputs, 2)
     if training is not None and bool(training.any()):
         raise node.refuse("it is in training mode")
-    return given(node, inputs, 0)
-
-
-def constant(node: FloatNode, inputs: Inputs) -> AnyArray:
-    """The tensor, or the numbers, in the attribute."""
-    del inputs
-    for name in ("value_float", "value_floats", "value_int", "value_ints"):
-        if node.has(name):
-            kind = np.float32 if "float" in name else np.int64
-            return np.asarray(node.node.attributes[name].value, dtype=kind)
-    if not node.has("value"):
-        raise node.refuse("it holds neither a tensor nor numbers")
-    return np.asarray(node.node.attributes["value"].as_tensor().numpy())
+    values = given(node, inputs, 0)
+    return values, np.ones(values.shape, dtype=np.bool_)

@@ -15,16 +15,10 @@ from deploykit.spec.arrays import AnyArray
 
 @dataclass(frozen=True)
 class FloatNode:
-    """One node. opset: version of the default ONNX domain that the graph imports.
-
-    batch: the graph's static batch, and samples: how many there are now; None where the batch is
-    dynamic or equal.
-    """
+    """One node. opset: version of the default ONNX domain that the graph imports."""
 
     node: ir.Node
     opset: int
-    batch: int | None = None
-    samples: int | None = None
 
     @property
     def where(self) -> str:
@@ -48,6 +42,16 @@ class FloatNode:
         value = self._value(name, default)
         return None if value is None else tuple(int(entry) for entry in value)
 
+    def numbers(self, name: str) -> tuple[float, ...] | None:
+        """A list-of-floats attribute."""
+        value = self._value(name, None)
+        return None if value is None else tuple(float(entry) for entry in value)
+
+    def tensor(self, name: str) -> AnyArray | None:
+        """A tensor attribute."""
+        entry = self.node.attributes.get(name)
+        return None if entry is None else np.asarray(entry.as_tensor().numpy())
+
     def has(self, name: str) -> bool:
         """Whether an attribute is written out."""
         return name in self.node.attributes
@@ -66,8 +70,10 @@ class FloatNode:
 
 Inputs = Sequence[AnyArray | None]
 
-Rule = Callable[[FloatNode, Inputs], AnyArray]
-"""The first output of a node, from its inputs; an input that is left out is None."""
+Outputs = AnyArray | tuple[AnyArray, ...]
+
+Rule = Callable[[FloatNode, Inputs], Outputs]
+"""A node's first output, or a tuple of its outputs in order; an input left out is None."""
 
 
 def given(node: FloatNode, inputs: Inputs, index: int) -> AnyArray:
@@ -76,6 +82,11 @@ def given(node: FloatNode, inputs: Inputs, index: int) -> AnyArray:
     if value is None:
         raise node.refuse(f"input {index} is missing")
     return value
+
+
+def every(node: FloatNode, inputs: Inputs) -> list[AnyArray]:
+    """All inputs of an operator that takes any number of them."""
+    return [given(node, inputs, index) for index in range(len(inputs))]
 
 
 def optional(inputs: Inputs, index: int) -> AnyArray | None:
@@ -89,3 +100,19 @@ def integer_list(node: FloatNode, inputs: Inputs, index: int, name: str) -> tupl
     if value is not None:
         return tuple(int(entry) for entry in np.asarray(value).reshape(-1))
     return node.integers(name)
+
+
+def scalar(inputs: Inputs, index: int) -> int | float | None:
+    """An optional input of one element as a Python number, which takes the type it meets."""
+    value = optional(inputs, index)
+    if value is None:
+        return None
+    number: int | float = value.reshape(()).item()
+    return number
+
+
+def axis_of(values: AnyArray, axis: int) -> int:
+    """An axis counted from the front; negative ones count from the back."""
+    if not -values.ndim <= axis < values.ndim:
+        raise ValueError(f"axis {axis} of {values.ndim} axes")
+    return axis % values.ndim

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -65,24 +65,3 @@ def taps(
                     left : left + (columns - 1) * stride_w + 1 : stride_w,
                 ],
             )
-
-
-def patches(images: npt.NDArray[Scalar], window: Window, fill: float) -> npt.NDArray[Scalar]:
-    """The im2col view [N, C, kh, kw, H', W'] of images [N, C, H, W]; nothing but pads is copied."""
-    rows, columns = output_size(images.shape, window)
-    padded: npt.NDArray[Any] = pad(images, window.pads, fill)
-    (stride_h, stride_w), (dilation_h, dilation_w) = window.strides, window.dilations
-    per_image, per_channel, per_row, per_column = padded.strides
-    return np.lib.stride_tricks.as_strided(
-        padded,
-        shape=(*padded.shape[:2], *window.kernel, rows, columns),
-        strides=(
-            per_image,
-            per_channel,
-            per_row * dilation_h,
-            per_column * dilation_w,
-            per_row * stride_h,
-            per_column * stride_w,
-        ),
-        writeable=False,
-    )

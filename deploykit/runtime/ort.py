@@ -17,14 +17,27 @@ import onnx_ir as ir
 
 from deploykit.errors import DataError, GraphError, RuntimeUnavailableError
 from deploykit.runtime.batches import fill_batch
-from deploykit.spec.arrays import AnyArray, FloatArray, Tensors
-from deploykit.spec.network import Network
+from deploykit.spec.arrays import AnyArray, Tensors
+from deploykit.spec.batching import batching
+from deploykit.spec.network import GraphInputs, Network
 from deploykit.spec.quantized import UINT8_SHIFT, Quantization, as_int8, as_uint8
 
 TENSOR_KEY = "deploykit.tensor:"
 """A fact of the file format, stated again: emit and runtime do not import each other."""
 
 ERRORS_ONLY = 3
+
+PORT_TYPES: Mapping[str, type[np.generic]] = {
+    "tensor(bool)": np.bool_,
+    "tensor(double)": np.float64,
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+    "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8,
+}
+"""Element types of the inputs that a float graph is evaluated on."""
 
 
 def version() -> str | None:
@@ -71,8 +84,10 @@ def run_probe(data: bytes, inputs: Tensors, threads: int = 1) -> dict[str, AnyAr
     return tensors
 
 
-def evaluate(network: Network, inputs: FloatArray) -> dict[str, AnyArray]:
-    """FloatEvaluator: every tensor the float graph computes, for inputs [N, ...], in float32.
+def evaluate(network: Network, inputs: GraphInputs) -> dict[str, AnyArray]:
+    """FloatEvaluator: every tensor the float graph computes, in the types that it states.
+
+    inputs: [N, ...] of its one graph input, or of each by name.
 
     Graph optimizations are off, so that no tensor is fused away.
     """
@@ -84,9 +99,8 @@ def evaluate(network: Network, inputs: FloatArray) -> dict[str, AnyArray]:
     for name in dict.fromkeys(name for name in computed if name and name not in known):
         model.graph.output.append(onnx.ValueInfoProto(name=name))
     session = _session(model.SerializeToString(), 1, optimize=False)
-    (port,) = session.get_inputs()
-    values = inputs.astype(np.float32)
-    return {port.name: values, **_run(session, {port.name: values})}
+    values = _typed_inputs(session, inputs)
+    return {**values, **_run(session, values)}
 
 
 def kernels(data: bytes) -> Mapping[str, str]:
@@ -167,17 +181,67 @@ def _run(session: Any, inputs: Tensors) -> dict[str, AnyArray]:
     if missing:
         raise DataError(f"No values were given for the inputs {missing}; given: {sorted(inputs)}.")
     names = [output.name for output in session.get_outputs()]
-    count = len(inputs[ports[0].name])
-    batch = ports[0].shape[0]
-    step = batch if isinstance(batch, int) else max(count, 1)
-    if count == 0:
+    given = {port.name: inputs[port.name] for port in ports}
+    if any(values.shape[:1] == (0,) for values in given.values()):
         raise DataError("There are no samples to run.")
-    filled = {port.name: fill_batch(inputs[port.name], step) for port in ports}
+    batch = batching({port.name: _static_batch(port) for port in ports}, given)
+    if batch is None:
+        return dict(zip(names, session.run(names, given), strict=True))
+    filled = {
+        name: fill_batch(values, batch.size) if name in batch.split else values
+        for name, values in given.items()
+    }
     parts = [
-        session.run(names, {name: values[start : start + step] for name, values in filled.items()})
-        for start in range(0, count, step)
+        session.run(
+            names,
+            {
+                name: values[start : start + batch.size] if name in batch.split else values
+                for name, values in filled.items()
+            },
+        )
+        for start in range(0, batch.samples, batch.size)
     ]
-    return {name: _joined([part[i] for part in parts], step, count) for i, name in enumerate(names)}
+    return {
+        name: _joined([part[i] for part in parts], batch.size, batch.samples)
+        for i, name in enumerate(names)
+    }
+
+
+def _static_batch(port: Any) -> int | None:
+    first = port.shape[0] if port.shape else None
+    return first if isinstance(first, int) and first > 0 else None
+
+
+def _typed_inputs(session: Any, inputs: GraphInputs) -> dict[str, AnyArray]:
+    """The inputs by port, each in the port's element type."""
+    ports = {port.name: port.type for port in session.get_inputs()}
+    if not isinstance(inputs, Mapping):
+        if len(ports) != 1:
+            raise DataError(
+                f"The graph has the inputs {list(ports)}, and one array was given; "
+                "give an array for each of them by name."
+            )
+        inputs = dict.fromkeys(ports, inputs)
+    if set(inputs) != set(ports):
+        raise DataError(
+            f"Values were given for {sorted(inputs)}, and the graph's inputs are {sorted(ports)}; "
+            "give exactly those."
+        )
+    unknown = sorted({kind for kind in ports.values() if kind not in PORT_TYPES})
+    if unknown:
+        raise DataError(
+            f"The graph takes inputs of the types {unknown}; "
+            f"rewrite it with {', '.join(sorted(PORT_TYPES))}."
+        )
+    typed: dict[str, AnyArray] = {}
+    for name, kind in ports.items():
+        values, wanted = np.asarray(inputs[name]), np.dtype(PORT_TYPES[kind])
+        if wanted.kind != "f" and values.dtype.kind == "f":
+            raise DataError(
+                f"The input {name!r} is of type {wanted}, not {values.dtype}; convert it."
+            )
+        typed[name] = values.astype(wanted, copy=False)
+    return typed
 
 
 def _joined(parts: list[AnyArray], batch: int, count: int) -> AnyArray:

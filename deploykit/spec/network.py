@@ -8,7 +8,7 @@ from typing import Protocol
 
 import onnx_ir as ir
 
-from deploykit.spec.arrays import Float32Array, FloatArray, Tensors
+from deploykit.spec.arrays import AnyArray, Float32Array, Tensors
 
 
 def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
@@ -30,9 +30,17 @@ class Network:
     variance: Mapping[str, Float32Array]
 
 
+GraphInputs = AnyArray | Tensors
+"""Values [N, ...] of a graph's one input, or of each of its inputs by name."""
+
+
 class FloatEvaluator(Protocol):
     """Evaluates a float graph; how is the caller's choice (reference in float64, or a runtime)."""
 
-    def __call__(self, network: Network, inputs: FloatArray) -> Tensors:
-        """Every tensor the graph computes by name, for inputs [N, ...] of its one graph input."""
+    def __call__(self, network: Network, inputs: GraphInputs) -> Tensors:
+        """Tensors of the graph by name, its outputs among them.
+
+        Integer inputs are taken as integers. What else is returned (every tensor that the graph
+        computes, or the outputs alone) is the evaluator's contract with its caller.
+        """
         ...

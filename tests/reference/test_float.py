@@ -1,166 +1,57 @@
-"""The numpy evaluator against ONNX Runtime, operator by operator, and on batches."""
+"""The numpy evaluator on whole graphs: inputs, outputs, batches, types, errors."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import tracemalloc
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from deploykit.errors import DataError, GraphError, UnsupportedOperatorError
-from deploykit.reference.float import EVALUATE, evaluate
+from deploykit.reference.float import evaluate, evaluate_outputs
+from deploykit.reference.float_samples import STATIC
 from deploykit.runtime import ort
+from deploykit.spec.arrays import AnyArray
 from deploykit.spec.network import Network
-
-IMAGE = (1, 4, 9, 8)
-
-
-def weights(*shape: int) -> np.ndarray:
-    return np.random.default_rng(3).normal(0, 1, shape).astype(np.float32)
-
-
-def integers(*values: int) -> np.ndarray:
-    return np.array(values, dtype=np.int64)
-
-
-def number(value: float) -> np.ndarray:
-    return np.array(value, dtype=np.float32)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One node under test: operator, attributes, constants behind its first input."""
-
-    op_type: str
-    attributes: dict[str, Any] = field(default_factory=dict)
-    constants: tuple[np.ndarray | None, ...] = ()
-    shape: tuple[int, ...] = IMAGE
-    opset: int = 17
-
-    def __str__(self) -> str:
-        written = [f"{key}={value}" for key, value in self.attributes.items()]
-        return "-".join([self.op_type, *written, f"rank{len(self.shape)}", str(self.opset)])
-
-    def network(self) -> Network:
-        names = [f"c{i}" if c is not None else "" for i, c in enumerate(self.constants)]
-        node = helper.make_node(self.op_type, ["x", *names], ["y"], name="n", **self.attributes)
-        return graph(
-            [node],
-            self.shape,
-            {n: c for n, c in zip(names, self.constants, strict=True) if c is not None},
-            self.opset,
-        )
-
-
-def graph(
-    nodes: list[onnx.NodeProto],
-    shape: tuple[int | str, ...],
-    constants: dict[str, np.ndarray],
-    opset: int = 17,
-) -> Network:
-    model = helper.make_model(
-        helper.make_graph(
-            nodes,
-            "g",
-            [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-            [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-            [numpy_helper.from_array(values, name) for name, values in constants.items()],
-        ),
-        opset_imports=[helper.make_opsetid("", opset)],
-        ir_version=8,
-    )
-    return Network(ir.from_proto(model), {})
-
-
-ROWS = (
-    Row("Conv", {"pads": [1, 1, 1, 1]}, (weights(6, 4, 3, 3), weights(6))),
-    Row("Conv", {"strides": [2, 1], "pads": [0, 1, 2, 0]}, (weights(6, 4, 3, 3),)),
-    Row("Conv", {"dilations": [2, 2]}, (weights(6, 4, 3, 2), weights(6))),
-    Row("Conv", {"group": 2}, (weights(6, 2, 3, 3), weights(6))),
-    Row("Conv", {"group": 4}, (weights(8, 1, 3, 3), weights(8))),
-    Row("Conv", {"auto_pad": "SAME_UPPER", "strides": [2, 2]}, (weights(6, 4, 3, 3),)),
-    Row("Conv", {"auto_pad": "SAME_LOWER", "strides": [2, 2]}, (weights(6, 4, 2, 4),)),
-    Row("Conv", {"auto_pad": "VALID"}, (weights(6, 4, 3, 3),)),
-    Row("Conv", {"pads": [2, 1], "strides": [2]}, (weights(6, 4, 5), weights(6)), (1, 4, 20)),
-    Row("Gemm", {}, (weights(12, 5), weights(5)), (3, 12)),
-    Row("Gemm", {"transB": 1, "alpha": 0.5, "beta": 2.0}, (weights(5, 12), weights(5)), (3, 12)),
-    Row("Gemm", {"transA": 1}, (weights(3, 5),), (3, 12)),
-    Row("MatMul", {}, (weights(8, 5),)),
-    Row(
-        "BatchNormalization",
-        {"epsilon": 1e-3},
-        (weights(4), weights(4), weights(4), np.abs(weights(4))),
-    ),
-    Row("Relu"),
-    Row("Clip", {}, (number(-0.5), number(0.75))),
-    Row("Clip", {}, (None, number(0.75))),
-    Row("Clip", {"min": -0.5, "max": 0.25}, opset=10),
-    Row("LeakyRelu", {"alpha": 0.2}),
-    Row("Sigmoid"),
-    Row("Tanh"),
-    Row("HardSigmoid", {"alpha": 0.3, "beta": 0.4}),
-    Row("HardSwish"),
-    Row("Softmax"),
-    Row("Softmax", {"axis": 1}),
-    Row("Softmax", opset=11),
-    Row("MaxPool", {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}),
-    Row("MaxPool", {"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1}),
-    Row("MaxPool", {"kernel_shape": [3, 3], "strides": [2, 2], "auto_pad": "SAME_UPPER"}),
-    Row("MaxPool", {"kernel_shape": [3], "dilations": [2]}, shape=(1, 4, 20)),
-    Row("AveragePool", {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}),
-    Row("AveragePool", {"kernel_shape": [3, 3], "pads": [1, 0, 1, 1], "count_include_pad": 1}),
-    Row("AveragePool", {"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1}),
-    Row("GlobalAveragePool"),
-    Row("ReduceMean", {"axes": [2, 3], "keepdims": 0}),
-    Row("ReduceMean", {"axes": [-1]}),
-    Row("ReduceMean", {"keepdims": 1}, (integers(2, 3),), opset=18),
-    Row("Flatten"),
-    Row("Flatten", {"axis": 2}),
-    Row("Flatten", {"axis": -1}),
-    Row("Reshape", {}, (integers(1, -1),)),
-    Row("Reshape", {}, (integers(0, 2, 2, -1),)),
-    Row("Transpose", {"perm": [0, 2, 3, 1]}),
-    Row("Transpose"),
-    Row("Squeeze", {}, (integers(2),), (1, 4, 1, 8)),
-    Row("Squeeze", {"axes": [2]}, (), (1, 4, 1, 8), 11),
-    Row("Unsqueeze", {}, (integers(2, 4),)),
-    Row("Unsqueeze", {"axes": [-1]}, opset=11),
-    Row("Add", {}, (weights(4, 1, 1),)),
-    Row("Sub", {}, (weights(8),)),
-    Row("Mul", {}, (weights(1, 4, 1, 1),)),
-    Row("Div", {}, (weights(1),)),
-    Row("Pad", {}, (integers(0, 0, 1, 2, 0, 0, 3, 0), number(1.5))),
-    Row("Pad", {"mode": "reflect"}, (integers(0, 0, 1, 2, 0, 0, 3, 0),)),
-    Row("Pad", {"mode": "edge"}, (integers(0, 0, 1, 2, 0, 0, 3, 0),)),
-    Row("Concat", {"axis": 1}, (weights(1, 3, 9, 8),)),
-    Row("Identity"),
-    Row("Dropout"),
+from tests.reference.float_cases import (
+    IMAGE,
+    ROWS,
+    Row,
+    graph,
+    integers,
+    network,
+    number,
+    weights,
 )
 
+BATCHES = 4
+"""As many as the test image has channels: an axis taken for another one would still fit."""
 
-@pytest.mark.parametrize("row", ROWS, ids=str)
-def test_an_operator_equals_onnxruntime(row: Row) -> None:
-    inputs = np.random.default_rng(4).normal(0, 1, row.shape).astype(np.float32)
-    network = row.network()
-    if row.op_type == "HardSwish" and ort.version() is None:
-        pytest.skip("onnxruntime is not installed")
-    expected = ort.evaluate(network, inputs)["y"]
-    found = evaluate(network, inputs, np.float32)["y"]
-    assert found.dtype == np.float32
-    assert found.shape == expected.shape
-    np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5)
-    np.testing.assert_allclose(evaluate(network, inputs)["y"], expected, rtol=2e-5, atol=2e-5)
+FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 
 
-def test_every_operator_of_the_table_has_a_row() -> None:
-    assert {row.op_type for row in ROWS} | {"Constant"} == set(EVALUATE)
+VALUED = {"ConstantOfShape", "Range"}
+"""Operators whose output has a shape that depends on the samples' values."""
 
 
-def _batched(rows: list[onnx.NodeProto], constants: dict[str, np.ndarray]) -> Network:
+@pytest.mark.parametrize("row", [row for row in ROWS if row.op_type not in VALUED], ids=str)
+def test_more_samples_than_the_static_batch_equal_each_batch_alone(row: Row) -> None:
+    net = row.network()
+    parts = [np.roll(row.inputs(), shift, -1) for shift in range(BATCHES)]
+    alone = [evaluate_outputs(net, {"x": part}) for part in parts]
+    together = evaluate_outputs(net, {"x": np.concatenate(parts)})
+    for name, found in together.items():
+        each = [one[name] for one in alone]
+        wanted = each[0] if row.op_type in STATIC or not each[0].ndim else np.concatenate(each)
+        assert found.shape == wanted.shape
+        np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12)
+
+
+def _batched(rows: list[onnx.NodeProto], constants: dict[str, AnyArray]) -> Network:
     return graph(rows, IMAGE, constants)
 
 
@@ -234,3 +125,214 @@ def test_samples_that_do_not_fill_a_batch_are_refused() -> None:
     network = graph([helper.make_node("Transpose", ["x"], ["y"], perm=[1, 0])], (2, 3), {})
     with pytest.raises(DataError, match="batches of 2"):
         evaluate(network, weights(3, 3))
+
+
+def two_inputs(batch: int | str = 1) -> Network:
+    """y = x * w + embedding[token], z = the larger half of y's channels."""
+    return network(
+        [
+            helper.make_node("MatMul", ["x", "w"], ["a"]),
+            helper.make_node("Gather", ["table", "token"], ["e"]),
+            helper.make_node("Add", ["a", "e"], ["y"]),
+            helper.make_node("Split", ["y"], ["low", "high"], axis=1),
+            helper.make_node("Max", ["low", "high"], ["z"]),
+        ],
+        {"x": (FLOAT, (batch, 3)), "token": (INT64, (batch,))},
+        {"w": weights(3, 6), "table": weights(9, 6)},
+        ["z", "y"],
+        opset=13,
+    )
+
+
+@pytest.mark.parametrize("batch", ["N", 1, 2, 4])
+def test_several_inputs_and_outputs_by_name(batch: int | str) -> None:
+    inputs = {"x": weights(4, 3), "token": integers(8, 0, 3, 3)}
+    found, expected = evaluate(two_inputs(batch), inputs), ort.evaluate(two_inputs(batch), inputs)
+    assert set(found) == set(expected) == {"x", "token", "a", "e", "y", "low", "high", "z"}
+    assert found["token"].dtype == np.int64
+    for name, values in found.items():
+        np.testing.assert_allclose(values, expected[name], rtol=1e-5, atol=1e-5)
+    outputs = evaluate_outputs(two_inputs(batch), inputs)
+    assert list(outputs) == ["z", "y"]
+    for name, values in outputs.items():
+        np.testing.assert_array_equal(values, found[name])
+
+
+def test_an_input_in_its_static_shape_is_shared_among_the_samples_of_another() -> None:
+    nodes = [helper.make_node("Mul", ["x", "gain"], ["y"])]
+    net = network(nodes, {"x": (FLOAT, (1, 3)), "gain": (FLOAT, (1, 3))}, {}, ["y"])
+    inputs = {"x": weights(5, 3), "gain": weights(1, 3)}
+    wanted = inputs["x"] * inputs["gain"]
+    np.testing.assert_allclose(evaluate(net, inputs)["y"], wanted, rtol=1e-6)
+    np.testing.assert_allclose(ort.evaluate(net, inputs)["y"], wanted, rtol=1e-6)
+
+
+def test_inputs_that_fill_different_numbers_of_batches_are_refused() -> None:
+    inputs = {"x": weights(4, 3), "token": integers(1, 2, 3)}
+    with pytest.raises(DataError, match="x 4 for 1, token 3 for 1"):
+        evaluate(two_inputs(), inputs)
+    with pytest.raises(DataError, match="x 4 for 1, token 3 for 1"):
+        ort.evaluate(two_inputs(), inputs)
+
+
+@pytest.mark.parametrize("names", [("x",), ("x", "token", "other")])
+def test_inputs_that_are_missing_or_unknown_are_refused(names: tuple[str, ...]) -> None:
+    inputs = dict.fromkeys(names, integers(1))
+    for evaluator in (evaluate, ort.evaluate):
+        with pytest.raises(DataError, match="exactly those"):
+            evaluator(two_inputs(), inputs)
+
+
+def test_one_array_for_several_inputs_is_refused() -> None:
+    for evaluator in (evaluate, ort.evaluate):
+        with pytest.raises((DataError, GraphError), match="by name"):
+            evaluator(two_inputs(), weights(1, 3))
+
+
+def test_floats_for_an_integer_input_are_refused() -> None:
+    for evaluator in (evaluate, ort.evaluate):
+        with pytest.raises(DataError, match="token"):
+            evaluator(two_inputs(), {"x": weights(1, 3), "token": np.array([0.5])})
+
+
+def test_an_initializer_that_is_listed_as_an_input_is_none() -> None:
+    net = network(
+        [helper.make_node("Mul", ["x", "w"], ["y"])],
+        {"x": (FLOAT, (1, 3)), "w": (FLOAT, (3,))},
+        {"w": weights(3)},
+        ["y"],
+    )
+    np.testing.assert_allclose(
+        evaluate_outputs(net, weights(1, 3))["y"], ort.evaluate(net, weights(1, 3))["y"]
+    )
+
+
+def test_initializers_of_several_widths_are_evaluated_exactly_in_float64() -> None:
+    fine, coarse = np.array([1 / 3], np.float64), np.array([1 / 3], np.float32)
+    half = np.array([1 / 3], np.float16)
+    net = graph(
+        [helper.make_node("Sum", ["x", "fine", "coarse", "half"], ["y"])],
+        (1,),
+        {"fine": fine, "coarse": coarse, "half": half},
+    )
+    exact = fine + coarse.astype(np.float64) + half.astype(np.float64)
+    assert evaluate(net, np.zeros(1))["y"] == exact
+    assert evaluate(net, np.zeros(1), np.float32)["y"].dtype == np.float32
+
+
+def test_outputs_alone_hold_no_tensor_that_nobody_reads_any_more() -> None:
+    names = [*(f"a{index}" for index in range(20)), "y"]
+    nodes = [
+        helper.make_node("Sin", [source], [target]) for source, target in pairwise(["x", *names])
+    ]
+    net, inputs = graph(nodes, ("N", 1000), {}), np.ones((100, 1000))
+    peaks = []
+    for evaluator in (evaluate, evaluate_outputs):
+        tracemalloc.start()
+        evaluator(net, inputs)
+        peaks.append(tracemalloc.get_traced_memory()[1] / inputs.nbytes)
+        tracemalloc.stop()
+    assert peaks[0] > 20
+    assert peaks[1] < 4
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        {"value": numpy_helper.from_array(weights(2, 3))},
+        {"value_float": 0.5},
+        {"value_floats": [0.5, 2.0]},
+        {"value_int": 3},
+        {"value_ints": [3, 4]},
+    ],
+    ids=lambda held: next(iter(held)),
+)
+def test_a_constant_in_each_of_its_forms(held: dict[str, Any]) -> None:
+    nodes = [
+        helper.make_node("Constant", [], ["c"], **held),
+        helper.make_node("Cast", ["c"], ["f"], to=FLOAT),
+        helper.make_node("Add", ["x", "f"], ["y"]),
+    ]
+    net = graph(nodes, (2, 1), {})
+    found, expected = evaluate(net, weights(2, 1)), ort.evaluate(net, weights(2, 1))
+    np.testing.assert_allclose(found["y"], expected["y"], rtol=1e-6)
+
+
+def test_a_batch_written_as_minus_one_is_dynamic() -> None:
+    net = graph([helper.make_node("Shape", ["x"], ["y"])], (-1, 3), {})
+    assert evaluate(net, weights(7, 3))["y"].tolist() == [7, 3]
+
+
+def test_outputs_alone_include_graph_inputs_and_initializers_that_are_outputs() -> None:
+    net = network(
+        [helper.make_node("Relu", ["x"], ["a"])], {"x": (FLOAT, (1, 3))}, {"w": weights(3)}, []
+    )
+    model = net.model.clone()
+    model.graph.outputs.extend([model.graph.inputs[0], model.graph.initializers["w"]])
+    outputs = evaluate_outputs(Network(model, {}), weights(1, 3))
+    np.testing.assert_array_equal(outputs["x"], weights(1, 3))
+    np.testing.assert_array_equal(outputs["w"], weights(3))
+
+
+def test_a_view_of_the_batch_size_read_from_the_shape_takes_more_samples_at_once() -> None:
+    net = graph(
+        [
+            helper.make_node("Shape", ["x"], ["s"]),
+            helper.make_node("Gather", ["s", "zero"], ["n"], axis=0),
+            helper.make_node("Concat", ["n", "rest"], ["t"], axis=0),
+            helper.make_node("Reshape", ["x", "t"], ["a"]),
+            helper.make_node("Expand", ["token", "e"], ["c"]),
+            helper.make_node("Concat", ["c", "a"], ["y"], axis=1),
+        ],
+        (1, 4, 6),
+        {
+            "zero": integers(0),
+            "rest": integers(3, 8),
+            "token": weights(1, 1, 8),
+            "e": integers(1, 1, 8),
+        },
+    )
+    tensors = evaluate(net, weights(5, 4, 6))
+    assert tensors["s"].tolist() == [1, 4, 6]
+    np.testing.assert_array_equal(tensors["a"], weights(5, 4, 6).reshape(5, 3, 8))
+    assert tensors["y"].shape == (5, 4, 8)
+
+
+def test_batches_whose_shapes_depend_on_values_are_refused() -> None:
+    nodes = [helper.make_node("ConstantOfShape", ["x"], ["y"])]
+    net = graph(nodes, (2,), {}, element=INT64)
+    with pytest.raises(GraphError, match="'y' depends on the samples"):
+        evaluate(net, integers(1, 2, 3, 4))
+
+
+def test_an_output_that_a_rule_does_not_give_is_refused_where_it_is_read() -> None:
+    nodes = [
+        helper.make_node("MaxPool", ["x"], ["y", "indices"], name="pool", kernel_shape=[2, 2]),
+        helper.make_node("Shape", ["indices"], ["s"]),
+    ]
+    unread = graph(nodes[:1], IMAGE, {})
+    assert set(evaluate(unread, weights(*IMAGE))) == {"x", "y"}
+    with pytest.raises(UnsupportedOperatorError, match="MaxPool 'pool': its output 1 is read"):
+        evaluate(graph(nodes, IMAGE, {}), weights(*IMAGE))
+
+
+def test_a_graph_output_that_nothing_computes_is_named() -> None:
+    net = graph([helper.make_node("Relu", ["x"], ["a"])], IMAGE, {}, outputs=["y"])
+    with pytest.raises(GraphError, match="'y'"):
+        evaluate_outputs(net, weights(*IMAGE))
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        (Row("Resize", {"antialias": 1}, (None, number(1)), opset=18), "antialiased"),
+        (Row("LpNormalization", {"p": 3}), "order 3"),
+        (Row("Cast", {"to": TensorProto.STRING}), "STRING"),
+        (Row("BatchNormalization", {"training_mode": 1}, (weights(4),) * 4), "training mode"),
+        (Row("ScatterND", {"reduction": "xor"}, (integers(0), weights(1)), opset=18), "'xor'"),
+        (Row("Gelu", {"approximate": "erf"}, opset=20), "'erf'"),
+    ],
+)
+def test_forms_of_an_operator_that_are_not_evaluated_are_refused(row: Row, why: str) -> None:
+    with pytest.raises(UnsupportedOperatorError, match=rf"{row.op_type} 'n': .*{why}"):
+        evaluate(row.network(), row.inputs())

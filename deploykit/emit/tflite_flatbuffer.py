@@ -18,6 +18,9 @@ FILE_IDENTIFIER = b"TFL3"
 SCHEMA_VERSION = 3
 BUFFER_ALIGNMENT = 16
 
+SPACE_FOR_TABLES = 1 << 16
+"""Bytes that a builder starts with beside the constants; it copies all of them when it grows."""
+
 
 class OperatorVersion(NamedTuple):
     """Version of an operator and the first TensorFlow Lite release that runs it."""
@@ -49,22 +52,66 @@ Source: op_version.cc and runtime_version.cc in tensorflow/lite/tools/versioning
 """
 
 FLOAT_VERSIONS = {
+    "ABS": OperatorVersion(1, "1.13.0"),
     "ADD": OperatorVersion(1, "1.5.0"),
     "AVERAGE_POOL_2D": OperatorVersion(1, "1.5.0"),
+    "BATCH_MATMUL": OperatorVersion(1, "2.3.0"),
+    "CONCATENATION": OperatorVersion(1, "1.5.0"),
     "CONV_2D": OperatorVersion(1, "1.5.0"),
     "DEPTHWISE_CONV_2D": OperatorVersion(2, "1.12.0"),  # the first that knows dilations
+    "DEPTH_TO_SPACE": OperatorVersion(1, "2.1.0"),
+    "DIV": OperatorVersion(1, "1.6.0"),
+    "ELU": OperatorVersion(1, "1.14.0"),
+    "EXP": OperatorVersion(1, "1.7.0"),
     "FULLY_CONNECTED": OperatorVersion(1, "1.5.0"),
+    "FULLY_CONNECTED/keep_num_dims": OperatorVersion(5, "2.0.0"),
+    "GATHER": OperatorVersion(1, "1.6.0"),
+    "GELU": OperatorVersion(1, "2.9.0"),
+    "HARD_SWISH": OperatorVersion(1, "1.15.0"),
+    "LEAKY_RELU": OperatorVersion(1, "1.13.1"),
+    "LOG": OperatorVersion(1, "1.14.0"),
+    "LOGISTIC": OperatorVersion(1, "1.14.0"),
     "MAXIMUM": OperatorVersion(1, "1.14.0"),
     "MAX_POOL_2D": OperatorVersion(1, "1.5.0"),
     "MEAN": OperatorVersion(1, "1.6.0"),
     "MINIMUM": OperatorVersion(1, "1.14.0"),
+    "MIRROR_PAD": OperatorVersion(1, "1.13.1"),
+    "MUL": OperatorVersion(1, "1.5.0"),
+    "NEG": OperatorVersion(1, "1.9.0"),
     "PAD": OperatorVersion(1, "1.5.0"),
+    "PAD/rank5": OperatorVersion(4, "2.6.0"),
     "PADV2": OperatorVersion(1, "1.9.0"),
+    "PADV2/rank5": OperatorVersion(4, "2.6.0"),
+    "POW": OperatorVersion(1, "1.10.0"),
+    "PRELU": OperatorVersion(1, "1.8.0"),
+    "REDUCE_MAX": OperatorVersion(1, "1.11.0"),
+    "REDUCE_MIN": OperatorVersion(1, "1.11.0"),
     "RELU": OperatorVersion(1, "1.5.0"),
     "RELU6": OperatorVersion(1, "1.5.0"),
+    "RELU_N1_TO_1": OperatorVersion(1, "1.5.0"),
+    "RESIZE_BILINEAR": OperatorVersion(1, "1.7.0"),
+    "RESIZE_BILINEAR/half_pixel": OperatorVersion(3, "2.2.0"),
+    "RESIZE_NEAREST_NEIGHBOR": OperatorVersion(1, "1.13.1"),
+    "RESIZE_NEAREST_NEIGHBOR/centers": OperatorVersion(3, "2.3.0"),
+    "RSQRT": OperatorVersion(1, "1.10.0"),
+    "SLICE": OperatorVersion(1, "1.14.0"),
+    "SLICE/rank5": OperatorVersion(5, "2.5.0"),
+    "SOFTMAX": OperatorVersion(1, "1.5.0"),
+    "SPACE_TO_DEPTH": OperatorVersion(1, "1.5.0"),
+    "SPLIT": OperatorVersion(1, "1.5.0"),
+    "SQRT": OperatorVersion(1, "1.10.0"),
+    "SQUARE": OperatorVersion(1, "1.12.0"),
+    "STRIDED_SLICE": OperatorVersion(1, "1.6.0"),
+    "STRIDED_SLICE/rank5": OperatorVersion(4, "2.2.0"),
+    "SUB": OperatorVersion(1, "1.6.0"),
+    "SUM": OperatorVersion(1, "1.10.0"),
+    "TANH": OperatorVersion(1, "1.14.0"),
     "TRANSPOSE": OperatorVersion(1, "1.6.0"),
+    "TRANSPOSE/rank5": OperatorVersion(4, "2.3.0"),
+    "TRANSPOSE/rank6": OperatorVersion(6, "2.16.0"),
+    "TRANSPOSE_CONV": OperatorVersion(3, "2.3.0"),
 }
-"""The same where an operator reads and gives float32."""
+"""The same where an operator reads and gives float32. rank5: and every rank above 4."""
 
 
 class FilePort(NamedTuple):
@@ -153,7 +200,8 @@ def pack_model(model: Any) -> bytes:
     unaligned = model.buffers
     model.buffers = [AlignedBuffer(buffer.data) for buffer in unaligned]
     try:
-        builder = flatbuffers.Builder(1024)
+        constants = sum(len(buffer.data) for buffer in unaligned if buffer.data is not None)
+        builder = flatbuffers.Builder(constants + SPACE_FOR_TABLES)
         builder.Finish(model.Pack(builder), file_identifier=FILE_IDENTIFIER)
         return bytes(builder.Output())
     finally:
@@ -194,7 +242,7 @@ def _operator(schema: Any, operator: TfliteOperator, codes: Sequence[str]) -> An
     packed = schema.OperatorT(
         opcodeIndex=codes.index(operator.code),
         inputs=np.array(operator.inputs, dtype=np.int32),
-        outputs=np.array([operator.output], dtype=np.int32),
+        outputs=np.array(operator.outputs, dtype=np.int32),
     )
     if operator.options is not None:
         kind = operator.options.kind
@@ -208,8 +256,13 @@ def _operator(schema: Any, operator: TfliteOperator, codes: Sequence[str]) -> An
 
 
 def _version(operator: TfliteOperator, tensors: Sequence[TfliteTensor]) -> OperatorVersion:
-    """By the element types that the operator reads and gives, which one file never mixes."""
-    types = {tensors[index].dtype for index in (operator.inputs[0], operator.output)}
+    """By the element types that the operator reads and gives, which one file never mixes.
+
+    Parameters (axes, shapes) are int32 and may come first.
+    """
+    read = (tensors[index].dtype for index in operator.inputs)
+    source = next(dtype for dtype in read if dtype != np.dtype(np.int32))
+    types = {source, *(tensors[index].dtype for index in operator.outputs)}
     if types == {np.dtype(np.float32)} and operator.code in FLOAT_VERSIONS:
         return FLOAT_VERSIONS[operator.code]
     return OPERATOR_VERSIONS[operator.code]
@@ -226,5 +279,5 @@ def _operator_code(schema: Any, code: str, version: OperatorVersion) -> Any:
 
 
 def _oldest_runtime(versions: Iterable[OperatorVersion]) -> str:
-    releases = [version.since for version in versions]
+    releases = ["1.5.0", *(version.since for version in versions)]
     return max(releases, key=lambda release: [int(part) for part in release.split(".")])

@@ -10,8 +10,13 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from deploykit.emit import tflite_float_node as read
 from deploykit.emit.tflite_flatbuffer import FilePort, pack_graph
-from deploykit.emit.tflite_float_operators import FloatSite, lower
+from deploykit.emit.tflite_float_live import live_part
+from deploykit.emit.tflite_float_operators import lower
+from deploykit.emit.tflite_float_order import port_order
+from deploykit.emit.tflite_float_patterns import spelled_gelus
+from deploykit.emit.tflite_float_site import FloatSite
 from deploykit.errors import GraphError
 from deploykit.spec.network import Network
 
@@ -25,31 +30,39 @@ def write_float_tflite(network: Network) -> bytes:
     Raises UnsupportedOperatorError naming operator, node, and what to do.
     """
     model_graph = network.model.graph
-    site = FloatSite()
+    site = FloatSite(network.model.opset_imports.get("", 1))
+    for gelu in spelled_gelus(model_graph):
+        site.gelus[gelu.last] = gelu.value
+        site.absorbed.update(gelu.inner)
     inputs = [
-        FilePort(str(value.name), site.define(_float_input(value)))
+        FilePort(str(value.name), _input(value, site))
         for value in model_graph.inputs
         if value.name not in model_graph.initializers
     ]
     for node in model_graph:
-        if node not in site.absorbed:
+        if node not in site.absorbed and read.constant(node.outputs[0]) is None:
             lower(node, site)
     outputs = [FilePort(str(value.name), _output(value, site)) for value in model_graph.outputs]
-    return pack_graph(site.graph, inputs, outputs)
+    live, index = live_part(site.graph, [port.tensor for port in (*inputs, *outputs)])
+    ports = [
+        [FilePort(port.name, index[port.tensor]) for port in side] for side in (inputs, outputs)
+    ]
+    return pack_graph(live, *ports)
 
 
-def _float_input(value: ir.Value) -> ir.Value:
+def _input(value: ir.Value, site: FloatSite) -> int:
     if value.dtype is not None and value.dtype != ir.DataType.FLOAT:
         raise GraphError(
             f"Input {value.name!r} has element type {value.dtype.name}; a float TFLite file takes "
             "float32: capture the network from its float form."
         )
-    return value
+    return site.define(value, port_order(len(read.value_shape(value))))
 
 
 def _output(value: ir.Value, site: FloatSite) -> int:
-    if value.name not in site.index:
+    if value.name not in site.places:
         raise GraphError(
             f"Output {value.name!r} is not computed from the inputs; remove it from the network."
         )
-    return site.index[value.name]
+    place = site.places[str(value.name)]
+    return site.in_order(place, port_order(len(place.shape)))

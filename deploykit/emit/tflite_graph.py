@@ -37,6 +37,7 @@ class Activation(Enum):
 
     NONE = 0
     RELU = 1
+    RELU_N1_TO_1 = 2
     RELU6 = 3
 
 
@@ -48,7 +49,7 @@ class Options:
     """
 
     kind: str
-    fields: Mapping[str, int | bool | tuple[int, ...]] = field(default_factory=dict)
+    fields: Mapping[str, int | float | bool | tuple[int, ...]] = field(default_factory=dict)
 
     def fusing(self, activation: Activation) -> Options:
         """The same options with an activation behind the operator."""
@@ -59,14 +60,14 @@ class Options:
 
 @dataclass(frozen=True)
 class TfliteOperator:
-    """code: a key of tflite_flatbuffer's tables of versions; inputs, output: indices of tensors.
+    """code: a key of tflite_flatbuffer's tables of versions; inputs, outputs: indices of tensors.
 
     options: None for operators that have none in the schema.
     """
 
     code: str
     inputs: tuple[int, ...]
-    output: int
+    outputs: tuple[int, ...]
     options: Options | None
 
 
@@ -129,7 +130,17 @@ class TfliteGraph:
         self, code: str, inputs: tuple[int, ...], output: int, options: Options | None = None
     ) -> None:
         """Append an operator."""
-        self.operators.append(TfliteOperator(code, inputs, output, options))
+        self.split(code, inputs, (output,), options)
+
+    def split(
+        self,
+        code: str,
+        inputs: tuple[int, ...],
+        outputs: tuple[int, ...],
+        options: Options | None = None,
+    ) -> None:
+        """Append an operator that fills several tensors."""
+        self.operators.append(TfliteOperator(code, inputs, outputs, options))
 
     def _append(
         self,

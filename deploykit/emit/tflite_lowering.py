@@ -37,7 +37,7 @@ def convolution_form(
     kernel: AnyArray, window: Window, groups: int, channels: int, padding: Padding
 ) -> ConvolutionForm:
     """CONV_2D, or DEPTHWISE_CONV_2D where groups = channels. kernel: [O, I/groups, kh, kw]."""
-    fields: dict[str, int | bool | tuple[int, ...]] = {
+    fields: dict[str, int | float | bool | tuple[int, ...]] = {
         "padding": padding.value,
         "strideH": window.strides[0],
         "strideW": window.strides[1],
@@ -70,7 +70,7 @@ def pool(
     activation: Activation = Activation.NONE,
 ) -> None:
     """MAX_POOL_2D or AVERAGE_POOL_2D."""
-    fields: dict[str, int | bool | tuple[int, ...]] = {
+    fields: dict[str, int | float | bool | tuple[int, ...]] = {
         "padding": padding.value,
         "strideH": window.strides[0],
         "strideW": window.strides[1],

@@ -9,25 +9,15 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from deploykit.emit.tflite_file import FileOperator, parse_tflite
 from deploykit.emit.tflite_float import write_float_tflite
 from deploykit.errors import GraphError, UnsupportedOperatorError
-from deploykit.reference.float import evaluate
 from deploykit.runtime import litert
-from deploykit.spec.arrays import Float32Array
+from deploykit.spec.arrays import AnyArray
 from deploykit.spec.network import Network
+from tests.emit.float_checking import TOLERANCE, difference, node_network, operators
 from tests.emit.float_networks import MODULES, float_network
 
 pytestmark = pytest.mark.skipif(litert.version() is None, reason="LiteRT is not installed")
-
-FUSED_SLOTS = {
-    "CONV_2D": 3,
-    "DEPTHWISE_CONV_2D": 4,
-    "FULLY_CONNECTED": 0,
-    "ADD": 0,
-    "MAX_POOL_2D": 5,
-}
-FUSED_NAMES = {0: "", 1: "+relu", 3: "+relu6"}
 
 GAPS = {"pool of values around zero": "XNNPACK of LiteRT 2.3.0 takes no PADV2"}
 
@@ -44,37 +34,11 @@ def text_network(
     return Network(ir.from_onnx_text(text), {})
 
 
-def channels_last(values: Float32Array) -> Float32Array:
-    return np.ascontiguousarray(values.transpose(0, 2, 3, 1)) if values.ndim == 4 else values
-
-
-def difference(network: Network, data: bytes) -> float:
-    """Largest difference between file and reference, relative to the largest output."""
-    (port,), (output,) = network.model.graph.inputs, network.model.graph.outputs
-    assert port.shape is not None
-    batch, *rest = port.shape.numpy()
-    inputs = np.random.default_rng(3).standard_normal((4 * batch, *rest)).astype(np.float32)
-    expected = channels_last(evaluate(network, inputs)[str(output.name)])
-    outputs = litert.run(data, {str(port.name): channels_last(inputs)})[str(output.name)]
-    assert outputs.shape == expected.shape
-    return float(np.abs(outputs - expected).max() / np.abs(expected).max())
-
-
-def operators(data: bytes) -> list[str]:
-    """Codes in order, each with the activation that it fuses."""
-    return [_described(operator) for operator in parse_tflite(data).operators]
-
-
-def _described(operator: FileOperator) -> str:
-    slot = FUSED_SLOTS.get(operator.code)
-    return operator.code + (FUSED_NAMES[operator.option(slot, "<b")] if slot is not None else "")
-
-
 @pytest.mark.parametrize("name", MODULES)
 def test_the_file_computes_what_the_network_does(name: str) -> None:
     network = network_of(name)
     data = write_float_tflite(network)
-    assert difference(network, data) < 1e-5
+    assert difference(network, data) < TOLERANCE
 
 
 @pytest.mark.parametrize("name", sorted(MODULES.keys() - GAPS.keys()))
@@ -158,28 +122,94 @@ WEIGHT = "float[2,2,1,1] w = {1, 2, 3, 4}"
 @pytest.mark.parametrize(
     ("nodes", "constants", "message"),
     [
-        ("[squash] y = Sigmoid (x)", "", "Sigmoid 'squash': .* supported are Add, .*replace it"),
-        ("y = Sigmoid (x)", "", "Sigmoid 'y'"),
-        ("y = Add (x, b)", "float[1] b = {1}", r"Add 'y': its input 1 \('b'\) is no activation"),
+        ("[squash] y = Sinh (x)", "", "Sinh 'squash': .* supported are Abs, Add, .*replace it"),
+        ("y = Sinh (x)", "", "Sinh 'y'"),
+        ("y = Add (x, z)", "", r"Add 'y': its input 1 \('z'\) is no activation"),
         ("y = Clip (x)", "", "Clip 'y': it has no bounds; remove it"),
         ('y = Conv <auto_pad = "SAME_UPPER"> (x, w)', WEIGHT, "Conv 'y': .*SAME_UPPER; normal"),
         ("y = Conv (x, x)", "", r"Conv 'y': its input 1 \('x'\) is computed"),
-        (
-            "y = AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (x)",
-            "",
-            r"AveragePool 'y': .*pads \(1, 1, 1, 1\)\); use an average pool without padding",
-        ),
         (
             "y = MaxPool <kernel_shape = [2, 2], dilations = [2, 2], pads = [1, 1, 1, 1]> (x)",
             "",
             "y: TFLite has no max pooling with dilations",
         ),
-        ("y = Flatten <axis = 2> (x)", "", "Flatten 'y': it flattens from axis 2"),
+        ("y, i = MaxPool <kernel_shape = [1, 1]> (x)", "", "MaxPool 'y': it also gives indices"),
+        ("y = ConvTranspose <group = 2> (x, w)", WEIGHT, "'y': .*by groups; use one group"),
+        ("y = ConvTranspose <dilations = [2, 2]> (x, w)", WEIGHT, "'y': its kernel has holes"),
+        ("y = Elu <alpha = 0.5> (x)", "", "Elu 'y': its alpha is 0.5"),
+        ("y = Erf (x)", "", "Erf 'y': this operator has no float TFLite form"),
+        ("y = MatMul (x, v)", "float[6] v = {1, 1, 1, 1, 1, 1}", r"ranks \[1, 4\]"),
+        ("y = Gather <axis = 1> (x, i)", "int64[1,2] i = {0, 1}", "Gather 'y': .*several axes"),
     ],
 )
 def test_what_is_not_supported_is_named(nodes: str, constants: str, message: str) -> None:
     with pytest.raises(UnsupportedOperatorError, match=message):
         write_float_tflite(text_network(nodes, constants))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "constants", "message"),
+    [
+        (
+            'y = Resize <mode = "cubic"> (x, , s)',
+            {"s": np.array([1, 1, 2, 2], dtype=np.float32)},
+            "Resize 'y': its mode is 'cubic'",
+        ),
+        (
+            'y = Resize <mode = "linear"> (x, , s)',
+            {"s": np.array([1, 1, 1.3, 1], dtype=np.float32)},
+            "Resize 'y': TFLite does not sample at its coordinates .*whole scale",
+        ),
+        (
+            "y = Slice (x, s, e, a, t)",
+            {name: np.array([value]) for name, value in zip("seat", (5, 0, 2, -1), strict=True)},
+            "Slice 'y': its step is -1",
+        ),
+        (
+            'y = Pad <mode = "edge"> (x, p)',
+            {"p": np.array([0, 0, 1, 1, 0, 0, 1, 1])},
+            "Pad 'y': its mode is 'edge'; use constant or reflect",
+        ),
+        (
+            "y = ConvTranspose <strides = [2, 2], output_padding = [1, 1]> (x, w)",
+            {"w": np.ones((2, 2, 1, 1), dtype=np.float32)},
+            "'y': its output_padding goes beyond its pads",
+        ),
+    ],
+)
+def test_forms_that_are_not_supported_are_named(
+    nodes: str, constants: dict[str, AnyArray], message: str
+) -> None:
+    network = node_network((nodes,), {"x": (1, 2, 6, 6)}, constants)
+    with pytest.raises(UnsupportedOperatorError, match=message):
+        write_float_tflite(network)
+
+
+def test_a_cast_to_another_type_is_named() -> None:
+    network = node_network(("z = Cast <to = 10> (x)", "y = Cast <to = 1> (z)"), {"x": (2, 6)})
+    with pytest.raises(UnsupportedOperatorError, match="Cast 'z': it casts to FLOAT16"):
+        write_float_tflite(network)
+
+
+def test_a_softmax_over_several_axes_is_named() -> None:
+    network = text_network("y = Softmax (x)", opset=11)
+    with pytest.raises(UnsupportedOperatorError, match="one softmax over all axes from 1 on"):
+        write_float_tflite(network)
+
+
+def test_a_deviation_that_is_read_is_named() -> None:
+    nodes = ("n, m = LayerNormalization (x, g)", "y = Add (n, m)")
+    network = node_network(nodes, {"x": (2, 6)}, {"g": np.ones(6, dtype=np.float32)})
+    with pytest.raises(UnsupportedOperatorError, match="its mean or deviation is read"):
+        write_float_tflite(network)
+
+
+def test_a_shape_that_is_not_the_operators_is_named() -> None:
+    nodes = "z = Gather <axis = 1> (x, i) y = Relu (z)"
+    network = text_network(nodes, "int64[1] i = {0}")
+    network.model.graph[0].outputs[0].shape = ir.Shape((1, 6, 6))
+    with pytest.raises(GraphError, match="'z' is stated to have the shape"):
+        write_float_tflite(network)
 
 
 def test_a_gemm_that_is_not_canonical_is_named() -> None:

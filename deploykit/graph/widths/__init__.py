@@ -1,0 +1,1 @@
+"""Which widths a runtime's kernels like on a processor, as measured."""

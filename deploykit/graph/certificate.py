@@ -2,60 +2,143 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 
 from deploykit.errors import GraphError
-from deploykit.spec.arrays import Float64Array
+from deploykit.spec.arrays import AnyArray, Float64Array, Tensors
 from deploykit.spec.network import FloatEvaluator, Network, static_shape
 from deploykit.spec.removal import Certificate
 
-EXTREME = 1e3
+EXTREMES = (1e3, 1e2, 1e1, 1.0)
+"""Magnitude of the extreme inputs: the first at which the masked network's outputs are finite."""
+
+RestOf = Callable[[str, AnyArray], Float64Array]
+"""Of an output by name and whole, what the pruned network has of it."""
 
 
-def certify(masked: Network, pruned: Network, evaluate: FloatEvaluator) -> Certificate:
-    """Evaluate both on random, zero, extreme and border-heavy inputs and compare the outputs.
+def certify(
+    masked: Network, exact: Network, rounded: Network, evaluate: FloatEvaluator, rest_of: RestOf
+) -> Certificate:
+    """Evaluate on random, zero, extreme and border-heavy inputs and compare all outputs.
 
-    The difference is relative to the largest |output| of the masked network over one input kind.
+    exact: pruned, with the numbers that changed in float64; rounded: as it will be stored. The
+    difference is relative to the largest |value| of each of the masked network's outputs over one
+    input kind.
     """
     relative: dict[str, float] = {}
-    absolute, count = 0.0, 0
-    output = str(masked.model.graph.outputs[0].name)
-    for kind, inputs in certificate_inputs(masked).items():
-        before = np.asarray(evaluate(masked, inputs)[output], dtype=np.float64)
-        after = np.asarray(evaluate(pruned, inputs)[output], dtype=np.float64)
-        difference = _largest_difference(before, after)
-        largest = float(np.abs(before).max())
-        relative[kind] = difference / largest if largest > 0 else difference
-        absolute = float(np.maximum(absolute, difference))
-        count += len(inputs)
-    return Certificate(count, absolute, float(np.max(list(relative.values()))), relative)
+    absolute, worst_rounded, count = 0.0, 0.0, 0
+    names = [str(value.name) for value in masked.model.graph.outputs]
+    same = _same_numbers(exact, rounded)
+    for kind in certificate_inputs(masked):
+        inputs, whole = _finite(masked, kind, evaluate, names)
+        before = {name: rest_of(name, found) for name, found in whole.items()}
+        after = _outputs(exact, inputs, evaluate, names)
+        stored = after if same else _outputs(rounded, inputs, evaluate, names)
+        scale = {name: _scale(values) for name, values in before.items()}
+        apart = {name: _largest_difference(before[name], after[name]) for name in names}
+        off = [_largest_difference(before[name], stored[name]) / scale[name] for name in names]
+        relative[kind] = float(np.max([apart[name] / scale[name] for name in names]))
+        absolute = float(np.maximum(absolute, np.max(list(apart.values()))))
+        worst_rounded = float(np.maximum(worst_rounded, np.max(off)))
+        count += len(next(iter(inputs.values())))
+    return Certificate(
+        count, absolute, float(np.max(list(relative.values()))), relative, worst_rounded
+    )
+
+
+def _finite(
+    masked: Network, kind: str, evaluate: FloatEvaluator, names: list[str]
+) -> tuple[Tensors, dict[str, Float64Array]]:
+    """Inputs of a kind at which the masked network has finite outputs, and these.
+
+    An exponential overflows on extreme inputs, which would compare nothing with nothing.
+    """
+    inputs: Tensors = {}
+    found: dict[str, Float64Array] = {}
+    for extreme in EXTREMES:
+        inputs = certificate_inputs(masked, extreme)[kind]
+        found = _outputs(masked, inputs, evaluate, names)
+        if all(np.isfinite(values).all() for values in found.values()):
+            break
+    return inputs, found
+
+
+def _scale(values: Float64Array) -> float:
+    """Largest magnitude, 1 where all is zero."""
+    largest = float(np.abs(values).max(initial=0.0))
+    return largest if largest > 0 else 1.0
+
+
+def _outputs(
+    network: Network, inputs: Tensors, evaluate: FloatEvaluator, names: list[str]
+) -> dict[str, Float64Array]:
+    feed = next(iter(inputs.values())) if len(inputs) == 1 else inputs
+    found = evaluate(network, feed)
+    return {name: np.asarray(found[name], dtype=np.float64) for name in names}
+
+
+def _same_numbers(exact: Network, rounded: Network) -> bool:
+    """Whether rounding changed no number at all."""
+    for name, value in exact.model.graph.initializers.items():
+        other = rounded.model.graph.initializers[name]
+        assert value.const_value is not None and other.const_value is not None
+        if not np.array_equal(value.const_value.numpy(), other.const_value.numpy()):
+            return False
+    return True
 
 
 def _largest_difference(before: Float64Array, after: Float64Array) -> float:
-    """Infinite where shapes differ; NaN where either holds one: that proves nothing."""
+    """Infinite where shapes differ; NaN where either holds one: that proves nothing.
+
+    An output that no sample changes any more is there once, for all of them.
+    """
+    if after.shape[:1] == (1,) and before.shape[1:] == after.shape[1:]:
+        after = np.broadcast_to(after, before.shape)
     if before.shape != after.shape:
         return float("inf")
-    return float(np.abs(before - after).max())
+    return float(np.abs(before - after).max(initial=0.0))
 
 
-def certificate_inputs(network: Network) -> dict[str, Float64Array]:
-    """Inputs by kind, each [N, ...] for the graph's input shape; seeded, so equal every time.
+def certificate_inputs(
+    network: Network, extreme: float = EXTREMES[0]
+) -> Mapping[str, Mapping[str, Float64Array]]:
+    """Inputs by kind and name, each [N, ...] for the input's shape; seeded, so equal every time.
 
-    border: zero but for a frame one pixel wide, where padding is what a kernel sees beside it.
+    N is a multiple of the static batch. border: zero but for a frame one pixel wide, where padding
+    is what a kernel sees beside it.
     """
-    shape = static_shape(network.model.graph.inputs[0])
-    if shape is None:
-        raise GraphError("the graph's input has no static shape; export it with a fixed shape")
     generator = np.random.default_rng(0)
-    one = shape[1:]
-    border = generator.normal(size=(1, *one))
-    if len(one) > 1:
-        inside = (slice(1, -1),) * (len(one) - 1)
-        border[:, :, *inside] = 0.0
-    signs = generator.choice([-EXTREME, EXTREME], size=one)
-    return {
-        "random": generator.normal(size=(2, *one)),
-        "zero": np.zeros((1, *one)),
-        "extreme": np.stack([signs, np.full(one, EXTREME), np.full(one, -EXTREME)]),
-        "border": border,
-    }
+    kinds: dict[str, dict[str, Float64Array]] = {
+        "random": {}, "zero": {}, "extreme": {}, "border": {},
+    }  # fmt: skip
+    for port in network.model.graph.inputs:
+        if port.name in network.model.graph.initializers:
+            continue
+        shape = static_shape(port)
+        if shape is None:
+            raise GraphError(
+                f"the graph's input {port.name} has no static shape; give --input-shape"
+            )
+        name, one = str(port.name), shape[1:]
+        border = generator.normal(size=(1, *one))
+        if len(one) > 1:
+            inside = (slice(1, -1),) * (len(one) - 1)
+            border[:, :, *inside] = 0.0
+        signs = generator.choice([-extreme, extreme], size=one)
+        drawn = {
+            "random": generator.normal(size=(2, *one)),
+            "zero": np.zeros((1, *one)),
+            "extreme": np.stack([signs, np.full(one, extreme), np.full(one, -extreme)]),
+            "border": border,
+        }
+        for kind, values in drawn.items():
+            kinds[kind][name] = _whole_batches(values, shape[0] if shape else 1)
+    return kinds
+
+
+def _whole_batches(values: Float64Array, batch: int) -> Float64Array:
+    """As many samples as fill batches, the last one's rest filled from the start."""
+    count = -(-len(values) // max(batch, 1)) * max(batch, 1)
+    return np.resize(values, (count, *values.shape[1:]))

@@ -10,7 +10,12 @@ import onnx_ir as ir
 from deploykit.errors import GraphError
 from deploykit.graph.edit import constant, label
 
-PARAMETRIC = frozenset(("Conv", "Gemm", "MatMul", "BatchNormalization", "Mul", "Div", "Add", "Sub"))
+PARAMETRIC = frozenset(
+    (
+        "Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "InstanceNormalization",
+        "LayerNormalization", "PRelu", "Mul", "Div", "Add", "Sub",
+    )
+)  # fmt: skip
 """Operators whose constants are parameters; a Clip's bounds or a Reshape's target are not."""
 
 
@@ -25,17 +30,22 @@ class LayerCost:
 
 
 def layer_costs(model: ir.Model) -> tuple[LayerCost, ...]:
-    """One entry per node that has parameters, in graph order.
+    """One entry per node that has parameters or multiplies matrices, in graph order.
 
-    MACs of a convolution: output positions * kernel elements; of a linear: weights, at every
-    position that it is applied to. Biases are not counted as MACs.
+    MACs of a convolution: output positions * kernel elements (transposed: input positions); of a
+    linear: weights, at every position that it is applied to; of a product of two activations: its
+    outputs * the terms of each. Biases are not counted as MACs.
     """
+    batch = _batch(model)
     costs = []
     for node in model.graph:
+        if node.op_type not in PARAMETRIC:
+            continue
         arrays = [constant(value) for value in node.inputs if value is not None]
         parameters = sum(array.size for array in arrays if array is not None)
-        if parameters and node.op_type in PARAMETRIC:
-            costs.append(LayerCost(label(node), node.op_type, parameters, _macs(node)))
+        if parameters or node.op_type == "MatMul":
+            macs = _macs(node, batch)
+            costs.append(LayerCost(label(node), node.op_type, parameters, macs))
     return tuple(costs)
 
 
@@ -45,31 +55,59 @@ def totals(model: ir.Model) -> tuple[int, int]:
     return sum(cost.parameters for cost in costs), sum(cost.macs for cost in costs)
 
 
-def _macs(node: ir.Node) -> int:
+def weight_bytes(model: ir.Model) -> int:
+    """Bytes of all parameters, as they are stored."""
+    found = {
+        str(value.name): value.const_value.nbytes
+        for node in model.graph
+        if node.op_type in PARAMETRIC
+        for value in node.inputs
+        if value is not None and value.const_value is not None
+    }
+    return sum(found.values())
+
+
+def _macs(node: ir.Node, batch: int) -> int:
     weight = constant(node.inputs[1]) if len(node.inputs) > 1 else None
-    if weight is None:
-        return 0
-    sizes = _sizes(node.outputs[0])
     match node.op_type:
-        case "Conv":
-            positions = sizes[2:]
-        case "Gemm" | "MatMul":
-            positions = sizes[1:-1]
+        case "Conv" if weight is not None:
+            return weight.size * _product(_sizes(node.outputs[0])[2:])
+        case "ConvTranspose" if weight is not None:
+            return weight.size * _product(_sizes(node.inputs[0])[2:])
+        case "Gemm" | "MatMul" if weight is not None:
+            return weight.size * (_product(_sizes(node.outputs[0])[:-1]) // batch)
+        case "MatMul":
+            terms = _sizes(node.inputs[0])[-1]
+            return terms * (_product(_sizes(node.outputs[0])) // batch)
         case _:
             return 0
-    return int(weight.size * np.prod(positions, dtype=np.int64))
 
 
-def _sizes(value: ir.Value) -> tuple[int, ...]:
-    """Sizes of a tensor behind its first axis too, with a symbolic batch as 1.
+def _product(sizes: tuple[int, ...]) -> int:
+    return int(np.prod(sizes, dtype=np.int64))
+
+
+def _batch(model: ir.Model) -> int:
+    """Samples that one pass computes: the first size of the first input, 1 where it is open."""
+    for value in model.graph.inputs:
+        if value.name not in model.graph.initializers and value.shape is not None:
+            first = value.shape[0] if len(value.shape) else 1
+            return first if isinstance(first, int) and first > 0 else 1
+    return 1
+
+
+def _sizes(value: ir.Value | None) -> tuple[int, ...]:
+    """Sizes of a tensor, with a symbolic batch as 1.
 
     Raises GraphError where another size is unknown, which would make the count wrong.
     """
-    shape = () if value.shape is None else tuple(value.shape)
-    sizes = tuple(size for size in shape[1:] if isinstance(size, int))
-    if not shape or len(sizes) != len(shape) - 1:
+    shape = () if value is None or value.shape is None else tuple(value.shape)
+    first = tuple(size if isinstance(size, int) else 1 for size in shape[:1])
+    rest = tuple(size for size in shape[1:] if isinstance(size, int))
+    if not shape or len(rest) != len(shape) - 1:
+        name = None if value is None else value.name
         raise GraphError(
-            f"the shape of {value.name} is not known, so its MACs cannot be counted; export the "
+            f"the shape of {name} is not known, so its MACs cannot be counted; export the "
             "network with a fixed input shape"
         )
-    return (1, *sizes)
+    return (*first, *rest)

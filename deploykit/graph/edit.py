@@ -69,7 +69,7 @@ def readers(value: ir.Value) -> tuple[ir.Node, ...]:
 
 def set_initializer(graph: ir.Graph, name: str, array: AnyArray) -> ir.Value:
     """Give the initializer `name` a new array, creating it where it is missing."""
-    owned = np.ascontiguousarray(array)
+    owned = np.array(array, order="C")
     tensor = ir.tensor(owned, name=name)
     value = graph.initializers.get(name)
     if value is None:

@@ -1,4 +1,4 @@
-"""Small graphs to remove channels from, and removal with the float64 reference as evaluator."""
+"""Small graphs to remove channels from, removal, and the checks that it computes the same."""
 
 from __future__ import annotations
 
@@ -6,14 +6,66 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
+import onnx
+import onnx.shape_inference
+import onnx_ir as ir
+import onnxruntime
 
+from deploykit.graph.certificate import certificate_inputs
 from deploykit.graph.channels.liveness import Liveness, analyse
 from deploykit.graph.removal import remove_dead_channels
 from deploykit.reference.float import evaluate
-from deploykit.spec.arrays import Float32Array
+from deploykit.spec.arrays import AnyArray, Float32Array
 from deploykit.spec.network import Network
 from deploykit.spec.removal import RemovalReport
-from tests.graph.text import assert_same_function, graph, weights
+from tests.graph.text import assert_same_function, expected, graph, weights, written
+
+LIVE, ZERO, CONSTANT, UNREAD = range(4)
+"""The channels of `four_channels` and of who reads them by `reading_three`."""
+
+
+def pruned_to(network: Network, text: str, *borders: str) -> Network:
+    """Remove, and compare what is left with its text; ONNX Runtime finds both equal."""
+    pruned, report = removed(network)
+    left = written(pruned)
+    assert left == expected(text), f"left:\n{left}"
+    assert report.borders == borders
+    assert_equal_in_runtime(network, pruned)
+    return pruned
+
+
+def assert_equal_in_runtime(network: Network, pruned: Network) -> None:
+    """The pruned graph is legal, has the shapes that it states, and ONNX Runtime agrees."""
+    proto = ir.to_proto(pruned.model)
+    onnx.checker.check_model(proto)
+    onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
+    batches = {str(port.name): (port.shape or (1,))[0] for port in network.model.graph.inputs}
+    inputs = {
+        name: array[: int(batches[name])].astype(np.float32)  # type: ignore[arg-type]
+        for name, array in certificate_inputs(network)["random"].items()
+    }
+    before, after = run(network, inputs), run(pruned, inputs)
+    for name, array in before.items():
+        scale = max(1.0, float(np.abs(array).max(initial=0.0)))
+        np.testing.assert_allclose(after[name], array, rtol=0, atol=1e-5 * scale)
+
+
+def run(network: Network, inputs: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
+    """Outputs by name, by ONNX Runtime."""
+    model = ir.to_proto(network.model).SerializeToString()
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+
+
+def four_channels() -> dict[str, npt.ArrayLike]:
+    """w, b of a layer whose channels are live, zero, constant 2, and live but not to be read."""
+    return first_layer([0.5, 0.0, 2.0, 0.5], live=[LIVE, UNREAD])
+
+
+def reading_three(size: int = 1, outputs: int = 2) -> Float32Array:
+    """A kernel [outputs, 4, size, size] that reads all but the last of `four_channels`."""
+    return second_layer(1, 1, 1, 0, outputs=outputs, size=size)
 
 
 def removed(network: Network) -> tuple[Network, RemovalReport]:

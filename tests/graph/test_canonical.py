@@ -248,3 +248,75 @@ def test_a_bias_does_not_take_the_name_of_a_tensor() -> None:
         {"a.weight": weights(2, 2, 1, 1), "zeros": np.zeros(2)},
     )
     assert_same_function(before, canonical(before))
+
+
+SHUFFLES = {
+    "two groups of three": ([1, 2, 3, 4, 4], [0, 2, 1, 3, 4], [0, 3, 1, 4, 2, 5]),
+    "three groups of two": ([1, 3, 2, 16], [0, 2, 1, 3], [0, 2, 4, 1, 3, 5]),
+    "nothing moves": ([1, 2, 3, 4, 4], [0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 5]),
+}
+
+
+def shuffle(split: list[int], perm: list[int]) -> Network:
+    return graph(
+        f"""
+        (float[1,6,4,4] input) => (float[1,6,4,4] output) {{
+            rows = Reshape(input, split)
+            turned = Transpose<perm={perm}>(rows)
+            output = Reshape(turned, joined)
+        }}
+        """.replace(", ", ","),
+        {"split": np.array(split), "joined": np.array([1, 6, 4, 4])},
+    )
+
+
+@pytest.mark.parametrize(("split", "perm", "order"), SHUFFLES.values(), ids=SHUFFLES)
+def test_a_channel_shuffle_is_a_gather(split: list[int], perm: list[int], order: list[int]) -> None:
+    before = shuffle(split, perm)
+    after = canonical(before)
+    assert written(after) == "output[1,6,4,4] = Gather<axis=1>(input, output.order[6])"
+    assert values(after)["output.order"].tolist() == order
+    assert_same_function(before, after)
+
+
+@pytest.mark.parametrize(
+    ("split", "perm"),
+    [([1, 6, 2, 2, 4], [0, 1, 3, 2, 4]), ([1, 2, 3, 4, 4], [0, 2, 1, 4, 3])],
+    ids=["moves pixels", "turns the maps too"],
+)
+def test_what_moves_more_than_channels_is_no_shuffle(split: list[int], perm: list[int]) -> None:
+    before = shuffle(split, perm)
+    assert [node.op_type for node in canonical(before).model.graph] == [
+        "Reshape",
+        "Transpose",
+        "Reshape",
+    ]
+
+
+def test_a_shuffle_of_which_somebody_reads_a_step_stays() -> None:
+    before = graph(
+        """
+        (float[1,6,4,4] input) => (float[1,6,4,4] output, float[1,3,2,4,4] turned) {
+            rows = Reshape(input, split)
+            turned = Transpose<perm=[0,2,1,3,4]>(rows)
+            output = Reshape(turned, joined)
+        }
+        """,
+        {"split": np.array([1, 2, 3, 4, 4]), "joined": np.array([1, 6, 4, 4])},
+    )
+    assert len(list(canonical(before).model.graph)) == 3
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_transposed_convolution_gets_a_bias_of_zero(groups: int) -> None:
+    before = graph(
+        f"""
+        (float[1,4,3,3] input) => (float[1,{3 * groups},4,4] output) {{
+            output = ConvTranspose<group={groups}>(input, "up.weight")
+        }}
+        """,
+        {"up.weight": weights(4, 3, 2, 2)},
+    )
+    after = canonical(before)
+    assert values(after)["up.bias"].tolist() == [0.0] * 3 * groups
+    assert_same_function(before, after)

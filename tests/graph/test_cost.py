@@ -77,3 +77,29 @@ def test_integers_and_bounds_are_no_parameters() -> None:
         {"low": 0.0, "to": np.array([1, 2, 2])},
     )
     assert layer_costs(shaping.model) == ()
+
+
+def test_a_transposed_convolution_multiplies_at_every_input_position() -> None:
+    """Stride 2 doubles the output, not the work: 9 pixels, each spread by 3 * 4 * 2 * 2."""
+    upsampled = graph(
+        """
+        (float[1,3,3,3] input) => (float[1,4,6,6] output) {
+            output = ConvTranspose<strides=[2,2]>(input, w, b)
+        }
+        """,
+        {"w": weights(3, 4, 2, 2), "b": weights(4)},
+    )
+    assert totals(upsampled.model) == (3 * 4 * 4 + 4, 9 * 3 * 4 * 4)
+
+
+def test_a_product_of_activations_has_work_and_no_parameters() -> None:
+    """Two heads, 5 x 3 times 3 x 5."""
+    scores = graph(
+        """
+        (float[1,2,5,3] left, float[1,2,3,5] right) => (float[1,2,5,5] output) {
+            output = MatMul(left, right)
+        }
+        """,
+        {},
+    )
+    assert layer_costs(scores.model) == (LayerCost("output", "MatMul", 0, 2 * 5 * 5 * 3),)

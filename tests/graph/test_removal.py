@@ -9,8 +9,8 @@ from deploykit.errors import GraphError, RemovalError
 from deploykit.graph.certificate import certificate_inputs, certify
 from deploykit.graph.removal import remove_dead_channels
 from deploykit.reference.float import evaluate
-from deploykit.spec.arrays import Float32Array, FloatArray, Tensors
-from deploykit.spec.network import Network
+from deploykit.spec.arrays import Float32Array, Tensors
+from deploykit.spec.network import GraphInputs, Network
 from deploykit.spec.removal import Reason, RemovedChannel, TensorRemoval
 from tests.graph.removing import channels, first_layer, removed, second_layer, two_layers
 from tests.graph.text import expected, graph, values, weights, written
@@ -64,10 +64,52 @@ def test_under_padding_constants_merge_into_the_largest_with_their_variance() ->
     np.testing.assert_allclose(pruned.variance["v"][:, 1], told, rtol=1e-6)
 
 
-def test_constants_stay_apart_where_merging_would_stretch_the_weight_range() -> None:
-    merged = second_layer(0.1, 1, 1)
-    merged[:, 2] = merged[:, 1]
-    pruned, report = removed(two_layers(first_layer([1.0, 2.0, 2.0], live=[0]), merged, pad=1))
+def kernels(*taps: float) -> Float32Array:
+    """[1, I, 3, 3] with one number for all taps of an input channel."""
+    return np.repeat(np.array(taps, np.float32), 9).reshape(1, -1, 3, 3)
+
+
+def test_a_survivor_states_a_larger_constant_where_merging_would_stretch_the_weight_range() -> None:
+    """2 W + 2 W = 4 W: the layer before puts out 4 and the kernel W keeps its range."""
+    network = two_layers(first_layer([1.0, 2.0, 2.0], live=[0]), kernels(0.1, 1, 1), pad=1)
+    pruned, report = removed(network)
+    assert report.tensors[0].removed == (RemovedChannel(2, Reason.COLLAPSED, 2.0, into=1),)
+    assert report.range_growth == {"output": 1.0}
+    np.testing.assert_allclose(values(pruned)["b"], [1.0, 4.0], rtol=2e-6)
+    np.testing.assert_allclose(values(pruned)["v"], kernels(0.1, 1), rtol=2e-6)
+    np.testing.assert_allclose(pruned.variance["b"], network.variance["b"][:2] * [1, 4], rtol=1e-5)
+    told = (network.variance["v"][:, 1] + network.variance["v"][:, 2]) / 4
+    np.testing.assert_allclose(pruned.variance["v"][:, 1], told, rtol=1e-5)
+
+
+def saturated(biases: list[float], kernel: Float32Array) -> Network:
+    """Clip to [0, 2]: no survivor can be restated beyond 2."""
+    return graph(
+        """
+        (float[1,1,5,5] input) => (float[1,1,5,5] output) {
+            a = Conv(input, w, b)
+            r = Clip(a, low, high)
+            output = Conv<pads=[1,1,1,1]>(r, v, c)
+        }
+        """,
+        {**first_layer(biases, live=[0]), "low": 0.0, "high": 2.0, "v": kernel, "c": weights(1)},
+        ["v"],
+    )
+
+
+def test_several_survivors_share_where_none_can_state_a_larger_constant() -> None:
+    """2 (1 + 1 + 1 + 1.5) = 9 is 3 * 2 * 1.5: three survivors, and the range there was."""
+    network = saturated([1.0, 2.0, 2.0, 2.0, 2.0], kernels(0.1, 1, 1, 1, 1.5))
+    pruned, report = removed(network)
+    assert report.tensors[0].removed == (RemovedChannel(4, Reason.COLLAPSED, 2.0, into=1),)
+    np.testing.assert_allclose(values(pruned)["v"], kernels(0.1, 1.5, 1.5, 1.5), rtol=1e-6)
+    told = network.variance["v"][:, 1:].sum(axis=1, keepdims=True) * 2**2 / (3 * 2) ** 2
+    np.testing.assert_allclose(pruned.variance["v"][:, 1:], told.repeat(3, axis=1), rtol=1e-6)
+
+
+def test_constants_stay_apart_where_every_merge_would_stretch_the_weight_range() -> None:
+    network = saturated([1.0, 2.0, 2.0], kernels(0.1, 1, 1))
+    pruned, report = removed(network)
     assert channels(pruned)["a"] == 3
     assert report.tensors[0].removed == ()
     assert report.range_growth == {}
@@ -94,9 +136,7 @@ def test_a_dead_output_of_the_reader_does_not_keep_constants_apart() -> None:
 
 
 def test_a_zero_that_goes_does_not_count_as_weight_range() -> None:
-    kernel = second_layer(0.1, 1, 1, 100)
-    kernel[:, 2] = kernel[:, 1]
-    network = two_layers(first_layer([1.0, 2.0, 2.0, -1.0], live=[0]), kernel, pad=1)
+    network = saturated([1.0, 2.0, 2.0, -1.0], kernels(0.1, 1, 1, 100))
     pruned, report = removed(network)
     assert channels(pruned)["a"] == 3
     assert report.tensors[0].removed == (RemovedChannel(3, Reason.ZERO, 0.0),)
@@ -230,7 +270,7 @@ class Lying:
     def __init__(self, kind: int, difference: float) -> None:
         self.calls, self.kind, self.difference = 0, kind, difference
 
-    def __call__(self, network: Network, inputs: FloatArray) -> Tensors:
+    def __call__(self, network: Network, inputs: GraphInputs) -> Tensors:
         call, self.calls = self.calls, self.calls + 1
         honest = dict(evaluate(network, inputs))
         if call == 2 * self.kind + 1:
@@ -248,18 +288,19 @@ def test_a_difference_in_any_kind_of_input_is_an_error(kind: int, difference: fl
 
 def test_the_certificate_says_how_large_the_difference_was_and_where() -> None:
     network = two_layers(first_layer([0.5, -2.0], live=[0]), second_layer(1, 1), pad=1)
-    certificate = certify(network, network, Lying(3, 1e-3))
+    certificate = certify(network, network, network, Lying(3, 1e-3), lambda _, whole: whole)
     assert certificate.relative["border"] == pytest.approx(1e-3)
     assert {certificate.relative[kind] for kind in ("random", "zero", "extreme")} == {0.0}
     assert certificate.max_relative == certificate.relative["border"]
-    assert certificate.samples == sum(map(len, certificate_inputs(network).values()))
+    kinds = certificate_inputs(network).values()
+    assert certificate.samples == sum(len(inputs["input"]) for inputs in kinds)
 
 
 @pytest.mark.parametrize("shape", ["1,2,5,6", "1,2,7"])
 def test_border_inputs_are_zero_inside_a_frame(shape: str) -> None:
     port = f"float[{shape}]"
     network = graph(f"({port} input) => ({port} output) {{ output = Relu(input) }}", {})
-    border = certificate_inputs(network)["border"]
+    border = certificate_inputs(network)["border"]["input"]
     inside = border[(slice(None), slice(None), *(slice(1, -1),) * (border.ndim - 2))]
     assert inside.size > 0
     assert np.all(inside == 0)

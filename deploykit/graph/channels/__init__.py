@@ -1,1 +1,1 @@
-"""Liveness of channels as a data-flow analysis: one rule per operator, no per-architecture code."""
+"""Which channels stay: a data-flow analysis with one row of a table per operator."""

@@ -1,272 +1,343 @@
 """Which channels of which tensors are read, and which are constant.
 
 Channels that can only stay or go together (through elementwise operators, residual sums, flatten)
-form one *atom*. The analysis is a least fixed point: nothing is alive but what the graph's outputs
-and the operators without a rule need, then whatever live channels read with a non-zero weight.
+form one *atom*, see labels. The analysis is a least fixed point: nothing is needed but what the
+graph's outputs and the operators without a rule need, then whatever needed channels read with a
+non-zero weight.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
-from deploykit.graph.channels.mixing import range_growth
-from deploykit.graph.channels.rule import (
-    Constants,
-    Rule,
-    activations,
-    channel_count,
-    unknown,
-)
-from deploykit.graph.channels.table import rule_for
+from deploykit.graph.channels.align import align
+from deploykit.graph.channels.collapse import Collapse, collapse
+from deploykit.graph.channels.elementwise import Unary, WithConstant
+from deploykit.graph.channels.joining import Join
+from deploykit.graph.channels.labels import Atoms, Labels
+from deploykit.graph.channels.mixing import Depthwise, Mixing
+from deploykit.graph.channels.operands import anywhere, reduced
+from deploykit.graph.channels.rule import Constants, Merge, Operator, Site, activations, unknown
+from deploykit.graph.channels.selecting import Concat
+from deploykit.graph.channels.table import candidates
 from deploykit.graph.edit import label
-from deploykit.spec.arrays import BoolArray, IntArray
-
-
-@dataclass(frozen=True)
-class Merge:
-    """Constant channels of one tensor that become one. ratio: c_j / c_into by merged channel j."""
-
-    into: int
-    ratio: Mapping[int, float]
-
-
-@dataclass(frozen=True)
-class Liveness:
-    """The analysis' result. atoms: [C] ids by tensor; alive: [atoms]; constants: [C] by tensor."""
-
-    rules: Mapping[ir.Node, Rule | None]
-    atoms: Mapping[str, IntArray]
-    constants: Mapping[str, Constants]
-    alive: BoolArray
-    merges: Mapping[str, Merge]
-    borders: tuple[str, ...]
-    range_growth: Mapping[str, float]
-
-    def kept(self, tensor: str) -> IntArray:
-        """Channels of a tensor that stay, ascending."""
-        return np.flatnonzero(self.alive[self.atoms[tensor]])
-
-    def read(self, node: ir.Node) -> BoolArray:
-        """Channels of input 0 that the node's own sums read, constant or not; none if it has none.
-
-        Those of output channels that stay and are not constant themselves.
-        """
-        rule = self.rules[node]
-        live = _live_rows(node, self.atoms, self.constants, self.alive)
-        read = None if rule is None else rule.reads(node, live)
-        source = self.atoms[str(activations(node)[0].name)]
-        return np.zeros(len(source), dtype=bool) if read is None else read
-
-
-def analyse(graph: ir.Graph) -> Liveness:
-    """Run the analysis on a canonical graph (see passes.canonical)."""
-    rules = {node: rule_for(node) for node in graph}
-    tensors = _channel_tensors(graph)
-    atoms, count = _atoms(rules, tensors)
-    constants = _constants(graph, rules, tensors)
-    alive = np.zeros(count, dtype=bool)
-    borders = _pin(graph, rules, tensors, atoms, alive)
-    merges: dict[str, Merge] = {}
-    growth: dict[str, float] = {}
-    while True:
-        _propagate(graph, rules, atoms, constants, alive)
-        before = int(alive.sum())
-        merges, growth = _collapse(rules, atoms, constants, alive)
-        if int(alive.sum()) == before and not _keep_one(atoms, constants, alive):
-            return Liveness(rules, atoms, constants, alive, merges, borders, growth)
-
-
-def _channel_tensors(graph: ir.Graph) -> dict[str, int]:
-    """Channel count by name of every tensor that has a channel axis."""
-    values = list(graph.inputs) + [output for node in graph for output in node.outputs]
-    counts = {str(value.name): channel_count(value) for value in values}
-    return {name: count for name, count in counts.items() if count is not None}
-
-
-def _atoms(
-    rules: Mapping[ir.Node, Rule | None], tensors: Mapping[str, int]
-) -> tuple[dict[str, IntArray], int]:
-    """Union-find over (tensor, channel) along every operator's links."""
-    offset: dict[str, int] = {}
-    total = 0
-    for name, count in tensors.items():
-        offset[name] = total
-        total += count
-    parent = np.arange(total)
-
-    def root(item: int) -> int:
-        while parent[item] != item:
-            parent[item] = parent[parent[item]]
-            item = int(parent[item])
-        return item
-
-    for node, rule in rules.items():
-        if rule is None:
-            continue
-        sources = activations(node)
-        out = offset[str(node.outputs[0].name)]
-        for link in rule.links(node):
-            source = offset[str(sources[link.input].name)]
-            for a, b in zip(link.source, link.target, strict=True):
-                parent[root(source + int(a))] = root(out + int(b))
-    roots = np.array([root(item) for item in range(total)], dtype=np.int64)
-    _, ids = np.unique(roots, return_inverse=True)
-    atoms: dict[str, IntArray] = {
-        name: ids[start : start + tensors[name]] for name, start in offset.items()
-    }
-    return atoms, int(ids.max()) + 1 if total else 0
-
+from deploykit.graph.options import DeadOutputs, Measured, MultipleOf
+from deploykit.spec.arrays import BoolArray
+from deploykit.spec.network import static_shape
+from deploykit.spec.removal import WidenedBlock
 
 LARGEST = float(np.finfo(np.float32).max)
 """A constant beyond it could not be restated as a bias; such a channel counts as varying."""
 
 
-def _constants(
-    graph: ir.Graph, rules: Mapping[ir.Node, Rule | None], tensors: Mapping[str, int]
-) -> dict[str, Constants]:
+@dataclass(frozen=True)
+class Structure:
+    """What the graph means for channels, before anything is decided.
+
+    sites: one per node, in order. labels: final atoms by tensor. count: of atoms.
+    borders: nodes without a rule. pinned: by atom, whether a border holds it.
+    """
+
+    sites: tuple[Site, ...]
+    labels: Mapping[str, Labels]
+    count: int
+    borders: tuple[str, ...]
+    pinned: BoolArray
+
+
+@dataclass(frozen=True)
+class Liveness:
+    """The analysis' result.
+
+    needed: by atom, whether anybody reads its value. kept: whether it stays, so that every tensor
+    is rectangular and every node legal. constants: by tensor, as they are after the merges;
+    constants_before: as the graph has them. merges: by tensor. range_growth: by reader.
+    """
+
+    structure: Structure
+    needed: BoolArray
+    kept: BoolArray
+    constants_before: Mapping[str, Constants]
+    constants: Mapping[str, Constants]
+    merges: Mapping[str, Merge]
+    range_growth: Mapping[str, float]
+    widened: tuple[WidenedBlock, ...]
+
+    def live(self, tensor: str) -> BoolArray:
+        """Entries of a tensor that are needed and have to be computed."""
+        needed = self.needed[self.structure.labels[tensor]]
+        return np.asarray(needed & np.isnan(self.constants_before[tensor]))
+
+
+def analyse(
+    graph: ir.Graph,
+    dead_outputs: DeadOutputs = DeadOutputs.KEEP,
+    whole: Iterable[str] = (),
+    alignment: MultipleOf | Measured | None = None,
+    ranges: Mapping[str, float] | None = None,
+) -> Liveness:
+    """Run the analysis on a canonical graph (see passes.canonical).
+
+    whole: tensors of which nothing may go. ranges: see collapse.
+    """
+    structure = build_structure(graph)
+    constants = forward(graph, structure)
+    rigid = structure.pinned.copy()
+    for tensor in whole:
+        rigid[structure.labels[tensor]] = True
+    for value in graph.outputs:
+        labels = structure.labels[str(value.name)]
+        fixed = ~np.isnan(constants[str(value.name)]) & (dead_outputs is DeadOutputs.DROP)
+        if fixed.all():
+            fixed.reshape(-1)[:1] = False  # Something has to be left to put out.
+        rigid[labels[~fixed]] = True
+    needed = rigid.copy()
+    fragile = _fragile(structure)
+    found = Collapse({}, {}, {})
+    while True:
+        _propagate(structure, constants, needed)
+        before = int(needed.sum())
+        found = collapse(
+            structure.sites, structure.labels, constants, needed, rigid, ranges or {},
+            lambda overrides: restated(structure, constants, overrides),
+        )  # fmt: skip
+        if int(needed.sum()) != before:
+            continue
+        kept = needed.copy()
+        complete(structure, constants, kept)
+        widened: tuple[WidenedBlock, ...] = ()
+        if alignment is not None:
+            widened = align(structure.sites, structure.labels, kept, fragile, alignment)
+            complete(structure, constants, kept)
+        padded = kept & ~needed & fragile
+        if not padded.any():
+            after = restated(structure, constants, found.overrides)
+            return Liveness(
+                structure,
+                needed,
+                kept,
+                constants,
+                after,
+                found.merges,
+                found.range_growth,
+                widened,
+            )
+        needed |= padded
+
+
+def build_structure(graph: ir.Graph) -> Structure:
+    """Labels forward through the graph, joined where channels meet."""
+    atoms = Atoms()
+    labels: dict[str, Labels] = {}
+    sites: list[Site] = []
+    held: list[str] = []
+    nodes = list(graph)
+    for value in graph.inputs:
+        if value.name not in graph.initializers:
+            _uncut(value, atoms, labels, held)
+    for node in nodes:
+        sources = activations(node)
+        inputs = tuple(str(value.name) for value in sources)
+        outputs = tuple(str(value.name) for value in node.outputs if value.name)
+        operator = _labelled(node, inputs, outputs, atoms, labels)
+        if operator is None:
+            held.extend(name for name in inputs if name in labels)
+            for value in node.outputs:
+                if value.name:
+                    _uncut(value, atoms, labels, held)
+        sites.append(Site(node, operator, inputs, outputs))
+    for value in graph.outputs:
+        if str(value.name) not in labels:
+            _uncut(value, atoms, labels, held)  # A constant of the graph.
+    inside = set(nodes)
+    for node in nodes:
+        for value in node.outputs:
+            if any(use.node not in inside for use in value.uses()):
+                held.append(str(value.name))  # The branch of an If, say, reads it from outside.
+    ids, count = atoms.resolve()
+    final = {name: ids[array] for name, array in labels.items()}
+    pinned = np.zeros(count, dtype=bool)
+    for name in held:
+        pinned[final[name]] = True
+    borders = tuple(
+        f"{label(site.node)} ({site.node.op_type})"
+        for site in sites
+        if site.operator is None and site.inputs
+    )
+    return Structure(tuple(sites), final, count, borders, pinned)
+
+
+def _uncut(value: ir.Value, atoms: Atoms, labels: dict[str, Labels], held: list[str]) -> None:
+    """A tensor that nothing is cut from; an image or a vector has its channels told apart."""
+    shape = static_shape(value)
+    rank = 1 if value.shape is None else len(value.shape)
+    sizes = [1] * rank
+    if shape is not None and rank in (2, 4, 5):
+        sizes[1] = shape[1]
+    labels[str(value.name)] = atoms.fresh(sizes)
+    held.append(str(value.name))
+
+
+def _labelled(
+    node: ir.Node,
+    inputs: tuple[str, ...],
+    outputs: tuple[str, ...],
+    atoms: Atoms,
+    labels: dict[str, Labels],
+) -> Operator | None:
+    """The first row that models the node with these labels; its output labels are set."""
+    if any(static_shape(output) is None for output in node.outputs if output.name):
+        return None
+    given = [labels[name] for name in inputs]
+    if not given:
+        return None
+    for operator in candidates(node):
+        found = operator.label(given, atoms)
+        shapes = [static_shape(value) or () for value in node.outputs if value.name]
+        if found is not None and _fit(found, shapes):
+            labels.update(zip(outputs, found, strict=False))
+            return operator
+    return None
+
+
+def _fit(labels: Sequence[Labels], shapes: Sequence[tuple[int, ...]]) -> bool:
+    """Whether there are labels for every output, each axis with one entry or the output's size."""
+    return len(labels) >= len(shapes) and all(
+        held.ndim == len(shape)
+        and all(have in {1, size} for have, size in zip(held.shape, shape, strict=True))
+        for held, shape in zip(labels, shapes, strict=False)
+    )
+
+
+def forward(graph: ir.Graph, structure: Structure) -> dict[str, Constants]:
+    """Constants of every tensor."""
     constants = {
-        str(v.name): unknown(tensors[str(v.name)]) for v in graph.inputs if str(v.name) in tensors
+        str(value.name): unknown(structure.labels[str(value.name)])
+        for value in (*graph.inputs, *graph.outputs)
+        if str(value.name) in structure.labels
     }
-    for node in graph:
-        rule = rules[node]
-        for output in node.outputs:
-            name = str(output.name)
-            if name not in tensors:
-                continue
-            if rule is None:
-                constants[name] = unknown(tensors[name])
-            else:
-                given = [constants[str(value.name)] for value in activations(node)]
-                found = rule.constants(node, given)
-                constants[name] = np.where(np.abs(found) <= LARGEST, found, np.nan)
+    for site in structure.sites:
+        constants.update(_through(site, structure, constants))
     return constants
 
 
-def _pin(
-    graph: ir.Graph,
-    rules: Mapping[ir.Node, Rule | None],
-    tensors: Mapping[str, int],
-    atoms: Mapping[str, IntArray],
-    alive: BoolArray,
-) -> tuple[str, ...]:
-    """Graph inputs, graph outputs and everything an operator without a rule touches stay whole.
+def restated(
+    structure: Structure, constants: Mapping[str, Constants], overrides: Mapping[str, Constants]
+) -> dict[str, Constants]:
+    """Constants of every tensor where some layers state other ones (NaN: the same as before).
 
-    So do tensors that a subgraph (the branch of an If, say) reads from outside.
+    A layer that reads a restated constant divides its kernel by as much, so its output stays.
     """
-    borders = []
-    computed = [output for node in graph for output in node.outputs]
-    captured = [value for value in computed if any(use.node not in rules for use in value.uses())]
-    for value in (*graph.inputs, *graph.outputs, *captured):
-        if str(value.name) in tensors:
-            alive[atoms[str(value.name)]] = True
-    for node, rule in rules.items():
-        if rule is not None:
-            continue
-        borders.append(f"{label(node)} ({node.op_type})")
-        for touched in (*activations(node), *node.outputs):
-            if str(touched.name) in tensors:
-                alive[atoms[str(touched.name)]] = True
-    return tuple(borders)
+    after = dict(constants)
+    for site in structure.sites if overrides else ():
+        if isinstance(site.operator, Mixing):
+            name = site.outputs[0]
+            if name in overrides:
+                new = overrides[name]
+                after[name] = np.where(np.isnan(new), constants[name], new)
+        else:
+            after.update(_through(site, structure, after))
+    return after
 
 
-def _live_rows(
-    node: ir.Node,
-    atoms: Mapping[str, IntArray],
-    constants: Mapping[str, Constants],
-    alive: BoolArray,
-) -> BoolArray:
-    """Output channels that stay and have to be computed (a constant one is only stated)."""
-    name = str(node.outputs[0].name)
-    return np.asarray(alive[atoms[name]] & np.isnan(constants[name]))
+def _through(
+    site: Site, structure: Structure, constants: Mapping[str, Constants]
+) -> dict[str, Constants]:
+    """Constants of a node's outputs, in the shapes of their labels."""
+    if site.operator is None:
+        return {name: unknown(structure.labels[name]) for name in site.outputs}
+    found = site.operator.constants([constants[name] for name in site.inputs])
+    fitted: dict[str, Constants] = {}
+    for name, values in zip(site.outputs, found, strict=False):
+        shape = structure.labels[name].shape
+        values = values if values.shape == shape else reduced(values, shape)
+        with np.errstate(invalid="ignore"):
+            fitted[name] = np.where(np.abs(values) <= LARGEST, values, np.nan)
+    return fitted
 
 
-def _propagate(
-    graph: ir.Graph,
-    rules: Mapping[ir.Node, Rule | None],
-    atoms: Mapping[str, IntArray],
-    constants: Mapping[str, Constants],
-    alive: BoolArray,
-) -> None:
-    """Mark what live channels read; residual sums make cycles of atoms, hence the outer loop."""
-    order = list(graph)
+def _propagate(structure: Structure, constants: Mapping[str, Constants], needed: BoolArray) -> None:
+    """Mark what needed channels read; residual sums make cycles of atoms, hence the outer loop."""
+    labels = structure.labels
     while True:
-        before = int(alive.sum())
-        for node in reversed(order):
-            rule = rules[node]
-            if rule is None:
+        before = int(needed.sum())
+        for site in reversed(structure.sites):
+            if site.operator is None:
                 continue
-            read = rule.reads(node, _live_rows(node, atoms, constants, alive))
-            if read is None:
-                continue
-            source = str(activations(node)[0].name)
-            varying = np.isnan(constants[source])
-            alive[atoms[source][read & varying]] = True
-        if int(alive.sum()) == before:
+            live = [needed[labels[name]] & np.isnan(constants[name]) for name in site.outputs]
+            read = site.operator.reads(live)
+            if read is not None:
+                source = site.inputs[0]
+                wanted = np.broadcast_to(
+                    read, np.broadcast_shapes(read.shape, labels[source].shape)
+                )
+                atoms = np.broadcast_to(labels[source], wanted.shape)
+                varying = np.broadcast_to(np.isnan(constants[source]), wanted.shape)
+                needed[atoms[wanted & varying]] = True
+            given = [constants[name] for name in site.inputs]
+            for name, wanted_whole in zip(
+                site.inputs, site.operator.needs(live, given), strict=False
+            ):
+                if wanted_whole is not None:
+                    whole = np.broadcast_to(wanted_whole, labels[name].shape)
+                    needed[labels[name][whole]] = True
+        if int(needed.sum()) == before:
             return
 
 
-def _collapse(
-    rules: Mapping[ir.Node, Rule | None],
-    atoms: Mapping[str, IntArray],
-    constants: Mapping[str, Constants],
-    alive: BoolArray,
-) -> tuple[dict[str, Merge], dict[str, float]]:
-    """Per tensor with padded readers: one non-zero constant stays for all, or all stay apart.
+def complete(structure: Structure, constants: Mapping[str, Constants], kept: BoolArray) -> None:
+    """Mark what has to stay besides, so that every tensor is rectangular and every node legal."""
+    while True:
+        before = int(kept.sum())
+        for site in reversed(structure.sites):
+            if site.operator is None:
+                continue
+            given = [structure.labels[name] for name in site.inputs]
+            made = [structure.labels[name] for name in site.outputs]
+            site.operator.complete(given, made, kept)
+            if not isinstance(site.operator, Concat) and any(kept[labels].any() for labels in made):
+                for name in site.inputs:
+                    _keep_one(structure.labels[name], constants[name], kept)
+        if int(kept.sum()) == before:
+            return
 
-    The one that stays is the largest in magnitude, so that every ratio is at most 1. They stay
-    apart where the merged kernel would exceed a reader's other weights in some output channel: it
-    would stretch that channel's quantization range.
+
+def _keep_one(labels: Labels, constants: Constants, kept: BoolArray) -> None:
+    """A tensor that is read holds something: a constant where there is one, which is cheap."""
+    if not kept[labels].any():
+        flat = labels.reshape(-1)
+        kept[flat[int(np.argmin(np.isnan(constants.reshape(-1))))]] = True
+
+
+def _fragile(structure: Structure) -> BoolArray:
+    """Atoms that may not hold an arbitrary zero: somebody divides by them, say.
+
+    Nor may a layer put out a zero that becomes a number on the way which somebody divides by.
     """
-    wanted: dict[str, list[tuple[ir.Node, BoolArray]]] = {}
-    for node, rule in rules.items():
-        if rule is None or rule.absorbs(node):
-            continue
-        read = rule.reads(node, _live_rows(node, atoms, constants, alive))
-        if read is not None and read.any():
-            wanted.setdefault(str(activations(node)[0].name), []).append((node, read))
-    merges: dict[str, Merge] = {}
-    growth: dict[str, float] = {}
-    for tensor, uses in wanted.items():
-        values = constants[tensor]
-        read_by_any = np.any([read for _, read in uses], axis=0)
-        members = np.flatnonzero(read_by_any & ~np.isnan(values) & (values != 0.0))
-        if len(members) == 0:
-            continue
-        staying = members[alive[atoms[tensor][members]]]
-        candidates = staying if len(staying) else members
-        into = int(candidates[np.argmax(np.abs(values[candidates]))])
-        gone = [int(j) for j in members if j != into and not alive[atoms[tensor][j]]]
-        ratios = values[gone] / values[into]
-        stretch = {
-            label(node): range_growth(
-                node, _live_rows(node, atoms, constants, alive), values, gone, into, ratios
+    fragile = np.zeros(structure.count, dtype=bool)
+    idle: dict[str, Constants] = {}
+    for site in structure.sites:
+        labels = [structure.labels[name] for name in site.outputs]
+        idle.update((name, unknown(held)) for name, held in zip(site.outputs, labels, strict=True))
+        if is_layer(site.operator):
+            idle[site.outputs[0]] = np.zeros(labels[0].shape)
+        elif isinstance(site.operator, Unary | WithConstant | Join):
+            zeros = [np.zeros(structure.labels[name].shape) for name in site.inputs]
+            arriving = [idle.get(name, zero) for name, zero in zip(site.inputs, zeros, strict=True)]
+            arriving = [np.where(np.isnan(v), z, v) for v, z in zip(arriving, zeros, strict=True)]
+            for given in (zeros, arriving):
+                found = site.operator.at_positions(given)
+                fragile[labels[0][anywhere(~np.isfinite(found), labels[0].shape)]] = True
+            idle[site.outputs[0]] = reduced(
+                np.where(np.isfinite(found), found, np.nan), labels[0].shape
             )
-            for node, _ in uses
-        }
-        if not max(stretch.values()) <= 1.0:
-            alive[atoms[tensor][members]] = True
-            continue
-        alive[atoms[tensor][into]] = True
-        if gone:
-            merges[tensor] = Merge(into, dict(zip(gone, ratios.tolist(), strict=True)))
-            growth.update(stretch)
-    return merges, growth
+    return fragile
 
 
-def _keep_one(
-    atoms: Mapping[str, IntArray], constants: Mapping[str, Constants], alive: BoolArray
-) -> bool:
-    """A tensor of no channels is not a legal graph: one stays in the last such tensor, if any.
-
-    A constant one where there is one, since computing it needs no other channel. The tensors
-    before it may owe their channel to what this one reads, hence one tensor at a time.
-    """
-    for name in reversed(list(atoms)):
-        if len(atoms[name]) and not alive[atoms[name]].any():
-            alive[atoms[name][int(np.argmin(np.isnan(constants[name])))]] = True
-            return True
-    return False
+def is_layer(operator: Operator | None) -> bool:
+    """Whether a channel begins at this operator's output: it has a weight of its own."""
+    return isinstance(operator, Mixing | Depthwise)

@@ -24,11 +24,15 @@ from deploykit.spec.network import Network, static_shape
 
 @dataclass
 class Affine:
-    """The graph being rewritten, its variances, and the names whose values changed."""
+    """The graph being rewritten, its variances, and the names whose values changed.
+
+    element: type of the numbers that are stored; None: the initializer's own.
+    """
 
     graph: ir.Graph
     variance: dict[str, Float32Array]
     updated: set[str] = field(default_factory=set)
+    element: np.dtype[Any] | None = None
 
     def scale(self, name: str, factor: Float64Array) -> None:
         """Multiply an initializer by `factor` (broadcasting) and its variance by factor^2."""
@@ -49,13 +53,14 @@ class Affine:
         return None if variance is None else variance.astype(np.float64)
 
     def store(self, name: str, value: Float64Array, variance: Float64Array | None) -> None:
-        """Give an initializer new numbers, rounded to its own element type, and their variance.
+        """Give an initializer new numbers, rounded to `element`, and their variance.
 
         variance: in the shape of `value`; None, or not looked at, where the initializer has none.
         """
         before = constant(self.graph.initializers[name])
         assert before is not None
-        set_initializer(self.graph, name, value.astype(before.dtype))
+        element = before.dtype if self.element is None else self.element
+        set_initializer(self.graph, name, value.astype(element))
         self.updated.add(name)
         if name in self.variance:
             assert variance is not None
@@ -95,6 +100,8 @@ def output_axis(node: ir.Node) -> int | None:
         case "Gemm":
             return 0 if attribute_int(node, "transB", 0) else 1
         case "MatMul":
+            return 1
+        case "ConvTranspose" if attribute_int(node, "group", 1) == 1:
             return 1
         case _:
             return None

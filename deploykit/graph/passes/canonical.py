@@ -20,9 +20,12 @@ from deploykit.graph.edit import (
     set_initializer,
 )
 from deploykit.graph.passes.affine import Affine
+from deploykit.graph.passes.shuffle import gather_shuffles
 from deploykit.graph.tracking import Rewritten
 from deploykit.spec.arrays import AnyArray
 from deploykit.spec.network import Network, static_shape
+
+WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
 def canonicalize(network: Network) -> Rewritten:
@@ -33,11 +36,14 @@ def canonicalize(network: Network) -> Rewritten:
     - Reshape, Squeeze of [N, C, H, W] to [N, C*H*W] -> Flatten(axis=1)
     - ReduceMean over H, W -> GlobalAveragePool (and Flatten where the axes are not kept)
     - MatMul, MatMul + Add, Gemm with alpha, beta or transB=0 -> Gemm(transB=1) [out, in], with bias
-    - Conv: explicit pads, kernel_shape, strides and dilations
+    - Conv: explicit pads, kernel_shape, strides and dilations; Conv and ConvTranspose: with bias
+    - CastLike of a constant -> a constant
+    - Reshape, Transpose, Reshape that only permute the channels (a channel shuffle) -> Gather
     """
     model = network.model.clone()
     affine = Affine(model.graph, dict(network.variance))
     _unshare(affine)
+    gather_shuffles(model.graph)
     for node in list(model.graph):
         match node.op_type:
             case "Dropout" | "Identity" if node.inputs[0] is not None:
@@ -53,12 +59,27 @@ def canonicalize(network: Network) -> Rewritten:
                 _gemm(affine, node)
             case "Conv":
                 _conv(affine, node)
+            case "ConvTranspose":
+                _conv_transpose(affine, node)
+            case "CastLike":
+                _cast_constant(model.graph, node)
             case "MaxPool":
                 _explicit_window(node, tuple(attribute_ints(node, "kernel_shape", ())))
             case _:
                 pass
     _name_layers(affine)
     return affine.finish(network, model)
+
+
+def _cast_constant(graph: ir.Graph, node: ir.Node) -> None:
+    """A constant cast to the type of an activation is a constant, once that type is known."""
+    array, kind = constant(node.inputs[0]), node.outputs[0].dtype
+    if array is None or kind is None or node.outputs[0].is_graph_output():
+        return
+    name = fresh_name(graph, f"{node.outputs[0].name}.constant")
+    held = set_initializer(graph, name, array.astype(kind.numpy()))
+    ir.convenience.replace_all_uses_with(node.outputs[0], held)
+    graph.remove(node, safe=True)
 
 
 def _name_layers(affine: Affine) -> None:
@@ -69,7 +90,7 @@ def _name_layers(affine: Affine) -> None:
     graph = affine.graph
     taken: set[str] = set()
     for node in graph:
-        weight = node.inputs[1] if node.op_type in {"Conv", "Gemm"} else None
+        weight = node.inputs[1] if node.op_type in WEIGHTED else None
         named = weight is not None and str(weight.name).endswith(".weight")
         stem = str(weight.name).removesuffix(".weight") if weight is not None and named else None
         name = stem or str(node.outputs[0].name)
@@ -248,6 +269,13 @@ def _conv(affine: Affine, node: ir.Node) -> None:
     _explicit_window(node, array.shape[2:])
     if len(node.inputs) < 3 or node.inputs[2] is None:
         _zero_bias(affine.graph, node, array.shape[0], array.dtype)
+
+
+def _conv_transpose(affine: Affine, node: ir.Node) -> None:
+    array = constant(node.inputs[1])
+    if array is not None and (len(node.inputs) < 3 or node.inputs[2] is None):
+        outputs = array.shape[1] * attribute_int(node, "group", 1)
+        _zero_bias(affine.graph, node, outputs, array.dtype)
 
 
 def _explicit_window(node: ir.Node, kernel: tuple[int, ...]) -> None:

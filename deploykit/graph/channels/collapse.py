@@ -1,0 +1,337 @@
+"""Constant channels of one tensor that become few: their readers' kernels add up.
+
+Exact under zero padding too, where adding the constant to the next bias is not:
+
+    sum_j c_j W_j * 1  =  (sum_j (c_j / C) W_j) * C      with 1 the map of ones, C the survivor's
+
+Where m survive, each takes an equal share of the sum, its own kernel included.
+
+One survivor is enough. Its kernel may come out larger than the reader's other weights, which would
+cost low-bit accuracy; then the survivor is given a larger constant C, where the operators between
+its layer and its readers let it and the tensor holds such numbers anyway, and else several
+survivors share the kernel. Where that is no help the constants stay apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from deploykit.graph.channels.labels import Labels
+from deploykit.graph.channels.mixing import Mixing
+from deploykit.graph.channels.rule import Constants, Merge, Site
+from deploykit.graph.edit import label
+from deploykit.spec.arrays import AnyArray, BoolArray, Float64Array, IntArray
+
+MOST_GROWTH = 1.0
+"""How far a merge may stretch the weight range of an output channel."""
+
+LARGEST_RESTATEMENT = 64.0
+"""How much larger a survivor's constant may get: its tensor's range is quantized too."""
+
+
+MOST_SINGLE_STEPS = 16
+LEAST_STEP = 1.25
+"""Numbers of survivors are tried one by one at first, then in growing steps."""
+
+
+@dataclass(frozen=True)
+class Collapse:
+    """merges: by tensor. overrides: by layer output, the constants that it states from now on.
+
+    range_growth: by reader.
+    """
+
+    merges: Mapping[str, Merge]
+    overrides: Mapping[str, Constants]
+    range_growth: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """What a merge does to the weights of one layer.
+
+    kernel: [o, I, taps...] of its live outputs; before: [o] its largest |weight| over the inputs
+    that are not constant zeros (those go anyway); leaving: [o, taps...] sum of c_j W_j over all
+    constants that need not stay; loose: [I] which those are.
+    """
+
+    name: str
+    kernel: AnyArray
+    before: Float64Array
+    values: Float64Array
+    loose: BoolArray
+    leaving: Float64Array
+
+    @staticmethod
+    def of(
+        name: str, mixing: Mixing, live: BoolArray, values: Float64Array, gone: IntArray
+    ) -> _Reader:
+        """values: [I] constants, NaN where there is none; gone: those that need not stay."""
+        kernel = mixing.kernel(live)
+        loose = np.zeros(len(values), dtype=bool)
+        loose[gone] = True
+        return _Reader(
+            name,
+            kernel,
+            _largest(kernel, values != 0),
+            values,
+            loose,
+            _weighted(kernel, values, gone),
+        )
+
+    def growth(self, restated: Float64Array, survivors: IntArray) -> float:
+        """How far the weight range of an output grows at most. 1.0: not at all.
+
+        restated: [I] constants from then on.
+        """
+        others = survivors[~self.loose[survivors]]
+        total = self.leaving + _weighted(self.kernel, self.values, others)
+        share = total / (len(survivors) * float(np.abs(restated[survivors]).min()))
+        inside = self.before > 0
+        grown = _largest(share[:, None])[inside] / self.before[inside]
+        return float(grown.max(initial=1.0))
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """One tensor's constants that padded readers read.
+
+    largest: magnitude that a constant may be restated to, other than its own.
+    """
+
+    tensor: str
+    readers: tuple[_Reader, ...]
+    values: Float64Array
+    gone: IntArray
+    candidates: IntArray
+    largest: float
+
+    def growth(self, restated: Float64Array, survivors: IntArray) -> dict[str, float]:
+        """By reader."""
+        return {reader.name: reader.growth(restated, survivors) for reader in self.readers}
+
+
+def collapse(
+    sites: Sequence[Site],
+    labels: Mapping[str, Labels],
+    constants: Mapping[str, Constants],
+    needed: BoolArray,
+    rigid: BoolArray,
+    ranges: Mapping[str, float],
+    forward: Callable[[Mapping[str, Constants]], Mapping[str, Constants]],
+) -> Collapse:
+    """Decide every tensor's merge; survivors, and constants that stay apart, become needed.
+
+    rigid: by atom, whether somebody outside sees its value. ranges: by tensor, the largest
+    magnitude that it holds, where that is known: no constant is restated above it. forward: the
+    constants of all tensors where some layers state other ones.
+    """
+    uses_by_tensor = _padded_readers(sites, labels, constants, needed)
+    wishes = [
+        _wish(tensor, uses, labels, constants, needed, ranges.get(tensor, np.inf))
+        for tensor, uses in uses_by_tensor.items()
+    ]
+    settled = [wish for wish in wishes if wish is not None]
+    overrides, after = _restated(settled, sites, labels, constants, rigid, forward)
+    merges: dict[str, Merge] = {}
+    growth: dict[str, float] = {}
+    for wish in settled:
+        atoms = labels[wish.tensor].reshape(-1)
+        restated = after[wish.tensor].reshape(-1)
+        survivors, stretch = _survivors(wish, restated)
+        if survivors is None:
+            needed[atoms[wish.gone]] = True
+            needed[atoms[wish.candidates]] = True
+            continue
+        needed[atoms[survivors]] = True
+        if len(np.setdiff1d(wish.gone, survivors)):
+            merges[wish.tensor] = Merge(tuple(int(s) for s in survivors))
+            growth.update(stretch)
+    return Collapse(merges, overrides, growth)
+
+
+def _padded_readers(
+    sites: Sequence[Site],
+    labels: Mapping[str, Labels],
+    constants: Mapping[str, Constants],
+    needed: BoolArray,
+) -> dict[str, list[tuple[str, Mixing, BoolArray, BoolArray]]]:
+    """By tensor, the layers that read it and cannot absorb: name, layer, live rows, read [I]."""
+    found: dict[str, list[tuple[str, Mixing, BoolArray, BoolArray]]] = {}
+    for site in sites:
+        mixing = site.operator
+        if not isinstance(mixing, Mixing) or mixing.absorbs():
+            continue
+        output = site.outputs[0]
+        live = needed[labels[output]] & np.isnan(constants[output])
+        read = mixing.reads([live])
+        source = site.inputs[0]
+        if read is None or not read.any() or labels[source].size != read.size:
+            continue
+        rows = (label(site.node), mixing, live.reshape(-1), read.reshape(-1))
+        found.setdefault(source, []).append(rows)
+    return found
+
+
+def _wish(
+    tensor: str,
+    uses: list[tuple[str, Mixing, BoolArray, BoolArray]],
+    labels: Mapping[str, Labels],
+    constants: Mapping[str, Constants],
+    needed: BoolArray,
+    largest: float,
+) -> _Wish | None:
+    """What could merge; constants that a grouped layer reads stay apart."""
+    values, atoms = constants[tensor].reshape(-1), labels[tensor].reshape(-1)
+    read = np.any([reads for _, _, _, reads in uses], axis=0)
+    members = np.flatnonzero(read & ~np.isnan(values) & (values != 0.0))
+    if not len(members):
+        return None
+    if any(mixing.layout.groups > 1 for _, mixing, _, _ in uses):
+        needed[atoms[members]] = True
+        return None
+    staying = members[needed[atoms[members]]]
+    gone = members[~needed[atoms[members]]]
+    readers = tuple(_Reader.of(name, mixing, live, values, gone) for name, mixing, live, _ in uses)
+    return _Wish(tensor, readers, values, gone, staying if len(staying) else members, largest)
+
+
+def _restated(
+    wishes: Sequence[_Wish],
+    sites: Sequence[Site],
+    labels: Mapping[str, Labels],
+    constants: Mapping[str, Constants],
+    rigid: BoolArray,
+    forward: Callable[[Mapping[str, Constants]], Mapping[str, Constants]],
+) -> tuple[dict[str, Constants], Mapping[str, Constants]]:
+    """What layers state from now on, and every tensor's constants then.
+
+    A reader divides its kernel by what its input grew by, so no constant may become zero or leave
+    the numbers of float32 on the way.
+    """
+    blocked = rigid | _not_restatable(sites, labels, constants, len(rigid))
+    while True:
+        overrides = _restatements(wishes, sites, labels, constants, blocked)
+        after = forward(overrides) if overrides else constants
+        lost = np.zeros_like(blocked)
+        for name, atoms in labels.items():
+            usable = (constants[name] == 0) | np.isnan(constants[name])
+            lost[atoms[~usable & ((after[name] == 0) | np.isnan(after[name]))]] = True
+        if not lost.any():
+            return overrides, after
+        blocked = blocked | lost
+
+
+def _restatements(
+    wishes: Sequence[_Wish],
+    sites: Sequence[Site],
+    labels: Mapping[str, Labels],
+    constants: Mapping[str, Constants],
+    blocked: BoolArray,
+) -> dict[str, Constants]:
+    """Larger constants for survivors whose kernels would come out too large."""
+    factors: dict[int, float] = {}
+    for wish in wishes:
+        survivors, target = _to_restate(wish)
+        atoms = labels[wish.tensor].reshape(-1)[survivors]
+        wanted = target / np.abs(wish.values[survivors])
+        for atom, times in zip(atoms.tolist(), wanted.tolist(), strict=True):
+            factors[atom] = max(factors.get(atom, 1.0), times)
+    if not factors:
+        return {}
+    by_atom = np.ones(len(blocked))
+    by_atom[list(factors)] = list(factors.values())
+    overrides: dict[str, Constants] = {}
+    for site in sites:
+        if not isinstance(site.operator, Mixing):
+            continue
+        name = site.outputs[0]
+        atoms, values = labels[name], constants[name]
+        factor = np.where(blocked[atoms], 1.0, by_atom[atoms])
+        if (factor != 1.0).any():
+            overrides[name] = np.where(factor != 1.0, values * factor, np.nan)
+    return overrides
+
+
+def _to_restate(wish: _Wish) -> tuple[IntArray, float]:
+    """The fewest constants that can take the sum, the largest first, and what they have to be.
+
+    None where no restatement is needed, or none would do.
+    """
+    order = _by_size(wish.values, wish.candidates)
+    first = abs(float(wish.values[order[0]]))
+    limit = min(max(wish.largest, first), LARGEST_RESTATEMENT * first)
+    count = 1
+    while True:
+        survivors = order[:count]
+        stretch = max(wish.growth(wish.values, survivors).values(), default=1.0)
+        target = stretch * float(np.abs(wish.values[survivors]).min()) * (1.0 + 1e-6)
+        if stretch <= MOST_GROWTH or not np.isfinite(target):
+            return order[:0], 1.0
+        if target <= limit:
+            return survivors, target
+        if count == len(order):
+            return order[:0], 1.0
+        count = min(max(count + 1, int(np.ceil(count * target / limit))), len(order))
+
+
+def _not_restatable(
+    sites: Sequence[Site],
+    labels: Mapping[str, Labels],
+    constants: Mapping[str, Constants],
+    count: int,
+) -> BoolArray:
+    """Atoms that are not a constant in every tensor, or that a node without a weight needs."""
+    blocked = np.zeros(count, dtype=bool)
+    for name, atoms in labels.items():
+        blocked[atoms[np.isnan(constants[name])]] = True
+    for site in sites:
+        if site.operator is None:
+            continue
+        live = [np.ones(labels[name].shape, dtype=bool) for name in site.outputs]
+        if any(
+            wanted is not None
+            for wanted in site.operator.needs(live, [constants[name] for name in site.inputs])
+        ):
+            for name in site.inputs:
+                blocked[labels[name].reshape(-1)] = True
+    return blocked
+
+
+def _survivors(wish: _Wish, restated: Float64Array) -> tuple[IntArray | None, dict[str, float]]:
+    """The fewest that keep every reader's range, the largest constants first; None: all apart."""
+    order = _by_size(restated, wish.candidates)
+    members = np.union1d(wish.gone, wish.candidates)
+    count = 1
+    while count < len(members):
+        survivors = order[:count]
+        stretch = wish.growth(restated, survivors)
+        worst = max(stretch.values())
+        if worst <= MOST_GROWTH:
+            return np.sort(survivors), stretch
+        if count == len(order):
+            return None, {}
+        step = max(min(worst, 1e6), 1.0 if count < MOST_SINGLE_STEPS else LEAST_STEP)
+        count = min(max(count + 1, int(np.ceil(count * step))), len(order))
+    return (np.sort(members), {}) if not len(wish.gone) else (None, {})
+
+
+def _by_size(values: Float64Array, among: IntArray) -> IntArray:
+    """The largest first."""
+    return among[np.argsort(-np.abs(values[among]), kind="stable")]
+
+
+def _largest(kernel: AnyArray, inputs: BoolArray | None = None) -> Float64Array:
+    """Largest |weight| of each output, over some inputs. [o]"""
+    by_input = np.abs(kernel).max(axis=tuple(range(2, kernel.ndim)), initial=0.0)
+    if inputs is not None:
+        by_input = by_input[:, inputs]
+    return np.asarray(by_input.max(axis=1, initial=0.0), dtype=np.float64)
+
+
+def _weighted(kernel: AnyArray, values: Float64Array, inputs: IntArray) -> Float64Array:
+    """Sum of c_j W_j. [o, taps...]"""
+    return np.asarray(np.tensordot(kernel[:, inputs], values[inputs], axes=(1, 0)))

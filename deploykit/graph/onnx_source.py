@@ -1,0 +1,76 @@
+"""Any float ONNX file as a Network: where networks of any origin enter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from deploykit.errors import GraphError
+from deploykit.graph.onnx_load import load_float
+from deploykit.graph.opset import modernize, opset_of
+from deploykit.graph.ports import Port, Shape, fix_shapes, read_port, settle
+from deploykit.spec.network import Network
+
+
+@dataclass(frozen=True)
+class OnnxSource:
+    """A float ONNX file. network: with no variance, static at `shapes`, in one spelling.
+
+    shapes: by input, where an open batch is 1. model: the file's own graph, its data files inside;
+    modern: the same in the network's spelling, open sizes still open; nobody changes either.
+    files: `path` itself, then its data files.
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+    network: Network
+    shapes: Mapping[str, Shape]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    opset: int
+    model: onnx.ModelProto
+    modern: onnx.ModelProto
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all its files."""
+        return sum(file.stat().st_size for file in self.files)
+
+    def symbols(self) -> dict[str, int]:
+        """The size that `network` has for each size that the file leaves open."""
+        return {
+            str(port.axes[axis]): self.shapes[port.name][axis]
+            for port in self.inputs
+            if port.axes is not None
+            for axis in port.open_axes()
+        }
+
+
+def read_onnx(path: Path, input_shapes: Mapping[str | None, Shape] | None = None) -> OnnxSource:
+    """Read a float ONNX model of opset 9 or later.
+
+    input_shapes: as `parse_input_shapes` gives them, for sizes that the file leaves open.
+
+    Raises GraphError where the file is damaged, quantized, of half precision or too old, and
+    ConfigError where an open size is missing or a given one does not fit.
+    """
+    model, files = load_float(path)
+    modern = modernize(path, model)
+    inputs = tuple(read_port(port) for port in modern.graph.input)
+    outputs = tuple(read_port(port) for port in modern.graph.output)
+    if not inputs or not outputs:
+        raise GraphError(f"{path} computes nothing from an input; give a network")
+    shapes = settle(path, inputs, input_shapes or {})
+    fixed = fix_shapes(modern, shapes)
+    try:
+        network = Network(ir.from_proto(fixed), {})
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise GraphError(
+            f"{path} is damaged ({type(error).__name__}: {error}); export or copy it again"
+        ) from error
+    opset = opset_of(model)
+    return OnnxSource(path, files, network, shapes, inputs, outputs, opset, model, modern)

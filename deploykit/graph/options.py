@@ -1,0 +1,46 @@
+"""What a user may choose about channel removal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from deploykit.graph.widths.table import WidthTable
+
+
+class DeadOutputs(Enum):
+    """Channels of the graph's outputs that are constant: kept in place, or cut away."""
+
+    KEEP = "keep"
+    DROP = "drop"
+
+
+class Tolerance(Enum):
+    """Which channels count as dead: exact zeros only, or what float32 rounding hides too."""
+
+    EXACT = "exact"
+    FLOAT32 = "float32"
+
+
+@dataclass(frozen=True)
+class MultipleOf:
+    """Widths are rounded up to a multiple of `step`."""
+
+    step: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Widths are rounded up where a measured table says that it is faster."""
+
+    table: WidthTable
+
+
+@dataclass(frozen=True)
+class RemovalOptions:
+    """align: None leaves every width as removal makes it; note: why, if nobody asked for that."""
+
+    dead_outputs: DeadOutputs = DeadOutputs.KEEP
+    tolerance: Tolerance = Tolerance.EXACT
+    align: MultipleOf | Measured | None = None
+    note: str = ""

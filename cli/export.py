@@ -1,4 +1,4 @@
-"""deploykit export: a checkpoint to a proven bundle."""
+"""deploykit export: a checkpoint, or a float ONNX file, to a proven bundle."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A torch or safetensors file of tensors.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Tensors of torch or safetensors, or a float .onnx file.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new bundle.")],
     model: Annotated[
         str | None,
@@ -44,6 +46,27 @@ def export(
     batchnorm: Annotated[
         str | None, typer.Option(help="keep, reestimate or analytic.  [default: keep]")
     ] = None,
+    exact: Annotated[
+        bool | None,
+        typer.Option(
+            "--exact",
+            help="Remove exact zeros only, not what float32 rounding hides.",
+            show_default=False,
+        ),
+    ] = None,
+    align: Annotated[
+        str | None,
+        typer.Option(
+            help="Dead channels stay where that is faster: auto (as measured for --target), none, "
+            "or N for multiples of N.  [default: auto]"
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="Kernels that --align auto means: host, or a table's name.  [default: host]"
+        ),
+    ] = None,
     calibration: Annotated[
         str | None, typer.Option(help="mse, minmax, percentile or entropy.  [default: mse]")
     ] = None,
@@ -55,7 +78,11 @@ def export(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
-    """Fold, prune and quantize a checkpoint, write it, and prove that every runtime agrees."""
+    """Fold, prune and quantize a checkpoint, write it, and prove that every runtime agrees.
+
+    An .onnx file enters behind folding: no --model, --prune-rule, --threshold or --batchnorm, and
+    --input-shape only where the file leaves a size open.
+    """
     import json
 
     from rich.console import Console
@@ -71,8 +98,9 @@ def export(
         checkpoint, out=out, model=model,
         input_shape=None if input_shape is None else _shape(input_shape),
         data=data, eval_data=eval_data, config=config, bits=bits, to=to, prune_rule=prune_rule,
-        threshold=threshold, batchnorm=batchnorm, calibration=calibration, io=io,
-        tflite_layout=tflite_layout, progress=StageLines(Console(stderr=True)),
+        threshold=threshold, batchnorm=batchnorm, exact=exact, align=align, target=target,
+        calibration=calibration, io=io, tflite_layout=tflite_layout,
+        progress=StageLines(Console(stderr=True)),
     )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(bundle.manifest, indent=2))

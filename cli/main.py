@@ -15,6 +15,7 @@ from deploykit.errors import DeploykitError
 from deploykit_cli.bench import bench
 from deploykit_cli.export import export
 from deploykit_cli.inspect import inspect
+from deploykit_cli.prune import prune
 from deploykit_cli.verify import verify
 
 
@@ -63,6 +64,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("export")(export)
+app.command("prune")(prune)
 app.command("verify")(verify)
 app.command("bench")(bench)
 app.command("inspect")(inspect)

@@ -54,7 +54,8 @@ def summary_table(manifest: Any) -> Table:
     for name, size in sizes.items():
         if name.startswith("model."):
             table.add_row(name, f"{size:,} bytes, {dense / size:.1f} times under dense float32")
-    for layer in manifest["fold"]["gates"]:
+    fold = manifest["fold"] or {"gates": [], "metrics": {}}
+    for layer in fold["gates"]:
         table.add_row(
             f"gates of {layer['layer']}",
             f"{layer['closed']} of {layer['gates']} closed ({layer['rule']}, {layer['threshold']})",
@@ -65,9 +66,9 @@ def summary_table(manifest: Any) -> Table:
     else:
         shares = [f"{k} {v:.4f}" for k, v in accuracy.items() if k != "samples"]
         table.add_row(f"accuracy ({accuracy['samples']:,})", ", ".join(shares))
-    for stage, found in manifest["fold"]["metrics"].items():
+    for stage, found in fold["metrics"].items():
         table.add_row(
-            _stage(stage, manifest["fold"]),
+            _stage(stage, fold),
             f"accuracy {found['accuracy']:.4f}, NLL {found['nll']:.3f} nats, "
             f"ECE {found['ece']:.3f}",
         )

@@ -14,6 +14,6 @@ hence the longer names). Heavy packages are imported when one runs.
 
 from __future__ import annotations
 
-from deploykit.api import bench_bundle, export, inspect, verify_bundle
+from deploykit.api import bench_bundle, export, inspect, prune, verify_bundle
 
-__all__ = ["bench_bundle", "export", "inspect", "verify_bundle"]
+__all__ = ["bench_bundle", "export", "inspect", "prune", "verify_bundle"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deploykit.bundle import Bundle
+    from deploykit.exporting.pruning import PrunedFile
     from deploykit.report.describe import Description
     from deploykit.spec.bench import BenchReport
     from deploykit.spec.parity import ParityReport
@@ -30,31 +31,81 @@ def export(
     prune_rule: str | None = None,
     threshold: float | Mapping[str, float] | None = None,
     batchnorm: str | None = None,
+    exact: bool | None = None,
+    align: str | int | None = None,
+    target: str | None = None,
     calibration: str | None = None,
     io: str | None = None,
     tflite_layout: str | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
-    """Make a bundle from a checkpoint: `deploykit export`.
+    """Make a bundle from a checkpoint, or from a float .onnx file: `deploykit export`.
 
+    checkpoint: a file that ends in .onnx enters behind folding: model, prune_rule, threshold and
+    batchnorm do not apply then, and input_shape only where the file leaves a size open.
     model: "FILE.py:FACTORY" or "package.module:factory"; the factory takes no arguments.
     input_shape: with the batch first, NCHW. data, eval_data: .npz files with `inputs` and,
     optionally, `labels`. config: an export.toml; what is given here overrides it.
-    Defaults: both formats, 8 bits, rule "family", batch norm "keep", calibration "mse", io "float".
+    exact: remove exact zeros only, not what float32 rounding hides. align: "auto" keeps dead
+    channels where the kernels of `target` ("host", or a width table's name) are faster with them,
+    a number rounds widths up to its multiples, "none" leaves them.
+    Defaults: both formats, 8 bits, rule "family", batch norm "keep", align "auto" for the host,
+    calibration "mse", io "float".
 
     Raises a deploykit.errors.DeploykitError; then nothing was written.
     """
-    from deploykit.exporting.options import build_options
+    from deploykit.exporting.options import build_options, source_of
     from deploykit.pipeline import export_bundle
 
     given: dict[str, Any] = {
         "model": model, "input_shape": input_shape, "data": data, "eval_data": eval_data,
         "bits": bits, "to": to, "prune_rule": prune_rule, "threshold": threshold,
+        "exact": exact, "align": align, "target": target,
         "batchnorm": batchnorm, "calibration": calibration, "io": io,
         "tflite_layout": tflite_layout,
     }  # fmt: skip
-    options = build_options(given, None if config is None else Path(config))
+    file = None if config is None else Path(config)
+    options = build_options(given, file, source_of(Path(checkpoint)))
     return export_bundle(Path(checkpoint), options, Path(out), progress)
+
+
+def prune(
+    path: StrPath,
+    out: StrPath,
+    *,
+    report: StrPath | None = None,
+    input_shape: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
+    drop_dead_outputs: bool = False,
+    exact: bool = False,
+    align: str | int | None = None,
+    target: str | None = None,
+    progress: Progress | None = None,
+) -> PrunedFile:
+    """Remove dead channels from a float .onnx file, exactly: `deploykit prune`.
+
+    report: where to write everything that was done as JSON. input_shape: batch first, by input name
+    where there are several, for sizes that the file leaves open. drop_dead_outputs: cut constant
+    channels of the outputs too; `kept_outputs` of the result says which are left. exact, align,
+    target: as for `export`.
+
+    Raises a deploykit.errors.DeploykitError; then nothing was written.
+    """
+    from deploykit.exporting.pruning import PruneOptions
+    from deploykit.exporting.removing import removal_options
+    from deploykit.graph.widths.host import Element, Runtime
+    from deploykit.pipeline import prune_file
+
+    shapes: dict[str | None, tuple[int, ...]] = {}
+    if isinstance(input_shape, Mapping):
+        shapes = {name: tuple(shape) for name, shape in input_shape.items()}
+    elif input_shape is not None:
+        shapes = {None: tuple(input_shape)}
+    written = None if report is None else Path(report)
+    asked = {
+        "exact": exact, "align": align, "target": target, "drop_dead_outputs": drop_dead_outputs,
+    }  # fmt: skip
+    removal = removal_options(asked, Runtime.ORT, Element.FLOAT32)
+    return prune_file(Path(path), Path(out), PruneOptions(shapes, removal), written, progress)
 
 
 def verify_bundle(bundle: StrPath) -> ParityReport:

@@ -1,4 +1,4 @@
-"""The way through, from a checkpoint to a proven bundle. Read this first.
+"""The way through, from a checkpoint or an ONNX file to a proven bundle. Read this first.
 
 Every stage takes the last one's result and gives it a new name; the types between them are in
 `deploykit.spec`. Stages do not know each other: what one needs of another (an evaluator, a runtime)
@@ -9,43 +9,51 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deploykit.bundle import Bundle, check_replaceable, write_bundle
+from deploykit.bundle import Bundle, check_replaceable, json_bytes, write_bundle
 from deploykit.errors import ParityError
 from deploykit.exporting.contents import Outcome, bundle_files
 from deploykit.exporting.data import load_samples
+from deploykit.exporting.entry import open_entry
 from deploykit.exporting.evidence import measure_accuracy, prove_parity, record_golden
+from deploykit.exporting.file_out import check_writable, write_file
 from deploykit.exporting.options import ExportOptions
+from deploykit.exporting.prune_record import prune_record
+from deploykit.exporting.pruning import (
+    PrunedFile,
+    PruneOptions,
+    as_file,
+    compare_files,
+)
 from deploykit.spec.progress import Progress, Silent
 
-MONTE_CARLO_INPUTS = 512
-"""Inputs on which the mean network is compared with draws from the posterior."""
+HIDING_INPUTS = 4
+"""Calibration samples on which magnitudes are measured that float32 may hide."""
 
 
 def export_bundle(
-    checkpoint: Path, options: ExportOptions, out: Path, progress: Progress | None = None
+    source: Path, options: ExportOptions, out: Path, progress: Progress | None = None
 ) -> Bundle:
-    """Load, fold, capture, prune, quantize, write, prove: a finished bundle in `out`.
+    """Enter, prune, quantize, write, prove: a finished bundle in `out`.
+
+    A checkpoint enters by being loaded, folded and captured, a float ONNX file by being read.
 
     Raises a DeploykitError that says where, what and what next; then `out` is as it was before.
     """
     progress = progress or Silent()
     check_replaceable(out)
-    samples = load_samples(options.data, options.input_shape)
+    entry = open_entry(source, options.entry, progress)
+    samples = load_samples(options.data, entry.input_shape)
     labelled = None
     if options.eval_data is not None:
-        labelled = load_samples(options.eval_data, options.input_shape)
+        labelled = load_samples(options.eval_data, entry.input_shape)
 
-    from deploykit.graph.capture import capture
+    from deploykit.exporting.removing import largest_values, zero_hidden
     from deploykit.graph.normalize import normalize
     from deploykit.graph.removal import remove_dead_channels
-    from deploykit.posterior.architecture import load_factory
-    from deploykit.posterior.checkpoint import load_checkpoint
-    from deploykit.posterior.fold import fold_posterior
-    from deploykit.posterior.predictive import compare_monte_carlo
     from deploykit.quantize.apply import apply_plan
     from deploykit.quantize.planning import Runners, plan_quantization
     from deploykit.quantize.structure import build_structure
-    from deploykit.reference.float import evaluate
+    from deploykit.reference.float import evaluate_outputs
     from deploykit.reference.integer import ReferenceRunner
     from deploykit.runtime import ort
     from deploykit.verify.formats import WrittenRunner, formats_for
@@ -53,34 +61,27 @@ def export_bundle(
     formats = formats_for(options.to, options.tflite_layout)
     runners = Runners(ort.evaluate, ReferenceRunner(), [WrittenRunner(fmt) for fmt in formats])
 
-    with progress.stage("load checkpoint"):
-        loaded = load_checkpoint(checkpoint)
-    with progress.stage("fold posterior"):
-        factory = load_factory(options.model)
-        folded = fold_posterior(
-            loaded, factory, samples.inputs[:4], options.pruning, options.batchnorm, samples
-        )
-    with progress.stage("compare Monte Carlo") as advance:
-        compared = (labelled or samples).head(MONTE_CARLO_INPUTS)
-        folded = compare_monte_carlo(folded, loaded, compared, progress=advance)
-    with progress.stage("capture graph"):
-        captured = capture(folded.module, folded.variance, options.input_shape)
+    entered = entry.enter(samples, labelled, progress)
     with progress.stage("fold batch norm and scales"):
-        masked = normalize(captured)
+        masked = normalize(entered.network)
         build_structure(masked)  # an operator without an integer form ends it here, early
+    with progress.stage("find what float32 hides"):
+        some = samples.inputs[:HIDING_INPUTS]
+        quiet, hidden = zero_hidden(masked, some, options.removal.tolerance)
     with progress.stage("remove channels"):
-        pruned, removal = remove_dead_channels(masked, evaluate)
+        ranges = largest_values(ort.evaluate(quiet, some))
+        pruned, removal = remove_dead_channels(quiet, evaluate_outputs, options.removal, ranges)
     with progress.stage("plan quantization") as advance:
         plan = plan_quantization(pruned, samples, options.quantization, runners, advance)
     with progress.stage("write files"):
         network = apply_plan(pruned, plan)
         models = {fmt: fmt.write(network) for fmt in formats}
     with progress.stage("golden inputs"):
-        golden = record_golden(folded, masked, network, labelled or samples)
+        golden = record_golden(entered, masked, network, labelled or samples)
     with progress.stage("prove parity") as advance:
         parity = prove_parity(models, network, golden, labelled, advance)
     with progress.stage("measure accuracy"):
-        accuracy = measure_accuracy(folded, pruned, network, models, labelled)
+        accuracy = measure_accuracy(entered, pruned, network, models, labelled)
 
     diverging = [comparison for comparison in parity if comparison.total_differing]
     if diverging:
@@ -92,7 +93,61 @@ def export_bundle(
         )
     with progress.stage("write bundle"):
         outcome = Outcome(
-            checkpoint, options, loaded, folded, pruned, removal, plan, network, models, golden,
-            parity, accuracy,
+            entered, options, pruned, hidden, removal, plan, network, models, golden, parity,
+            accuracy,
         )  # fmt: skip
         return write_bundle(out, bundle_files(outcome))
+
+
+def prune_file(
+    source: Path,
+    out: Path,
+    options: PruneOptions,
+    report: Path | None = None,
+    progress: Progress | None = None,
+) -> PrunedFile:
+    """Read, prune, open the sizes again, prove, write: the same network with fewer channels.
+
+    report: where to write the record as JSON, or None.
+
+    Raises a DeploykitError that says where, what and what next; then `out` is as it was before.
+    """
+    progress = progress or Silent()
+    check_writable(out, "--out", (source,))
+    if report is not None:
+        check_writable(report, "--report", (source, out))
+
+    import onnx_ir as ir
+
+    from deploykit.exporting.removing import zero_hidden
+    from deploykit.exporting.restoration import restore
+    from deploykit.graph.certificate import certificate_inputs
+    from deploykit.graph.normalize import normalize
+    from deploykit.graph.onnx_source import read_onnx
+    from deploykit.graph.removal import remove_dead_channels
+    from deploykit.reference.float import evaluate_outputs
+    from deploykit.runtime.single_pass import run_once
+
+    with progress.stage("read ONNX file"):
+        read = read_onnx(source, options.input_shapes)
+        check_writable(out, "--out", read.files)
+    with progress.stage("fold batch norm and scales"):
+        masked = normalize(read.network)
+    with progress.stage("find what float32 hides"):
+        drawn = certificate_inputs(masked)["random"]
+        quiet, hidden = zero_hidden(masked, drawn, options.removal.tolerance)
+    with progress.stage("remove channels"):
+        pruned, removal = remove_dead_channels(quiet, evaluate_outputs, options.removal)
+    with progress.stage("open sizes again"):
+        restored = restore(read, ir.to_proto(pruned.model), run_once)
+    with progress.stage("compare in ONNX Runtime"):
+        data = as_file(read, restored.model)
+        measured, kept_outputs = compare_files(read, data, run_once)
+    with progress.stage("write file"):
+        done = PrunedFile(
+            read, out, options.removal, hidden, removal, restored, measured, kept_outputs, len(data)
+        )
+        write_file(out, data)
+        if report is not None:
+            write_file(report, json_bytes(prune_record(done)))
+    return done

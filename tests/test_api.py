@@ -17,7 +17,7 @@ from tests.exported import CHECKPOINT
 
 
 def test_every_verb_is_a_function() -> None:
-    assert deploykit.__all__ == ["bench_bundle", "export", "inspect", "verify_bundle"]
+    assert deploykit.__all__ == ["bench_bundle", "export", "inspect", "prune", "verify_bundle"]
     assert all(callable(getattr(deploykit, name)) for name in deploykit.__all__)
 
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any
-
-import onnx_ir as ir
 
 from deploykit.bundle import (
     FLOAT_MODEL,
@@ -24,13 +20,17 @@ from deploykit.bundle import (
     json_bytes,
 )
 from deploykit.emit.tflite_layout import port_shape
-from deploykit.exporting.options import ExportOptions
+from deploykit.exporting.entry import Entered
+from deploykit.exporting.onnx_bytes import model_bytes
+from deploykit.exporting.options import CheckpointOptions, ExportOptions, OnnxOptions
+from deploykit.exporting.removal_record import alignment_record, hiding_record, removal_record
 from deploykit.graph.cost import LayerCost, layer_costs
 from deploykit.reference.float import evaluate
+from deploykit.spec.negligible import Negligible
 from deploykit.spec.network import Network
 from deploykit.spec.parity import Accuracy, IntegerComparison
 from deploykit.spec.plan import LayerPlan, QuantPlan
-from deploykit.spec.posterior import Checkpoint, Folded, FoldReport
+from deploykit.spec.posterior import FoldReport
 from deploykit.spec.quantized import UINT8_SHIFT, IoType, Port, QuantizedNetwork
 from deploykit.spec.record import record_network
 from deploykit.spec.removal import RemovalReport, TensorRemoval
@@ -47,11 +47,10 @@ PACKAGES = (
 class Outcome:
     """Everything that one export produced."""
 
-    checkpoint: Path
+    entered: Entered
     options: ExportOptions
-    loaded: Checkpoint
-    folded: Folded
     pruned: Network
+    hidden: Negligible | None
     removal: RemovalReport
     plan: QuantPlan
     network: QuantizedNetwork
@@ -64,18 +63,12 @@ class Outcome:
 def bundle_files(outcome: Outcome) -> dict[str, bytes]:
     """Content by file name. Equal outcomes give equal bytes: no times, no paths, no latencies."""
     files = {fmt.file: data for fmt, data in outcome.models.items()}
-    files[FLOAT_MODEL] = float_model_bytes(outcome.pruned)
+    files[FLOAT_MODEL] = model_bytes(outcome.pruned)
     files[PLAN] = json_bytes(plan_record(outcome.plan, outcome.network))
     files[GOLDEN] = golden_bytes(outcome.golden)
     sizes = {name: len(data) for name, data in sorted(files.items())}
     files[MANIFEST] = json_bytes(manifest(outcome, sizes))
     return files
-
-
-def float_model_bytes(network: Network) -> bytes:
-    """The float graph as a plain ONNX file."""
-    proto = ir.to_proto(network.model)
-    return bytes(proto.SerializeToString(deterministic=True))
 
 
 def plan_record(plan: QuantPlan, network: QuantizedNetwork) -> dict[str, Any]:
@@ -117,12 +110,7 @@ def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "versions": _versions(),
-        "checkpoint": {
-            "name": outcome.checkpoint.name,
-            "sha256": hashlib.sha256(outcome.checkpoint.read_bytes()).hexdigest(),
-            "bytes": outcome.checkpoint.stat().st_size,
-            "unwrapped": list(outcome.loaded.unwrapped),
-        },
+        "source": dict(outcome.entered.record),
         "io": options.quantization.io.value,
         "tflite_layout": options.tflite_layout.value,
         "input": _port(source, outcome),
@@ -130,8 +118,12 @@ def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
         "calibration": {
             "method": outcome.plan.calibration, "samples": outcome.plan.calibration_samples,
         },
-        "fold": _fold(outcome.folded.report, options),
-        "removal": _removal(removal),
+        "fold": _fold(outcome.entered.fold, options.entry),
+        "removal": {
+            **removal_record(removal),
+            **hiding_record(outcome.hidden),
+            **alignment_record(options.removal, removal),
+        },
         "layers": _layers(outcome, sqnr),
         "sqnr_db": {name: _number(value) for name, value in sqnr.items()},
         "sizes": dict(sizes),
@@ -228,7 +220,12 @@ def _numbers(outcome: Outcome, layer: LayerPlan, cost: LayerCost | None) -> dict
     }
 
 
-def _fold(report: FoldReport, options: ExportOptions) -> dict[str, Any]:
+def _fold(
+    report: FoldReport | None, options: CheckpointOptions | OnnxOptions
+) -> dict[str, Any] | None:
+    """None where the export began behind folding."""
+    if report is None or isinstance(options, OnnxOptions):
+        return None
     return {
         "families": dict(report.families),
         "prune_rule": options.pruning.rule.value,
@@ -251,32 +248,6 @@ def _fold(report: FoldReport, options: ExportOptions) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _removal(report: RemovalReport) -> dict[str, Any]:
-    return {
-        "parameters_before": report.parameters_before,
-        "parameters_after": report.parameters_after,
-        "macs_before": report.macs_before,
-        "macs_after": report.macs_after,
-        "max_relative_difference": _at_most(report.certificate.max_relative),
-        "relative_difference": {
-            kind: _at_most(value) for kind, value in report.certificate.relative.items()
-        },
-        "range_growth": dict(report.range_growth),
-        "stopped_at": list(report.borders),
-        "channels": {
-            entry.operator: [_removed(channel) for channel in entry.removed]
-            for entry in report.tensors
-            if entry.removed
-        },
-    }
-
-
-def _removed(channel: Any) -> dict[str, Any]:
-    known = {"channel": channel.channel, "reason": channel.reason.name.lower()}
-    optional = {"constant": channel.constant, "into": channel.into}
-    return {**known, **{key: value for key, value in optional.items() if value is not None}}
-
-
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in PACKAGES:
@@ -290,11 +261,3 @@ def _versions() -> dict[str, str]:
 def _number(value: float) -> float | None:
     """SQNR in dB to two decimals; None where there is no error at all (JSON has no infinity)."""
     return round(value, 2) if math.isfinite(value) else None
-
-
-def _at_most(difference: float) -> float:
-    """A bound for a float64 difference: its last bits depend on the number of threads.
-
-    Anything under 1e-12 is rounding and is stated as 1e-12; above, the next power of ten.
-    """
-    return float(10.0 ** math.ceil(math.log10(max(difference, 1e-12)) - 1e-9))

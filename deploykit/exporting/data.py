@@ -45,7 +45,7 @@ def _checked_inputs(path: Path, inputs: AnyArray, input_shape: tuple[int, ...]) 
     if inputs.ndim != len(input_shape) or inputs.shape[1:] != input_shape[1:]:
         wanted = ", ".join(["N", *map(str, input_shape[1:])])
         raise DataError(
-            f"{path}: `inputs` has shape {list(inputs.shape)} where --input-shape asks for "
+            f"{path}: `inputs` has shape {list(inputs.shape)} where the network takes "
             f"[{wanted}]; {_shape_hint(inputs.shape, input_shape)}"
         )
     if len(inputs) == 0:

@@ -7,15 +7,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from deploykit.bundle import Golden
-from deploykit.exporting.contents import float_model_bytes
+from deploykit.exporting.entry import Entered
+from deploykit.exporting.onnx_bytes import model_bytes
 from deploykit.graph.edit import output_name
-from deploykit.posterior import forward
 from deploykit.reference.float import evaluate
 from deploykit.runtime import ort
 from deploykit.spec.arrays import AnyArray, Float32Array
 from deploykit.spec.network import Network
 from deploykit.spec.parity import Accuracy, IntegerComparison
-from deploykit.spec.posterior import Folded
 from deploykit.spec.progress import Advance
 from deploykit.spec.quantized import QuantizedNetwork
 from deploykit.spec.samples import Samples
@@ -26,7 +25,7 @@ from deploykit.verify.metrics import accuracy
 
 
 def record_golden(
-    folded: Folded, masked: Network, network: QuantizedNetwork, samples: Samples
+    entered: Entered, masked: Network, network: QuantizedNetwork, samples: Samples
 ) -> Golden:
     """Golden inputs with what each stage gives for them.
 
@@ -35,19 +34,12 @@ def record_golden(
     (port,) = network.inputs
     inputs = golden_inputs(samples, network.tensors[port.tensor].quantization)
     floats = GoldenFloats(
-        folded=forward.run(folded.unpruned, inputs),
+        folded=entered.unpruned(inputs),
         # float32, because the last bits of float64 sums depend on how many threads added them up.
         masked=evaluate(masked, inputs[full_indices()])[output_name(masked)].astype(np.float32),
-        mean_forward=_mean_forward(folded, inputs),
+        mean_forward=None if entered.mean_forward is None else entered.mean_forward(inputs),
     )
     return make_golden(network, samples, inputs, floats)
-
-
-def _mean_forward(folded: Folded, inputs: Float32Array) -> AnyArray | None:
-    """The Bayesian network's own outputs; None where batch norm was changed on purpose."""
-    if folded.bayesian is None or folded.report.batchnorm != "keep":
-        return None
-    return forward.run(folded.bayesian, inputs)
 
 
 def prove_parity(
@@ -68,7 +60,7 @@ def prove_parity(
 
 
 def measure_accuracy(
-    folded: Folded,
+    entered: Entered,
     pruned: Network,
     network: QuantizedNetwork,
     models: Mapping[Format, bytes],
@@ -79,11 +71,11 @@ def measure_accuracy(
         return None
     inputs, labels = labelled.inputs, labelled.labels
     outputs: dict[str, AnyArray] = {}
-    if folded.bayesian is not None:
-        outputs["mean"] = forward.run(folded.bayesian, inputs)
-    outputs["folded"] = forward.run(folded.unpruned, inputs)
+    if entered.mean is not None:
+        outputs["mean"] = entered.mean(inputs)
+    outputs[entered.stage] = entered.unpruned(inputs)
     (source,) = network.inputs
-    floats = ort.run(float_model_bytes(pruned), {source.name: inputs})
+    floats = ort.run(model_bytes(pruned), {source.name: inputs})
     outputs["pruned"] = floats[output_name(pruned)]
     for fmt, data in models.items():
         raw = fmt.run_outputs(data, network, port_inputs(network, inputs))

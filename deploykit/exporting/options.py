@@ -12,6 +12,9 @@ from typing import Any, TypeVar
 
 from deploykit.emit.tflite_layout import TfliteLayout
 from deploykit.errors import ConfigError
+from deploykit.exporting.removing import removal_options
+from deploykit.graph.options import RemovalOptions
+from deploykit.graph.widths.host import Element, Runtime
 from deploykit.posterior.options import BatchNormMode, PruneRule, PruneSpec
 from deploykit.quantize.calibration import Calibration
 from deploykit.quantize.planning import CARRIERS, QuantizationOptions
@@ -22,59 +25,112 @@ FORMATS = ("onnx", "tflite")
 Choice = TypeVar("Choice", bound=Enum)
 
 
+class Source(Enum):
+    """What an export starts from."""
+
+    CHECKPOINT = "a checkpoint"
+    ONNX = "an ONNX file"
+
+
+def source_of(path: Path) -> Source:
+    """By the file's name: source_of(Path("net.onnx")) -> Source.ONNX"""
+    return Source.ONNX if path.suffix == ".onnx" else Source.CHECKPOINT
+
+
 @dataclass(frozen=True)
-class ExportOptions:
-    """A complete and checked set of options. input_shape includes the batch, NCHW."""
+class CheckpointOptions:
+    """How a checkpoint becomes a float graph. input_shape includes the batch, NCHW."""
 
     model: str
     input_shape: tuple[int, ...]
+    pruning: PruneSpec = field(default_factory=PruneSpec)
+    batchnorm: BatchNormMode = BatchNormMode.KEEP
+
+
+@dataclass(frozen=True)
+class OnnxOptions:
+    """How an ONNX file becomes a float graph. input_shape: None where the file states it."""
+
+    input_shape: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """A complete and checked set of options."""
+
+    entry: CheckpointOptions | OnnxOptions
     data: Path
     eval_data: Path | None = None
     to: tuple[str, ...] = FORMATS
-    pruning: PruneSpec = field(default_factory=PruneSpec)
-    batchnorm: BatchNormMode = BatchNormMode.KEEP
+    removal: RemovalOptions = field(default_factory=RemovalOptions)
     quantization: QuantizationOptions = field(default_factory=QuantizationOptions)
     tflite_layout: TfliteLayout = TfliteLayout.NHWC
 
 
 KEYS = (
     "model", "input_shape", "data", "eval_data", "bits", "to", "prune_rule", "threshold",
-    "batchnorm", "calibration", "io", "tflite_layout",
+    "batchnorm", "exact", "align", "target", "calibration", "io", "tflite_layout",
 )  # fmt: skip
 """Names of all options: keys of export.toml, and flags with dashes for underscores."""
 
+OF_CHECKPOINTS = ("model", "prune_rule", "threshold", "batchnorm")
+"""Options that an ONNX file, whose weights are numbers already, leaves nothing to do for."""
 
-def build_options(given: Mapping[str, Any], config: Path | None = None) -> ExportOptions:
+
+def build_options(
+    given: Mapping[str, Any], config: Path | None = None, source: Source = Source.CHECKPOINT
+) -> ExportOptions:
     """Options from export.toml with `given` (None: not given) on top; unknown ones are refused.
 
     Raises ConfigError naming the option, its value and what it may be.
     """
     values = {} if config is None else read_config(config)
     values.update({key: value for key, value in given.items() if value is not None})
-    for required, flag in (("model", "FILE.py:FACTORY"), ("input_shape", "1,1,28,28")):
-        if required not in values:
-            raise ConfigError(f"give --{required.replace('_', '-')} {flag}, or a --config with it")
+    entry = _checkpoint(values) if source is Source.CHECKPOINT else _onnx(values)
     if "data" not in values:
         raise ConfigError("give --data calibration.npz: activation ranges are measured on it")
     to = values.get("to", FORMATS)
+    formats = _formats([to] if isinstance(to, str) else to)
+    runtime = Runtime.LITERT if "tflite" in formats else Runtime.ORT
     return ExportOptions(
-        model=str(values["model"]),
-        input_shape=parse_shape(values["input_shape"]),
+        entry=entry,
         data=Path(values["data"]),
         eval_data=Path(values["eval_data"]) if values.get("eval_data") else None,
-        to=_formats([to] if isinstance(to, str) else to),
-        pruning=PruneSpec(
-            _choice(PruneRule, "prune-rule", values.get("prune_rule", "family")),
-            _threshold(values.get("threshold")),
-        ),
-        batchnorm=_choice(BatchNormMode, "batchnorm", values.get("batchnorm", "keep")),
+        to=formats,
+        removal=removal_options(values, runtime, Element.INT8),
         quantization=QuantizationOptions(
             _bits(values.get("bits", 8)),
-            _choice(Calibration, "calibration", values.get("calibration", "mse")),
-            _choice(IoType, "io", values.get("io", "float")),
+            choice(Calibration, "calibration", values.get("calibration", "mse")),
+            choice(IoType, "io", values.get("io", "float")),
         ),
-        tflite_layout=_choice(TfliteLayout, "tflite-layout", values.get("tflite_layout", "nhwc")),
+        tflite_layout=choice(TfliteLayout, "tflite-layout", values.get("tflite_layout", "nhwc")),
     )
+
+
+def _checkpoint(values: Mapping[str, Any]) -> CheckpointOptions:
+    for required, flag in (("model", "FILE.py:FACTORY"), ("input_shape", "1,1,28,28")):
+        if required not in values:
+            raise ConfigError(f"give --{required.replace('_', '-')} {flag}, or a --config with it")
+    return CheckpointOptions(
+        model=str(values["model"]),
+        input_shape=parse_shape(values["input_shape"]),
+        pruning=PruneSpec(
+            choice(PruneRule, "prune-rule", values.get("prune_rule", "family")),
+            _threshold(values.get("threshold")),
+        ),
+        batchnorm=choice(BatchNormMode, "batchnorm", values.get("batchnorm", "keep")),
+    )
+
+
+def _onnx(values: Mapping[str, Any]) -> OnnxOptions:
+    for option in OF_CHECKPOINTS:
+        if option in values:
+            raise ConfigError(
+                f"--{option.replace('_', '-')} belongs to checkpoints, and the export starts from "
+                "an ONNX file; leave it out"
+            )
+    shape = values.get("input_shape")
+    return OnnxOptions(None if shape is None else parse_shape(shape))
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -116,7 +172,8 @@ def parse_shape(value: object) -> tuple[int, ...]:
     return sizes
 
 
-def _choice(kind: type[Choice], option: str, value: object) -> Choice:
+def choice(kind: type[Choice], option: str, value: object) -> Choice:
+    """The member that a value names, or a ConfigError that lists them all."""
     if isinstance(value, kind):
         return value
     try:

@@ -20,13 +20,14 @@ def warnings_of(manifest: Any) -> list[str]:
         *_kernels(manifest["layers"]),
         *_posterior(manifest["fold"]),
         *_calibration(manifest["calibration"]),
+        *_widths(manifest["removal"]["alignment"]),
     ]
 
 
 def _accuracy(accuracy: Any) -> Iterator[str]:
     if accuracy is None:
         return
-    lost = 100 * (accuracy["folded"] - accuracy["pruned"])
+    lost = 100 * (accuracy.get("folded", accuracy["pruned"]) - accuracy["pruned"])
     if lost > POINTS_LOST_TO_PRUNING:
         yield (
             f"pruning costs {lost:.1f} points ({accuracy['folded']:.4f} to "
@@ -40,6 +41,11 @@ def _accuracy(accuracy: Any) -> Iterator[str]:
                 f"{file} is {lost:.1f} points under the pruned float network: give more or other "
                 "calibration data, or another --calibration"
             )
+
+
+def _widths(alignment: Any) -> Iterator[str]:
+    if alignment["note"]:
+        yield alignment["note"]
 
 
 def _sqnr(layers: Any) -> Iterator[str]:
@@ -62,7 +68,7 @@ def _kernels(layers: Any) -> Iterator[str]:
 
 
 def _posterior(fold: Any) -> Iterator[str]:
-    metrics = fold["metrics"]
+    metrics = {} if fold is None else fold["metrics"]
     if "monte_carlo" not in metrics:
         return
     gap = 100 * (metrics["monte_carlo"]["accuracy"] - metrics["mean"]["accuracy"])

@@ -60,7 +60,7 @@ def verify_bundle(path: Path, announce: Announce = lambda text: None) -> ParityR
     golden = load_golden(bundle.file(GOLDEN))
     plan = _read_plan(bundle)
     announce("float graph")
-    steps = [_mean_forward(golden)]
+    steps = [_mean_forward(golden, bundle)]
     float_model = _attempt(2, PRUNED, partial(_load_float, bundle))
     evaluated = (
         float_model
@@ -142,8 +142,11 @@ def _float_tensors(network: Network, golden: Golden) -> tuple[Tensors, str]:
     return evaluate(network, golden.inputs[golden.full]), output_name(network)
 
 
-def _mean_forward(golden: Golden) -> Step:
+def _mean_forward(golden: Golden, bundle: Bundle) -> Step:
     compared = "Bayesian mean forward / folded"
+    if bundle.manifest.get("fold", {}) is None:
+        reason = "no Bayesian mean forward: the export began at an ONNX file"
+        return Step(1, compared, Verdict.INAPPLICABLE, reason)
     if golden.mean_forward is None:
         reason = "no Bayesian mean forward: deterministic twin, or batch norm was re-estimated"
         return Step(1, compared, Verdict.INAPPLICABLE, reason)

@@ -85,8 +85,9 @@ def test_parity_covers_the_labelled_samples_and_the_golden_ones(manifest: dict[s
 
 def test_versions_and_checkpoint_are_stated(manifest: dict[str, Any]) -> None:
     assert set(manifest["versions"]) == {"python", *PACKAGES}
-    assert manifest["checkpoint"]["name"] == "bayesian.pt"
-    assert manifest["checkpoint"]["bytes"] == CHECKPOINT.stat().st_size
+    assert manifest["source"]["name"] == "bayesian.pt"
+    assert manifest["source"]["kind"] == "checkpoint"
+    assert manifest["source"]["bytes"] == CHECKPOINT.stat().st_size
 
 
 def test_nothing_tells_of_the_machine_or_the_moment(sample_bundle: Path) -> None:

@@ -10,8 +10,17 @@ import pytest
 
 from deploykit.emit.tflite_layout import TfliteLayout
 from deploykit.errors import ConfigError
-from deploykit.exporting.options import KEYS, build_options, parse_shape, read_config
-from deploykit.posterior.options import BatchNormMode, PruneRule
+from deploykit.exporting.options import (
+    KEYS,
+    CheckpointOptions,
+    OnnxOptions,
+    Source,
+    build_options,
+    parse_shape,
+    read_config,
+    source_of,
+)
+from deploykit.posterior.options import BatchNormMode, PruneRule, PruneSpec
 from deploykit.quantize.calibration import Calibration
 from deploykit.spec.quantized import IoType
 from tests.exported import SAMPLE
@@ -25,8 +34,9 @@ def test_defaults_are_the_documented_ones() -> None:
     assert options.quantization.bits == 8
     assert options.quantization.calibration is Calibration.MSE
     assert options.quantization.io is IoType.FLOAT
-    assert (options.pruning.rule, options.pruning.threshold) == (PruneRule.FAMILY, None)
-    assert options.batchnorm is BatchNormMode.KEEP
+    assert options.entry == CheckpointOptions(
+        "net.py:build", (1, 3, 8, 8), PruneSpec(PruneRule.FAMILY, None), BatchNormMode.KEEP
+    )
     assert options.tflite_layout is TfliteLayout.NHWC
     assert (options.data, options.eval_data) == (Path("data.npz"), None)
 
@@ -39,7 +49,7 @@ def test_what_is_given_overrides_the_file(tmp_path: Path) -> None:
     assert options.quantization.io is IoType.UINT8
     assert options.quantization.calibration is Calibration.ENTROPY
     assert options.data == Path("b.npz")
-    assert options.input_shape == (1, 3, 8, 8)
+    assert options.entry.input_shape == (1, 3, 8, 8)
 
 
 def test_paths_in_the_file_are_relative_to_it(tmp_path: Path) -> None:
@@ -108,6 +118,32 @@ def test_one_format_may_be_a_word_and_doubles_count_once() -> None:
 
 
 def test_a_threshold_may_be_one_or_by_layer() -> None:
-    assert build_options({**LEAST, "threshold": 3}).pruning.threshold == 3.0
-    by_layer = build_options({**LEAST, "threshold": {"a": 1}}).pruning.threshold
-    assert by_layer == {"a": 1.0}
+    for given, kept in ((3, 3.0), ({"a": 1}, {"a": 1.0})):
+        entry = build_options({**LEAST, "threshold": given}).entry
+        assert isinstance(entry, CheckpointOptions)
+        assert entry.pruning.threshold == kept
+
+
+def test_an_onnx_file_needs_neither_model_nor_shape() -> None:
+    assert source_of(Path("a/net.onnx")) is Source.ONNX
+    assert source_of(Path("net.onnx.pt")) is Source.CHECKPOINT
+    open_sizes = build_options({"data": "d.npz"}, source=Source.ONNX)
+    assert open_sizes.entry == OnnxOptions(None)
+    given = build_options({"data": "d.npz", "input_shape": "1,3,8,8"}, source=Source.ONNX)
+    assert given.entry == OnnxOptions((1, 3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("model", "m:f"), ("prune_rule", "none"), ("threshold", 1.0), ("batchnorm", "keep")],
+)
+def test_options_of_checkpoints_are_refused_for_an_onnx_file(
+    option: str, value: object, tmp_path: Path
+) -> None:
+    flag = option.replace("_", "-")
+    with pytest.raises(ConfigError, match=f"--{flag} belongs to checkpoints"):
+        build_options({"data": "d.npz", option: value}, source=Source.ONNX)
+    config = tmp_path / "export.toml"
+    config.write_text(f'data = "d.npz"\n{option} = {value!r}\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match=f"--{flag} belongs to checkpoints"):
+        build_options({}, config, Source.ONNX)

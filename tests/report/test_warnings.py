@@ -18,6 +18,7 @@ GOOD: dict[str, Any] = {
         {"name": "view", "sqnr_db": None, "kernels": {"onnxruntime": "Flatten"}},
     ],
     "fold": {"metrics": {"mean": {"accuracy": 0.9}, "monte_carlo": {"accuracy": 0.91}}},
+    "removal": {"alignment": {"note": ""}},
     "calibration": {"method": "mse", "samples": 256},
 }  # fmt: skip
 
@@ -49,6 +50,7 @@ def test_nothing_is_said_of_accuracy_that_was_not_measured() -> None:
         ("layers/0/sqnr_db", -6.0, "the worst conv1 with -6.0 dB"),
         ("fold/metrics/monte_carlo", {"accuracy": 0.5}, "40.0 points worse than its mean"),
         ("layers/0/kernels/litert", "MAXIMUM", "LiteRT runs conv1 outside XNNPACK"),
+        ("removal/alignment/note", "no width table fits", "no width table fits"),
         ("calibration/samples", 3, "ranges come from 3 calibration samples"),
     ],
 )

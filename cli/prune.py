@@ -42,6 +42,13 @@ def prune(
             help="Remove exact zeros only, not what float32 rounding hides.",
         ),
     ] = False,
+    max_growth: Annotated[
+        float | None,
+        typer.Option(
+            help="How far constants that merge may stretch a layer's weight range; 1 keeps it, for "
+            "a file that others quantize.  [default: inf]"
+        ),
+    ] = None,
     align: Annotated[
         str | None,
         typer.Option(
@@ -72,7 +79,8 @@ def prune(
 
     replaced = out.is_file()
     asked = {
-        "exact": exact, "align": align, "target": target, "drop_dead_outputs": drop_dead_outputs,
+        "exact": exact, "max_growth": max_growth, "align": align, "target": target,
+        "drop_dead_outputs": drop_dead_outputs,
     }  # fmt: skip
     removal = removal_options(asked, Runtime.ORT, Element.FLOAT32)
     options = PruneOptions(parse_input_shapes(input_shape or ()), removal)
@@ -140,6 +148,13 @@ def _summary(done: PrunedFile) -> Table:
             "hidden by float32",
             f"{len(done.hidden.channels)} channels: {done.hidden.outcome.value}; outputs change by "
             f"{done.hidden.measured:.1e}",
+        )
+    grown = [growth for growth in removal.range_growth.values() if growth > 1.0]
+    if grown:
+        table.add_row(
+            "merged constants",
+            f"weight ranges of {len(grown)} layers grow, by {max(grown):.1f} at most; "
+            "--max-growth 1 keeps them",
         )
     if isinstance(done.options.align, Measured):
         added = sum(block.width - block.needed for block in removal.widened)

@@ -77,6 +77,7 @@ def prune(
     input_shape: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
     drop_dead_outputs: bool = False,
     exact: bool = False,
+    max_growth: float | None = None,
     align: str | int | None = None,
     target: str | None = None,
     progress: Progress | None = None,
@@ -85,8 +86,9 @@ def prune(
 
     report: where to write everything that was done as JSON. input_shape: batch first, by input name
     where there are several, for sizes that the file leaves open. drop_dead_outputs: cut constant
-    channels of the outputs too; `kept_outputs` of the result says which are left. exact, align,
-    target: as for `export`.
+    channels of the outputs too; `kept_outputs` of the result says which are left. max_growth: how
+    far merging constants may stretch a layer's weight range, unlimited by default; 1 keeps it, for
+    a file that others quantize. exact, align, target: as for `export`.
 
     Raises a deploykit.errors.DeploykitError; then nothing was written.
     """
@@ -102,7 +104,8 @@ def prune(
         shapes = {None: tuple(input_shape)}
     written = None if report is None else Path(report)
     asked = {
-        "exact": exact, "align": align, "target": target, "drop_dead_outputs": drop_dead_outputs,
+        "exact": exact, "max_growth": max_growth, "align": align, "target": target,
+        "drop_dead_outputs": drop_dead_outputs,
     }  # fmt: skip
     removal = removal_options(asked, Runtime.ORT, Element.FLOAT32)
     return prune_file(Path(path), Path(out), PruneOptions(shapes, removal), written, progress)

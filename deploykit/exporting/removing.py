@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, assert_never
@@ -18,7 +19,7 @@ from deploykit.spec.arrays import Tensors
 from deploykit.spec.negligible import Negligible
 from deploykit.spec.network import GraphInputs, Network
 
-KEYS = ("exact", "align", "target", "drop_dead_outputs")
+KEYS = ("exact", "max_growth", "align", "target", "drop_dead_outputs")
 """Names of all options: keys of export.toml, and flags with dashes for underscores."""
 
 HOST = "host"
@@ -34,10 +35,12 @@ def removal_options(
 
     Raises ConfigError naming the option, its value and what it may be.
     """
+    growth = _growth(values.get("max_growth"), element)
     align, note = _alignment(values.get("align"), values.get("target"), runtime, element)
     return RemovalOptions(
         DeadOutputs.DROP if _switch(values, "drop_dead_outputs") else DeadOutputs.KEEP,
         Tolerance.EXACT if _switch(values, "exact") else Tolerance.FLOAT32,
+        growth,
         align,
         note,
     )
@@ -70,6 +73,15 @@ def _switch(values: Mapping[str, Any], key: str) -> bool:
     if value is None or isinstance(value, bool):
         return bool(value)
     raise ConfigError(f"{key} = {value!r}: write true or false")
+
+
+def _growth(value: object, element: Element) -> float:
+    """Unlimited by default where numbers stay float32, none where they become integers."""
+    if value is None:
+        return 1.0 if element is Element.INT8 else math.inf
+    if isinstance(value, int | float) and value >= 1.0:
+        return float(value)
+    raise ConfigError(f"--max-growth {value}: give a number from 1 (no growth) up, or inf")
 
 
 def _alignment(

@@ -38,9 +38,12 @@ class Measured:
 
 @dataclass(frozen=True)
 class RemovalOptions:
-    """align: None leaves every width as removal makes it; note: why, if nobody asked for that."""
+    """max_growth: how far merging constants may stretch a reader's weight range.
+
+    align: None leaves every width as removal makes it; note: why, if nobody asked for that."""
 
     dead_outputs: DeadOutputs = DeadOutputs.KEEP
     tolerance: Tolerance = Tolerance.EXACT
+    max_growth: float = 1.0
     align: MultipleOf | Measured | None = None
     note: str = ""

@@ -10,6 +10,7 @@ import numpy as np
 
 from deploykit.errors import RemovalError
 from deploykit.graph.certificate import certify
+from deploykit.graph.channels.collapse import Limits
 from deploykit.graph.channels.cutting import NotArrangedError, Step, cut
 from deploykit.graph.channels.liveness import Liveness, analyse, is_layer
 from deploykit.graph.channels.mixing import Mixing
@@ -91,8 +92,9 @@ def cut_channels(
     unarranged: list[str] = []
     steps: list[Step] = []
     exact = network
+    limits = Limits(options.max_growth, ranges or {})
     while True:
-        found = analyse(exact.model.graph, options.dead_outputs, whole, options.align, ranges)
+        found = analyse(exact.model.graph, options.dead_outputs, whole, options.align, limits)
         try:
             less, step = _apply(exact, found)
         except NotArrangedError as refused:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,15 +27,16 @@ def options(**values: Any) -> RemovalOptions:
 
 def test_defaults_hide_what_float32_hides_and_keep_outputs() -> None:
     found = options(align="none")
-    assert found == RemovalOptions(DeadOutputs.KEEP, Tolerance.FLOAT32, None, "")
+    assert found == RemovalOptions(DeadOutputs.KEEP, Tolerance.FLOAT32, math.inf, None, "")
+    assert removal_options({}, Runtime.LITERT, Element.INT8).max_growth == 1.0
 
 
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({"exact": True}, RemovalOptions(DeadOutputs.KEEP, Tolerance.EXACT)),
+        ({"exact": True}, RemovalOptions(DeadOutputs.KEEP, Tolerance.EXACT, math.inf)),
         ({"exact": None, "drop_dead_outputs": True},
-         RemovalOptions(DeadOutputs.DROP, Tolerance.FLOAT32)),
+         RemovalOptions(DeadOutputs.DROP, Tolerance.FLOAT32, math.inf)),
     ],
 )  # fmt: skip
 def test_switches(values: Mapping[str, Any], expected: RemovalOptions) -> None:
@@ -76,6 +78,8 @@ def test_the_default_on_an_unknown_processor_is_said_and_not_guessed(
         ({"align": "-8"}, "--align -8: give auto, none"),
         ({"align": "none", "target": TABLE}, "leave one out"),
         ({"target": "phone"}, f"no width table for the target 'phone'; there are .*{TABLE}"),
+        ({"max_growth": 0.5, "align": "none"}, "--max-growth 0.5: give a number from 1"),
+        ({"max_growth": float("nan"), "align": "none"}, "--max-growth nan: give a number"),
         ({"exact": "yes", "align": "none"}, "exact = 'yes': write true or false"),
     ],
 )

@@ -360,3 +360,36 @@ def test_a_constant_goes_through_every_activation(between: str, bias: float) -> 
     network = two_layers(first_layer([0.5, bias], live=[0]), second_layer(1, 1), 0, between)
     pruned, _ = removed(network)
     assert channels(pruned)["a"] == 1
+
+
+def test_an_activation_closes_what_padding_made_of_a_constant() -> None:
+    """Channel 0: 1 - 4 or less at every border, closed by relu. 1: some positive. 2: above 6."""
+    network = graph(
+        """
+        (float[1,1,5,5] input) => (float[1,2,5,5] output) {
+            a = Conv(input, w, b)
+            d = Conv<group=4, pads=[1,1,1,1]>(a, k, t)
+            x = Clip(d, low, high)
+            output = Conv(x, v, c)
+        }
+        """,
+        {
+            **first_layer([1.0, 1.0, 1.0, 0.0], live=[3]),
+            "k": np.ones((4, 1, 3, 3)) * np.array([-1.0, 1.0, 1.0, 1.0]).reshape(4, 1, 1, 1),
+            "t": np.array([1.0, -5.0, 2.0, 0.0]),
+            "low": np.array(0.0),
+            "high": np.array(6.0),
+            "v": weights(2, 4, 1, 1),
+            "c": weights(2),
+        },
+    )
+    analysis = found(network)
+    np.testing.assert_equal(
+        analysis.constants["x"].reshape(-1), np.array([0.0, np.nan, 6.0, np.nan])
+    )
+    pruned, report = removed(network)
+    assert channels(pruned) == {"a": 2, "d": 2, "x": 2, "output": 2}
+    assert {(gone.channel, gone.reason) for gone in report.tensors[0].removed} == {
+        (0, Reason.ZERO),
+        (2, Reason.FOLDED),
+    }

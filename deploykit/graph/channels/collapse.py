@@ -15,7 +15,7 @@ survivors share the kernel. Where that is no help the constants stay apart.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -25,9 +25,6 @@ from deploykit.graph.channels.rule import Constants, Merge, Site
 from deploykit.graph.edit import label
 from deploykit.spec.arrays import AnyArray, BoolArray, Float64Array, IntArray
 
-MOST_GROWTH = 1.0
-"""How far a merge may stretch the weight range of an output channel."""
-
 LARGEST_RESTATEMENT = 64.0
 """How much larger a survivor's constant may get: its tensor's range is quantized too."""
 
@@ -35,6 +32,18 @@ LARGEST_RESTATEMENT = 64.0
 MOST_SINGLE_STEPS = 16
 LEAST_STEP = 1.25
 """Numbers of survivors are tried one by one at first, then in growing steps."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """growth: how far a merge may stretch the weight range of an output channel.
+
+    ranges: by tensor, the largest magnitude that it holds, where that is known: no constant is
+    restated above it.
+    """
+
+    growth: float = 1.0
+    ranges: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,7 +108,8 @@ class _Reader:
 class _Wish:
     """One tensor's constants that padded readers read.
 
-    largest: magnitude that a constant may be restated to, other than its own.
+    largest: magnitude that a constant may be restated to, other than its own. most_growth: how far
+    a reader's range may grow.
     """
 
     tensor: str
@@ -108,6 +118,7 @@ class _Wish:
     gone: IntArray
     candidates: IntArray
     largest: float
+    most_growth: float
 
     def growth(self, restated: Float64Array, survivors: IntArray) -> dict[str, float]:
         """By reader."""
@@ -120,18 +131,17 @@ def collapse(
     constants: Mapping[str, Constants],
     needed: BoolArray,
     rigid: BoolArray,
-    ranges: Mapping[str, float],
+    limits: Limits,
     forward: Callable[[Mapping[str, Constants]], Mapping[str, Constants]],
 ) -> Collapse:
     """Decide every tensor's merge; survivors, and constants that stay apart, become needed.
 
-    rigid: by atom, whether somebody outside sees its value. ranges: by tensor, the largest
-    magnitude that it holds, where that is known: no constant is restated above it. forward: the
-    constants of all tensors where some layers state other ones.
+    rigid: by atom, whether somebody outside sees its value. forward: the constants of all tensors
+    where some layers state other ones.
     """
     uses_by_tensor = _padded_readers(sites, labels, constants, needed)
     wishes = [
-        _wish(tensor, uses, labels, constants, needed, ranges.get(tensor, np.inf))
+        _wish(tensor, uses, labels, constants, needed, limits)
         for tensor, uses in uses_by_tensor.items()
     ]
     settled = [wish for wish in wishes if wish is not None]
@@ -182,7 +192,7 @@ def _wish(
     labels: Mapping[str, Labels],
     constants: Mapping[str, Constants],
     needed: BoolArray,
-    largest: float,
+    limits: Limits,
 ) -> _Wish | None:
     """What could merge; constants that a grouped layer reads stay apart."""
     values, atoms = constants[tensor].reshape(-1), labels[tensor].reshape(-1)
@@ -196,7 +206,9 @@ def _wish(
     staying = members[needed[atoms[members]]]
     gone = members[~needed[atoms[members]]]
     readers = tuple(_Reader.of(name, mixing, live, values, gone) for name, mixing, live, _ in uses)
-    return _Wish(tensor, readers, values, gone, staying if len(staying) else members, largest)
+    candidates = staying if len(staying) else members
+    largest = limits.ranges.get(tensor, np.inf)
+    return _Wish(tensor, readers, values, gone, candidates, largest, limits.growth)
 
 
 def _restated(
@@ -269,7 +281,7 @@ def _to_restate(wish: _Wish) -> tuple[IntArray, float]:
         survivors = order[:count]
         stretch = max(wish.growth(wish.values, survivors).values(), default=1.0)
         target = stretch * float(np.abs(wish.values[survivors]).min()) * (1.0 + 1e-6)
-        if stretch <= MOST_GROWTH or not np.isfinite(target):
+        if stretch <= wish.most_growth or not np.isfinite(target):
             return order[:0], 1.0
         if target <= limit:
             return survivors, target
@@ -310,7 +322,7 @@ def _survivors(wish: _Wish, restated: Float64Array) -> tuple[IntArray | None, di
         survivors = order[:count]
         stretch = wish.growth(restated, survivors)
         worst = max(stretch.values())
-        if worst <= MOST_GROWTH:
+        if worst <= wish.most_growth:
             return np.sort(survivors), stretch
         if count == len(order):
             return None, {}

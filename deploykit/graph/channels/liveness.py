@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from deploykit.graph.channels.align import align
-from deploykit.graph.channels.collapse import Collapse, collapse
+from deploykit.graph.channels.collapse import Collapse, Limits, collapse
 from deploykit.graph.channels.elementwise import Unary, WithConstant
 from deploykit.graph.channels.joining import Join
 from deploykit.graph.channels.labels import Atoms, Labels
@@ -26,7 +26,7 @@ from deploykit.graph.channels.selecting import Concat
 from deploykit.graph.channels.table import candidates
 from deploykit.graph.edit import label
 from deploykit.graph.options import DeadOutputs, Measured, MultipleOf
-from deploykit.spec.arrays import BoolArray
+from deploykit.spec.arrays import BoolArray, Float64Array
 from deploykit.spec.network import static_shape
 from deploykit.spec.removal import WidenedBlock
 
@@ -78,11 +78,11 @@ def analyse(
     dead_outputs: DeadOutputs = DeadOutputs.KEEP,
     whole: Iterable[str] = (),
     alignment: MultipleOf | Measured | None = None,
-    ranges: Mapping[str, float] | None = None,
+    limits: Limits | None = None,
 ) -> Liveness:
     """Run the analysis on a canonical graph (see passes.canonical).
 
-    whole: tensors of which nothing may go. ranges: see collapse.
+    whole: tensors of which nothing may go. limits: of merging constants.
     """
     structure = build_structure(graph)
     constants = forward(graph, structure)
@@ -102,7 +102,7 @@ def analyse(
         _propagate(structure, constants, needed)
         before = int(needed.sum())
         found = collapse(
-            structure.sites, structure.labels, constants, needed, rigid, ranges or {},
+            structure.sites, structure.labels, constants, needed, rigid, limits or Limits(),
             lambda overrides: restated(structure, constants, overrides),
         )  # fmt: skip
         if int(needed.sum()) != before:
@@ -220,9 +220,42 @@ def forward(graph: ir.Graph, structure: Structure) -> dict[str, Constants]:
         for value in (*graph.inputs, *graph.outputs)
         if str(value.name) in structure.labels
     }
+    borders: dict[str, Float64Array] = {}
     for site in structure.sites:
-        constants.update(_through(site, structure, constants))
+        made = _through(site, structure, constants)
+        _close_borders(site, constants, borders, made)
+        constants.update(made)
     return constants
+
+
+def _close_borders(
+    site: Site,
+    constants: Mapping[str, Constants],
+    borders: dict[str, Float64Array],
+    made: dict[str, Constants],
+) -> None:
+    """A padded depthwise convolution makes of a constant a few values, one for each border.
+
+    An activation may close all of them to the same one, and the channel is constant again.
+    borders: by tensor, [C, P] those values, NaN for other channels.
+    """
+    source = site.inputs[0] if site.inputs else ""
+    if isinstance(site.operator, Depthwise):
+        found = site.operator.border_values(constants[source])
+        if found is not None:
+            borders[site.outputs[0]] = found
+    if not isinstance(site.operator, Unary) or source not in borders:
+        return
+    name = site.outputs[0]
+    with np.errstate(all="ignore"):
+        values = np.asarray(site.operator.function(borders[source]), dtype=np.float64)
+    if made[name].size != len(values):
+        return
+    equal = (values == values[:, :1]).all(axis=1) & (np.abs(values[:, 0]) <= LARGEST)
+    held = made[name].reshape(-1)
+    closed = np.where(np.isnan(held) & equal, values[:, 0], held)
+    made[name] = closed.reshape(made[name].shape)
+    borders[name] = np.where(equal[:, None], np.nan, values)
 
 
 def restated(
@@ -240,7 +273,13 @@ def restated(
                 new = overrides[name]
                 after[name] = np.where(np.isnan(new), constants[name], new)
         else:
-            after.update(_through(site, structure, after))
+            made = _through(site, structure, after)
+            if isinstance(site.operator, Unary):
+                # What an activation closed to one value is of no restated channel.
+                name = site.outputs[0]
+                closed = np.isnan(constants[site.inputs[0]]) & ~np.isnan(constants[name])
+                made[name] = np.where(closed, constants[name], made[name])
+            after.update(made)
     return after
 
 

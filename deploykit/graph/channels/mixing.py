@@ -20,7 +20,17 @@ from deploykit.graph.channels.rule import (
     activations,
     arrange,
 )
-from deploykit.graph.edit import attribute_float, attribute_int, constant, floats, padded, readers
+from deploykit.graph.channels.windows import taps_inside
+from deploykit.graph.edit import (
+    attribute_float,
+    attribute_int,
+    attribute_ints,
+    attribute_string,
+    constant,
+    floats,
+    padded,
+    readers,
+)
 from deploykit.graph.passes.affine import Affine, own_weight
 from deploykit.spec.arrays import AnyArray, BoolArray, Float64Array, IntArray
 from deploykit.spec.network import static_shape
@@ -383,6 +393,28 @@ class Depthwise(Plain):
         dead = ~(self.kernel != 0).any(axis=1)
         found = np.where(dead, self.bias, self.bias + through * self.kernel.sum(axis=1))
         return [found.reshape(written.shape)]
+
+    def border_values(self, given: Constants) -> Float64Array | None:
+        """[C, P]: all that a channel of a constant input takes, where padding makes it several.
+
+        NaN for channels whose input is not constant; None where this is not followed.
+        """
+        shape = static_shape(self.node.inputs[0])
+        stored = constant(self.node.inputs[1])
+        if self.node.op_type != "Conv" or self.complete_taps or shape is None or stored is None:
+            return None
+        if attribute_string(self.node, "auto_pad", "NOTSET") != "NOTSET":
+            return None
+        rank = len(shape) - 2
+        inside = taps_inside(
+            shape[2:],
+            stored.shape[2:],
+            attribute_ints(self.node, "strides", (1,) * rank),
+            attribute_ints(self.node, "dilations", (1,) * rank),
+            attribute_ints(self.node, "pads", (0,) * 2 * rank),
+        )
+        level = full_axis(given, 1, len(self.bias)).reshape(-1, 1)
+        return np.asarray(self.bias[:, None] + level * (self.kernel @ inside.T.astype(np.float64)))
 
     def cut(self, cutting: Cutting) -> Sequence[Arrangement]:
         """Index weight and bias, set group to the new count."""

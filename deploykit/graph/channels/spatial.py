@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
+from typing import assert_never
 
 import numpy as np
 import onnx_ir as ir
@@ -25,11 +27,19 @@ from deploykit.spec.arrays import Float64Array
 from deploykit.spec.network import static_shape
 
 
+class Follows(Enum):
+    """Which constants stay themselves through an operator on maps."""
+
+    ALL = "any"
+    ZERO = "zero alone"
+    NONE = "none"
+
+
 @dataclass(frozen=True)
 class Map(Plain):
-    """y_c = f(x_c): a constant stays itself, or is lost (follows = NaN by channel)."""
+    """y_c = f(x_c): a constant stays itself, or is lost (NaN)."""
 
-    follows: bool
+    follows: Follows
 
     def label(self, inputs: Sequence[Labels], atoms: Atoms) -> Sequence[Labels] | None:
         """The input's, where it is cut along the channels alone."""
@@ -37,7 +47,16 @@ class Map(Plain):
 
     def constants(self, inputs: Sequence[Constants]) -> Sequence[Constants]:
         """See the class."""
-        return [inputs[0] if self.follows else np.full(inputs[0].shape, np.nan)]
+        (given,) = inputs
+        match self.follows:
+            case Follows.ALL:
+                return [given]
+            case Follows.ZERO:
+                return [np.where(given == 0, 0.0, np.nan)]
+            case Follows.NONE:
+                return [np.full(given.shape, np.nan)]
+            case _:
+                assert_never(self.follows)
 
     def cut(self, cutting: Cutting) -> Sequence[Arrangement]:
         """Nothing to cut."""
@@ -47,20 +66,22 @@ class Map(Plain):
 def pool(node: ir.Node) -> Map | None:
     """Max and average over a window: a constant stays itself.
 
-    Not for an average that counts padded zeros: at the border it is smaller. Nor for a window with
-    holes that may lie wholly in the padding.
+    Not for an average that counts padded zeros: at the border it is smaller, unless it is zero. Nor
+    for a window with holes that may lie wholly in the padding.
     """
     if len(activations(node)) != 1 or len(node.outputs) != 1:
         return None
     reaches_out = padded(node) or attribute_int(node, "ceil_mode", 0) == 1
     counts_padding = attribute_int(node, "count_include_pad", 0) == 1
     has_holes = any(step != 1 for step in attribute_ints(node, "dilations", ()))
-    return Map(not (reaches_out and (counts_padding or has_holes)))
+    if reaches_out and has_holes:
+        return Map(Follows.NONE)
+    return Map(Follows.ZERO if reaches_out and counts_padding else Follows.ALL)
 
 
 def global_pool(node: ir.Node) -> Map | None:
     """Mean or maximum of a whole map."""
-    return Map(True)
+    return Map(Follows.ALL)
 
 
 @dataclass(frozen=True)
@@ -83,7 +104,8 @@ class Resize(Map):
         follows = attribute_string(node, "mode", "nearest") in {"nearest", "linear"}
         mode = attribute_string(node, "coordinate_transformation_mode", "half_pixel")
         given = node.inputs[3] if len(node.inputs) > 3 else None
-        return Resize(follows and mode != "tf_crop_and_resize", constant(given) is not None)
+        keeps = follows and mode != "tf_crop_and_resize"
+        return Resize(Follows.ALL if keeps else Follows.NONE, constant(given) is not None)
 
     def cut(self, cutting: Cutting) -> Sequence[Arrangement]:
         """The channel count among the target sizes."""

@@ -64,10 +64,15 @@ def test_a_constant_goes_through_a_pool(call: str, size: str) -> None:
 
 
 @pytest.mark.parametrize(("call", "size"), CONSTANT_IS_LOST.items())
-def test_a_constant_is_smaller_where_a_pool_counts_padding(call: str, size: str) -> None:
+def test_a_constant_is_smaller_where_a_pool_counts_padding_but_a_zero_is_zero(
+    call: str, size: str
+) -> None:
     pruned, report = removed(through(call, size))
-    assert channels(pruned)["a"] == 3
-    assert report.tensors[0].removed == (RemovedChannel(3, Reason.UNREAD),)
+    assert channels(pruned)["a"] == 2
+    assert report.tensors[0].removed == (
+        RemovedChannel(1, Reason.ZERO, 0.0),
+        RemovedChannel(3, Reason.UNREAD),
+    )
 
 
 def test_a_pool_that_says_where_its_maximum_was_is_a_border() -> None:

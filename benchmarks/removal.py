@@ -6,9 +6,9 @@
 Networks: plain torch definitions (benchmarks/networks), the pretrained EfficientNet-Lite0 and real
 ONNX files out of PyPI wheels. Each is captured once (build/removal), masked with random dead
 channels (removal_masks), normalized and handed to deploykit; each network has its own process.
-What is removable is measured (probing). The difference is that of torch in float64 and of ONNX
-Runtime in float32, on random, zero, extreme and border-heavy inputs, each output relative to its
-own largest value.
+What is removable is measured (probing). The difference is that of torch in float64 on random, zero,
+extreme and border-heavy inputs, and of ONNX Runtime in float32 on all but the extreme ones, each
+output relative to its own largest value.
 
 --images: a folder of 224x224 images named CLASS_*.jpg or .png, for what removal finds in the
 pretrained EfficientNet-Lite0 with no channel killed. --beside: what removal_torch_pruning.py wrote.
@@ -190,10 +190,16 @@ def test_inputs(graph: Graph) -> list[Array]:
 
 
 def float32_difference(before: Graph, after: Graph, inputs: Sequence[Array]) -> float:
-    """max |after - before| / max |before| in ONNX Runtime with all its optimizations."""
+    """max |after - before| / max |before| in ONNX Runtime with all its optimizations.
+
+    Not on the extreme inputs: there the masked network's own float32 error can be 1e-4 (MobileNetV3
+    with random weights: 3.5e-5 at 1e3), which would be measured instead; float64 covers them.
+    """
     sessions = (session(before.model), session(after.model))
     largest = 0.0
     for one in inputs:
+        if np.abs(one).max() >= EXTREME:
+            continue
         a, b = (runtime.run(None, {before.input_name: one}) for runtime in sessions)
         for x, y in zip(a, b, strict=True):
             if x.shape != y.shape:

@@ -18,6 +18,7 @@ from deploykit.graph.channels.operands import take
 from deploykit.graph.cost import totals, weight_bytes
 from deploykit.graph.edit import label, set_initializer
 from deploykit.graph.options import RemovalOptions
+from deploykit.graph.passes.reorder import order_channels
 from deploykit.graph.tracking import Rewritten, apply_pass
 from deploykit.spec.arrays import AnyArray, Float64Array
 from deploykit.spec.network import FloatEvaluator, Network
@@ -41,13 +42,15 @@ class Cut:
     """A network with fewer channels.
 
     exact: with the numbers that changed in float64. pruned: all in the network's own element type.
-    steps: rounds of analysis and cut. unarranged: nodes whose tensors had to stay whole.
+    steps: rounds of analysis and cut. unarranged: nodes whose tensors had to stay whole. moved:
+    whether tensors inside hold their channels in another order.
     """
 
     exact: Network
     pruned: Network
     steps: tuple[Step, ...]
     unarranged: tuple[str, ...]
+    moved: bool
 
     def rest_of(self, name: str, values: AnyArray) -> Float64Array:
         """Of a whole tensor what the cut one holds."""
@@ -87,7 +90,10 @@ def remove_dead_channels(
 def cut_channels(
     network: Network, options: RemovalOptions, ranges: Mapping[str, float] | None = None
 ) -> Cut:
-    """Analyse and cut, until nothing is left to go; nothing is evaluated."""
+    """Analyse and cut, until nothing is left to go; nothing is evaluated.
+
+    What is left of a channel shuffle is a Gather; channels are ordered so that it vanishes.
+    """
     whole: set[str] = set()
     unarranged: list[str] = []
     steps: list[Step] = []
@@ -110,7 +116,10 @@ def cut_channels(
             exact = less
             steps.append(step)
         if not step.changed:
-            return Cut(exact, _rounded(network, exact), tuple(steps), tuple(unarranged))
+            ordered = apply_pass("order_channels", order_channels, exact)
+            pruned = _rounded(network, ordered)
+            moved = ordered is not exact
+            return Cut(ordered, pruned, tuple(steps), tuple(unarranged), moved)
 
 
 def _apply(network: Network, found: Liveness) -> tuple[Network, Step]:

@@ -14,8 +14,9 @@ survivors share the kernel. Where that is no help the constants stay apart.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -28,6 +29,9 @@ from deploykit.spec.arrays import AnyArray, BoolArray, Float64Array, IntArray
 LARGEST_RESTATEMENT = 64.0
 """How much larger a survivor's constant may get: its tensor's range is quantized too."""
 
+
+WORTH = 0.125
+"""The smallest survivor, in the largest constant of its tensor."""
 
 MOST_SINGLE_STEPS = 16
 LEAST_STEP = 1.25
@@ -144,7 +148,7 @@ def collapse(
         _wish(tensor, uses, labels, constants, needed, limits)
         for tensor, uses in uses_by_tensor.items()
     ]
-    settled = [wish for wish in wishes if wish is not None]
+    settled = _agreed([wish for wish in wishes if wish is not None], labels, limits)
     overrides, after = _restated(settled, sites, labels, constants, rigid, forward)
     merges: dict[str, Merge] = {}
     growth: dict[str, float] = {}
@@ -161,6 +165,34 @@ def collapse(
             merges[wish.tensor] = Merge(tuple(int(s) for s in survivors))
             growth.update(stretch)
     return Collapse(merges, overrides, growth)
+
+
+def _agreed(wishes: Sequence[_Wish], labels: Mapping[str, Labels], limits: Limits) -> list[_Wish]:
+    """Where ranges may grow, tensors that share channels choose the same survivor.
+
+    The tensors of a residual stream would else keep one channel each. The channel that most of them
+    could keep is taken first, then what most of the others could: a constant at least WORTH of the
+    tensor's largest, so that no kernel explodes.
+    """
+    if np.isfinite(limits.growth):
+        return list(wishes)
+    atoms = [labels[wish.tensor].reshape(-1) for wish in wishes]
+    worthy = []
+    for wish, own in zip(wishes, atoms, strict=True):
+        sizes = np.abs(wish.values[wish.candidates])
+        chosen = wish.candidates[sizes >= WORTH * sizes.max()]
+        worthy.append({int(own[channel]): int(channel) for channel in chosen})
+    agreed: dict[int, _Wish] = {}
+    while len(agreed) < len(wishes):
+        open_ = [number for number in range(len(wishes)) if number not in agreed]
+        votes = Counter(atom for number in open_ for atom in worthy[number])
+        most = max(votes.values())
+        winner = min(atom for atom, count in votes.items() if count == most)
+        for number in open_:
+            if winner in worthy[number]:
+                channel = np.array([worthy[number][winner]])
+                agreed[number] = replace(wishes[number], candidates=channel)
+    return [agreed[number] for number in range(len(wishes))]
 
 
 def _padded_readers(

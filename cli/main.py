@@ -38,7 +38,7 @@ class SentenceGroup(TyperGroup):
         except KeyboardInterrupt:
             print("error: interrupted; nothing was left half written", file=sys.stderr)
             raise typer.Exit(128 + signal.SIGINT) from None
-        except (DeploykitError, OSError) as error:
+        except (DeploykitError, OSError, MemoryError) as error:
             if ctx.params["debug"]:
                 traceback.print_exc()
             print(f"error: {_sentence(error)}", file=sys.stderr)
@@ -46,7 +46,9 @@ class SentenceGroup(TyperGroup):
             raise typer.Exit(code) from error
 
 
-def _sentence(error: DeploykitError | OSError) -> str:
+def _sentence(error: DeploykitError | OSError | MemoryError) -> str:
+    if isinstance(error, MemoryError):
+        return f"not enough memory for this network ({error}); a larger machine may do"
     if isinstance(error, OSError) and error.strerror:
         where = "" if error.filename is None else f"{error.filename}: "
         return f"{where}{error.strerror}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,13 +36,12 @@ def prune(
             help="Cut constant channels of the outputs too, which changes their shape.",
         ),
     ] = False,
-    exact: Annotated[
-        bool,
+    data: Annotated[
+        Path | None,
         typer.Option(
-            "--exact",
-            help="Remove exact zeros only, not what float32 rounding hides.",
+            help="An .npz with `inputs`: channels go too that float32 rounding hides on such data."
         ),
-    ] = False,
+    ] = None,
     max_growth: Annotated[
         float | None,
         typer.Option(
@@ -79,11 +79,11 @@ def prune(
 
     replaced = out.is_file()
     asked = {
-        "exact": exact, "max_growth": max_growth, "align": align, "target": target,
+        "exact": data is None, "max_growth": max_growth, "align": align, "target": target,
         "drop_dead_outputs": drop_dead_outputs,
     }  # fmt: skip
     removal = removal_options(asked, Runtime.ORT, Element.FLOAT32)
-    options = PruneOptions(parse_input_shapes(input_shape or ()), removal)
+    options = PruneOptions(parse_input_shapes(input_shape or ()), removal, data)
     done = prune_file(path, out, options, report, StageLines(Console(stderr=True)))
     if as_json:
         typer.echo(json.dumps(prune_record(done), indent=2))
@@ -93,7 +93,7 @@ def prune(
         console.print(_layers(done))
     console.print(_summary(done))
     lines = [*_notes(done), f"The pruned network is in {out}{', over the one before' * replaced}"]
-    lines.append(f"Next: {command_name()} export {out} --data calibration.npz --out bundle")
+    lines.append(_next(done, command_name()))
     for line in lines:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
 
@@ -129,7 +129,7 @@ def _summary(done: PrunedFile) -> Table:
     removal, certificate, measured = done.removal, done.removal.certificate, done.measured
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, show_header=False, pad_edge=False)
     before, after = removal.parameters_before, removal.parameters_after
-    table.add_row("parameters", f"{before:,} → {after:,}")
+    table.add_row("parameters", f"{before:,} → {after:,} (batch norm folded)")
     table.add_row("MACs", f"{removal.macs_before:,} → {removal.macs_after:,}")
     table.add_row("file", f"{done.source.size_bytes:,} → {done.size_bytes:,} bytes")
     table.add_row(
@@ -146,7 +146,8 @@ def _summary(done: PrunedFile) -> Table:
     if done.hidden is not None and done.hidden.channels:
         table.add_row(
             "hidden by float32",
-            f"{len(done.hidden.channels)} channels: {done.hidden.outcome.value}; outputs change by "
+            f"{len(done.hidden.channels)} {_plural(len(done.hidden.channels), 'channel')}: "
+            f"{done.hidden.outcome.value}; outputs change by "
             f"{done.hidden.measured:.1e}",
         )
     grown = [growth for growth in removal.range_growth.values() if growth > 1.0]
@@ -156,11 +157,12 @@ def _summary(done: PrunedFile) -> Table:
             f"weight ranges of {len(grown)} layers grow, by {max(grown):.1f} at most; "
             "--max-growth 1 keeps them",
         )
-    if isinstance(done.options.align, Measured):
+    if isinstance(done.options.align, Measured) and removal.widened:
         added = sum(block.width - block.needed for block in removal.widened)
         table.add_row(
             "widths",
-            f"{added} dead channels stay in {len(removal.widened)} places, as "
+            f"{added} dead {_plural(added, 'channel')} kept in {len(removal.widened)} "
+            f"{_plural(len(removal.widened), 'place')}, as "
             f"{done.options.align.table.target} is faster with them",
         )
     if done.restored.symbols:
@@ -168,14 +170,31 @@ def _summary(done: PrunedFile) -> Table:
     return table
 
 
+def _plural(count: int, noun: str) -> str:
+    return noun if count == 1 else f"{noun}s"
+
+
+def _next(done: PrunedFile, command: str) -> str:
+    """What can be done with the file."""
+    if len(done.source.inputs) == len(done.source.outputs) == 1:
+        file = shlex.quote(str(done.out))
+        return f"Next: {command} export {file} --data calibration.npz --out bundle"
+    return "Next: run it in ONNX Runtime; export takes networks of one input and one output"
+
+
 def _notes(done: PrunedFile) -> list[str]:
     """What the user may not have expected."""
     notes = []
     unchanged = sum(not entry.removed for entry in done.removal.tensors)
-    if unchanged == len(done.removal.tensors):
+    hidden = () if done.hidden is None else done.hidden.channels
+    if unchanged < len(done.removal.tensors):
+        if unchanged:
+            layers = "layer keeps" if unchanged == 1 else "layers keep"
+            notes.append(f"{unchanged} {layers} every channel.")
+    elif done.removal.widened or hidden:
+        notes.append("Every channel stays: the dead ones cannot go alone, or are kept for speed.")
+    else:
         notes.append("No channel is dead: the file is the same network, in one spelling.")
-    elif unchanged:
-        notes.append(f"{unchanged} layers keep every channel.")
     borders = done.removal.borders
     if borders:
         more = len(borders) - SHOWN_BORDERS

@@ -76,7 +76,7 @@ def prune(
     report: StrPath | None = None,
     input_shape: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
     drop_dead_outputs: bool = False,
-    exact: bool = False,
+    data: StrPath | None = None,
     max_growth: float | None = None,
     align: str | int | None = None,
     target: str | None = None,
@@ -88,7 +88,8 @@ def prune(
     where there are several, for sizes that the file leaves open. drop_dead_outputs: cut constant
     channels of the outputs too; `kept_outputs` of the result says which are left. max_growth: how
     far merging constants may stretch a layer's weight range, unlimited by default; 1 keeps it, for
-    a file that others quantize. exact, align, target: as for `export`.
+    a file that others quantize. data: an .npz with `inputs`; channels go too that float32 rounding
+    hides on such data. align, target: as for `export`.
 
     Raises a deploykit.errors.DeploykitError; then nothing was written.
     """
@@ -104,11 +105,12 @@ def prune(
         shapes = {None: tuple(input_shape)}
     written = None if report is None else Path(report)
     asked = {
-        "exact": exact, "max_growth": max_growth, "align": align, "target": target,
+        "exact": data is None, "max_growth": max_growth, "align": align, "target": target,
         "drop_dead_outputs": drop_dead_outputs,
     }  # fmt: skip
     removal = removal_options(asked, Runtime.ORT, Element.FLOAT32)
-    return prune_file(Path(path), Path(out), PruneOptions(shapes, removal), written, progress)
+    options = PruneOptions(shapes, removal, None if data is None else Path(data))
+    return prune_file(Path(path), Path(out), options, written, progress)
 
 
 def verify_bundle(bundle: StrPath) -> ParityReport:

@@ -26,9 +26,6 @@ from deploykit.exporting.pruning import (
 )
 from deploykit.spec.progress import Progress, Silent
 
-HIDING_INPUTS = 4
-"""Calibration samples on which magnitudes are measured that float32 may hide."""
-
 
 def export_bundle(
     source: Path, options: ExportOptions, out: Path, progress: Progress | None = None
@@ -47,7 +44,7 @@ def export_bundle(
     if options.eval_data is not None:
         labelled = load_samples(options.eval_data, entry.input_shape)
 
-    from deploykit.exporting.removing import largest_values, zero_hidden
+    from deploykit.exporting.removing import HIDING_INPUTS, largest_values, zero_hidden
     from deploykit.graph.normalize import normalize
     from deploykit.graph.removal import remove_dead_channels
     from deploykit.quantize.apply import apply_plan
@@ -119,9 +116,8 @@ def prune_file(
 
     import onnx_ir as ir
 
-    from deploykit.exporting.removing import zero_hidden
+    from deploykit.exporting.removing import few_inputs, zero_hidden
     from deploykit.exporting.restoration import restore
-    from deploykit.graph.certificate import certificate_inputs
     from deploykit.graph.normalize import normalize
     from deploykit.graph.onnx_source import read_onnx
     from deploykit.graph.removal import remove_dead_channels
@@ -133,9 +129,11 @@ def prune_file(
         check_writable(out, "--out", read.files)
     with progress.stage("fold batch norm and scales"):
         masked = normalize(read.network)
-    with progress.stage("find what float32 hides"):
-        drawn = certificate_inputs(masked)["random"]
-        quiet, hidden = zero_hidden(masked, drawn, options.removal.tolerance)
+    quiet, hidden = masked, None
+    if options.data is not None:
+        with progress.stage("find what float32 hides"):
+            some = few_inputs(options.data, read.shapes)
+            quiet, hidden = zero_hidden(masked, some, options.removal.tolerance)
     with progress.stage("remove channels"):
         pruned, removal = remove_dead_channels(quiet, evaluate_outputs, options.removal)
     with progress.stage("open sizes again"):

@@ -17,6 +17,8 @@ def check_writable(out: Path, option: str, inputs: tuple[Path, ...]) -> None:
         raise ConfigError(f"{option} {out}: there is no folder {folder}; make it first")
     if out.is_dir():
         raise ConfigError(f"{option} {out} is a folder; give the path of a file")
+    if out.exists() and not out.is_file():
+        raise ConfigError(f"{option} {out} is a device, pipe or socket; give the path of a file")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ConfigError(f"{option} {out}: {folder} may not be written to; choose another")
     for read in inputs:

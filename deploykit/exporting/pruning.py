@@ -25,10 +25,15 @@ MAX_RELATIVE = 1e-3
 
 @dataclass(frozen=True)
 class PruneOptions:
-    """input_shapes: by input name (None: the only one), for sizes that the file leaves open."""
+    """input_shapes: by input name (None: the only one), for sizes that the file leaves open.
+
+    data: an .npz with `inputs`, on which magnitudes are measured that float32 may hide; without it
+    only exact zeros and constants go.
+    """
 
     input_shapes: Mapping[str | None, Shape] = field(default_factory=dict)
     removal: RemovalOptions = field(default_factory=RemovalOptions)
+    data: Path | None = None
 
 
 @dataclass(frozen=True)

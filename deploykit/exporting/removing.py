@@ -5,22 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, assert_never
 
 import numpy as np
 
 from deploykit.errors import ConfigError
+from deploykit.exporting.data import load_samples
 from deploykit.graph.options import DeadOutputs, Measured, MultipleOf, RemovalOptions, Tolerance
 from deploykit.graph.passes.negligible import zero_negligible
 from deploykit.graph.widths.host import Element, Runtime, host_target
 from deploykit.graph.widths.table import WidthTable
 from deploykit.reference.float import evaluate
-from deploykit.spec.arrays import Tensors
+from deploykit.spec.arrays import Float32Array, Tensors
 from deploykit.spec.negligible import Negligible
 from deploykit.spec.network import GraphInputs, Network
 
 KEYS = ("exact", "max_growth", "align", "target", "drop_dead_outputs")
 """Names of all options: keys of export.toml, and flags with dashes for underscores."""
+
+HIDING_INPUTS = 4
+"""Samples on which magnitudes are measured that float32 may hide."""
 
 HOST = "host"
 """The target whose kernels this processor runs."""
@@ -46,12 +51,21 @@ def removal_options(
     )
 
 
+def few_inputs(data: Path, shapes: Mapping[str, tuple[int, ...]]) -> Float32Array:
+    """The first samples of an .npz, for a network of one input."""
+    if len(shapes) != 1:
+        raise ConfigError(f"--data {data}: the network has {len(shapes)} inputs; leave it out")
+    (shape,) = shapes.values()
+    return load_samples(data, shape).inputs[:HIDING_INPUTS]
+
+
 def zero_hidden(
     network: Network, inputs: GraphInputs, tolerance: Tolerance
 ) -> tuple[Network, Negligible | None]:
     """Weights that float32 rounding hides become zeros, so that removal finds their channels.
 
-    inputs: a few, on which magnitudes are measured. None with Tolerance.EXACT: not looked for.
+    inputs: a few real ones, on which magnitudes are measured: what they leave idle by far counts as
+    idle always. None with Tolerance.EXACT: not looked for.
     """
     match tolerance:
         case Tolerance.EXACT:

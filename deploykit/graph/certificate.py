@@ -53,16 +53,20 @@ def _finite(
 ) -> tuple[Tensors, dict[str, Float64Array]]:
     """Inputs of a kind at which the masked network has finite outputs, and these.
 
-    An exponential overflows on extreme inputs, which would compare nothing with nothing.
+    An exponential overflows on extreme inputs and a root has no negative ones, which would compare
+    nothing with nothing.
     """
-    inputs: Tensors = {}
-    found: dict[str, Float64Array] = {}
     for extreme in EXTREMES:
-        inputs = certificate_inputs(masked, extreme)[kind]
-        found = _outputs(masked, inputs, evaluate, names)
-        if all(np.isfinite(values).all() for values in found.values()):
-            break
-    return inputs, found
+        drawn = certificate_inputs(masked, extreme)[kind]
+        positive = {name: np.abs(values) for name, values in drawn.items()}
+        for inputs in (drawn, positive):
+            found = _outputs(masked, inputs, evaluate, names)
+            if all(np.isfinite(values).all() for values in found.values()):
+                return inputs, found
+    raise GraphError(
+        f"the network gives NaN or infinity on {kind} inputs, positive ones too, so that nothing "
+        "can be proved about it; check the file, or leave out the operator that overflows"
+    )
 
 
 def _scale(values: Float64Array) -> float:
@@ -120,6 +124,11 @@ def certificate_inputs(
         if shape is None:
             raise GraphError(
                 f"the graph's input {port.name} has no static shape; give --input-shape"
+            )
+        if port.dtype is not None and not port.dtype.is_floating_point():
+            raise GraphError(
+                f"the graph's input {port.name} holds {port.dtype.name}; removal is proved on "
+                "float inputs: cut the network off behind what makes floats of it (an embedding)"
             )
         name, one = str(port.name), shape[1:]
         border = generator.normal(size=(1, *one))

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
 from deploykit.errors import GraphError
+from deploykit.graph.edit import constant
 from deploykit.graph.onnx_load import load_float
 from deploykit.graph.opset import modernize, opset_of
 from deploykit.graph.ports import Port, Shape, fix_shapes, read_port, settle
@@ -72,5 +74,21 @@ def read_onnx(path: Path, input_shapes: Mapping[str | None, Shape] | None = None
         raise GraphError(
             f"{path} is damaged ({type(error).__name__}: {error}); export or copy it again"
         ) from error
+    _check_numbers(path, network)
     opset = opset_of(model)
     return OnnxSource(path, files, network, shapes, inputs, outputs, opset, model, modern)
+
+
+def _check_numbers(path: Path, network: Network) -> None:
+    """Raise GraphError where a weight is no number; an infinite bound or mask may be meant."""
+    layers = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+    for name, value in network.model.graph.initializers.items():
+        array = constant(value)
+        if array is None or array.dtype.kind != "f":
+            continue
+        is_weight = any(use.node.op_type in layers for use in value.uses())
+        if np.isnan(array).any() or (is_weight and not np.isfinite(array).all()):
+            raise GraphError(
+                f"{path}: {name} holds NaN or infinity; the training diverged or the file is "
+                "damaged: export it from a good checkpoint"
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,3 +66,11 @@ def test_what_cannot_be_written_is_refused(
     (tmp_path / "in.onnx").write_bytes(b"x")
     with pytest.raises(ConfigError, match=told):
         check_writable(make(tmp_path), "--out", (tmp_path / "in.onnx",))
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(ConfigError, match="is a device, pipe or socket"):
+        check_writable(pipe, "--out", ())
+    assert pipe.is_fifo()

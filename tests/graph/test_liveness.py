@@ -363,7 +363,7 @@ def test_a_constant_goes_through_every_activation(between: str, bias: float) -> 
 
 
 def test_an_activation_closes_what_padding_made_of_a_constant() -> None:
-    """Channel 0: 1 - 4 or less at every border, closed by relu. 1: some positive. 2: above 6."""
+    """Channel 0: 1 - 1 or less at every border of any size, closed. 1: not. 2: 5 + 1 or more."""
     network = graph(
         """
         (float[1,1,5,5] input) => (float[1,2,5,5] output) {
@@ -376,7 +376,7 @@ def test_an_activation_closes_what_padding_made_of_a_constant() -> None:
         {
             **first_layer([1.0, 1.0, 1.0, 0.0], live=[3]),
             "k": np.ones((4, 1, 3, 3)) * np.array([-1.0, 1.0, 1.0, 1.0]).reshape(4, 1, 1, 1),
-            "t": np.array([1.0, -5.0, 2.0, 0.0]),
+            "t": np.array([1.0, -5.0, 5.0, 0.0]),
             "low": np.array(0.0),
             "high": np.array(6.0),
             "v": weights(2, 4, 1, 1),

@@ -262,8 +262,9 @@ def _restated(
         after = forward(overrides) if overrides else constants
         lost = np.zeros_like(blocked)
         for name, atoms in labels.items():
-            usable = (constants[name] == 0) | np.isnan(constants[name])
-            lost[atoms[~usable & ((after[name] == 0) | np.isnan(after[name]))]] = True
+            known = ~np.isnan(constants[name])
+            vanished = (after[name] == 0) & (constants[name] != 0)
+            lost[atoms[known & (vanished | np.isnan(after[name]))]] = True
         if not lost.any():
             return overrides, after
         blocked = blocked | lost

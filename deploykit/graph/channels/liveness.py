@@ -85,7 +85,7 @@ def analyse(
     whole: tensors of which nothing may go. limits: of merging constants.
     """
     structure = build_structure(graph)
-    constants = forward(graph, structure)
+    constants, closed = forward(graph, structure)
     rigid = structure.pinned.copy()
     for tensor in whole:
         rigid[structure.labels[tensor]] = True
@@ -96,7 +96,10 @@ def analyse(
             fixed.reshape(-1)[:1] = False  # Something has to be left to put out.
         rigid[labels[~fixed]] = True
     needed = rigid.copy()
-    fragile = _fragile(structure)
+    for value in graph.outputs:
+        rigid[structure.labels[str(value.name)].reshape(-1)] = True
+    # Kept as a zero, a channel that an activation closed to a number would no longer hold it.
+    fragile = _fragile(structure) | closed
     found = Collapse({}, {}, {})
     while True:
         _propagate(structure, constants, needed)
@@ -213,19 +216,22 @@ def _fit(labels: Sequence[Labels], shapes: Sequence[tuple[int, ...]]) -> bool:
     )
 
 
-def forward(graph: ir.Graph, structure: Structure) -> dict[str, Constants]:
-    """Constants of every tensor."""
+def forward(graph: ir.Graph, structure: Structure) -> tuple[dict[str, Constants], BoolArray]:
+    """Constants of every tensor; and by atom, whether it is one only behind an activation."""
     constants = {
         str(value.name): unknown(structure.labels[str(value.name)])
         for value in (*graph.inputs, *graph.outputs)
         if str(value.name) in structure.labels
     }
     borders: dict[str, Float64Array] = {}
+    closed = np.zeros(structure.count, dtype=bool)
     for site in structure.sites:
         made = _through(site, structure, constants)
-        _close_borders(site, constants, borders, made)
+        here = _close_borders(site, constants, borders, made)
+        if here is not None:
+            closed[structure.labels[site.outputs[0]][here]] = True
         constants.update(made)
-    return constants
+    return constants, closed
 
 
 def _close_borders(
@@ -233,11 +239,12 @@ def _close_borders(
     constants: Mapping[str, Constants],
     borders: dict[str, Float64Array],
     made: dict[str, Constants],
-) -> None:
+) -> BoolArray | None:
     """A padded depthwise convolution makes of a constant a few values, one for each border.
 
     An activation may close all of them to the same one, and the channel is constant again.
-    borders: by tensor, [C, P] those values, NaN for other channels.
+    borders: by tensor, [C, P] those values, NaN for other channels. Returns which entries of the
+    output were closed, in the shape of its labels; None where nothing could be.
     """
     source = site.inputs[0] if site.inputs else ""
     if isinstance(site.operator, Depthwise):
@@ -245,17 +252,18 @@ def _close_borders(
         if found is not None:
             borders[site.outputs[0]] = found
     if not isinstance(site.operator, Unary) or source not in borders:
-        return
+        return None
     name = site.outputs[0]
     with np.errstate(all="ignore"):
         values = np.asarray(site.operator.function(borders[source]), dtype=np.float64)
     if made[name].size != len(values):
-        return
+        return None
     equal = (values == values[:, :1]).all(axis=1) & (np.abs(values[:, 0]) <= LARGEST)
     held = made[name].reshape(-1)
-    closed = np.where(np.isnan(held) & equal, values[:, 0], held)
-    made[name] = closed.reshape(made[name].shape)
+    here = np.isnan(held) & equal
+    made[name] = np.where(here, values[:, 0], held).reshape(made[name].shape)
     borders[name] = np.where(equal[:, None], np.nan, values)
+    return np.asarray(here.reshape(made[name].shape))
 
 
 def restated(
@@ -352,28 +360,31 @@ def _keep_one(labels: Labels, constants: Constants, kept: BoolArray) -> None:
         kept[flat[int(np.argmin(np.isnan(constants.reshape(-1))))]] = True
 
 
+PROBES = (-10.0, -1.0, 0.0, 1.0, 10.0)
+"""Values at which an operator is tried where it is not known what an idle channel brings it."""
+
+
 def _fragile(structure: Structure) -> BoolArray:
     """Atoms that may not hold an arbitrary zero: somebody divides by them, say.
 
-    Nor may a layer put out a zero that becomes a number on the way which somebody divides by.
+    Nor may a layer put out a zero that becomes a number on the way which somebody divides by. What
+    an idle channel holds is followed like a constant; where it cannot be, every probe has to pass.
     """
     fragile = np.zeros(structure.count, dtype=bool)
     idle: dict[str, Constants] = {}
     for site in structure.sites:
-        labels = [structure.labels[name] for name in site.outputs]
-        idle.update((name, unknown(held)) for name, held in zip(site.outputs, labels, strict=True))
         if is_layer(site.operator):
-            idle[site.outputs[0]] = np.zeros(labels[0].shape)
-        elif isinstance(site.operator, Unary | WithConstant | Join):
-            zeros = [np.zeros(structure.labels[name].shape) for name in site.inputs]
-            arriving = [idle.get(name, zero) for name, zero in zip(site.inputs, zeros, strict=True)]
-            arriving = [np.where(np.isnan(v), z, v) for v, z in zip(arriving, zeros, strict=True)]
-            for given in (zeros, arriving):
-                found = site.operator.at_positions(given)
-                fragile[labels[0][anywhere(~np.isfinite(found), labels[0].shape)]] = True
-            idle[site.outputs[0]] = reduced(
-                np.where(np.isfinite(found), found, np.nan), labels[0].shape
-            )
+            idle[site.outputs[0]] = np.zeros(structure.labels[site.outputs[0]].shape)
+            continue
+        brought = {name: idle.get(name, unknown(structure.labels[name])) for name in site.inputs}
+        idle.update(_through(site, structure, brought))
+        if not isinstance(site.operator, Unary | WithConstant | Join):
+            continue
+        labels = structure.labels[site.outputs[0]]
+        for probe in PROBES:
+            given = [np.where(np.isnan(v), probe, v) for v in brought.values()]
+            bad = ~np.isfinite(site.operator.at_positions(given))
+            fragile[labels[anywhere(bad, labels.shape)]] = True
     return fragile
 
 

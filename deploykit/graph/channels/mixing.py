@@ -399,20 +399,19 @@ class Depthwise(Plain):
 
         NaN for channels whose input is not constant; None where this is not followed.
         """
-        shape = static_shape(self.node.inputs[0])
         stored = constant(self.node.inputs[1])
-        if self.node.op_type != "Conv" or self.complete_taps or shape is None or stored is None:
+        if self.node.op_type != "Conv" or self.complete_taps or stored is None:
             return None
-        if attribute_string(self.node, "auto_pad", "NOTSET") != "NOTSET":
+        if attribute_string(self.node, "auto_pad", "NOTSET") != "NOTSET" or np.isnan(given).all():
             return None
-        rank = len(shape) - 2
+        rank = stored.ndim - 2
         inside = taps_inside(
-            shape[2:],
             stored.shape[2:],
-            attribute_ints(self.node, "strides", (1,) * rank),
             attribute_ints(self.node, "dilations", (1,) * rank),
             attribute_ints(self.node, "pads", (0,) * 2 * rank),
         )
+        if inside is None:
+            return None
         level = full_axis(given, 1, len(self.bias)).reshape(-1, 1)
         return np.asarray(self.bias[:, None] + level * (self.kernel @ inside.T.astype(np.float64)))
 
@@ -440,16 +439,24 @@ class Depthwise(Plain):
         fixed = ~np.isnan(target)
         weight_name, bias_name = (str(v.name) for v in cutting.node.inputs[1:3])  # type: ignore[union-attr]
         affine = cutting.affine
-        for name, value in ((weight_name, np.zeros(1)), (bias_name, np.where(fixed, target, 0.0))):
-            held, spread = floats(affine.graph.initializers[name]), affine.spread(name)
-            assert held is not None
-            column = (-1, *(1,) * (held.ndim - 1))
-            still = (fixed | ~needed).reshape(column)
-            affine.store(
-                name,
-                np.where(still, value.reshape(column), held),
-                None if spread is None else np.where(still, 0.0, spread),
-            )
+        still = fixed | ~needed
+        weight, spread = floats(affine.graph.initializers[weight_name]), affine.spread(weight_name)
+        assert weight is not None
+        column = still.reshape(-1, *(1,) * (weight.ndim - 1))
+        affine.store(
+            weight_name,
+            np.where(column, 0.0, weight),
+            None if spread is None else np.where(column, 0.0, spread),
+        )
+        spread = affine.spread(bias_name)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            factor = np.where(fixed & (self.bias != 0), target / self.bias, 1.0)
+        kept = np.where(fixed, factor**2, 0.0)
+        affine.store(
+            bias_name,
+            np.where(fixed, target, np.where(needed, self.bias, 0.0)),
+            None if spread is None else np.where(still, spread * kept, spread),
+        )
 
 
 @dataclass(frozen=True)

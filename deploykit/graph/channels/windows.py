@@ -1,4 +1,4 @@
-"""Which taps of a kernel lie inside the input, by output position."""
+"""Which taps of a kernel an output position can see."""
 
 from __future__ import annotations
 
@@ -8,25 +8,33 @@ import numpy as np
 
 from deploykit.spec.arrays import BoolArray
 
+MOST_SETS = 4096
+"""More different sets of taps than this are not looked at."""
+
 
 def taps_inside(
-    sizes: Sequence[int],
-    kernel: Sequence[int],
-    strides: Sequence[int],
-    dilations: Sequence[int],
-    pads: Sequence[int],
-) -> BoolArray:
-    """[P, taps]: every different set of taps that an output position of a convolution sees.
+    kernel: Sequence[int], dilations: Sequence[int], pads: Sequence[int]
+) -> BoolArray | None:
+    """[P, taps]: every set of taps that a position of a convolution may see, whatever the size.
 
-    sizes: of the input's axes; pads: all begins, then all ends.
+    Along an axis that is any run of taps of which padding cuts off some at the begin, some at the
+    end, or both. pads: all begins, then all ends. None where there are more than MOST_SETS.
     """
     by_axis = []
-    for axis, size in enumerate(sizes):
-        reach = (kernel[axis] - 1) * dilations[axis] + 1
-        begin, end = pads[axis], pads[axis + len(sizes)]
-        starts = np.arange((size + begin + end - reach) // strides[axis] + 1) * strides[axis]
-        at = starts[:, None] - begin + np.arange(kernel[axis])[None, :] * dilations[axis]
-        by_axis.append(np.unique((at >= 0) & (at < size), axis=0))
+    for axis, length in enumerate(kernel):
+        cut = [-(-pads[axis + end] // dilations[axis]) for end in (0, len(kernel))]
+        begins, ends = (range(min(most, length - 1) + 1) for most in cut)
+        if len(begins) * len(ends) > MOST_SETS:
+            return None
+        # Taps that stand close together cannot all miss the input; ones with holes can.
+        most_cut = length - 1 if dilations[axis] == 1 else length
+        runs = {(b, e) for b in begins for e in ends if b + e <= most_cut}
+        seen = np.zeros((len(runs), length), dtype=bool)
+        for row, (begin, end) in zip(seen, sorted(runs), strict=True):
+            row[begin : length - end] = True
+        by_axis.append(np.unique(seen, axis=0))
+    if np.prod([len(seen) for seen in by_axis], dtype=np.float64) > MOST_SETS:
+        return None
     inside = np.ones((1, 1), dtype=bool)
     for seen in by_axis:
         product = inside[:, None, :, None] & seen[None, :, None, :]

@@ -151,6 +151,9 @@ def _bounds(flow: Flow, hidden: Hidden, measured: Measured) -> tuple[float, floa
     worst = np.zeros(2)
     for name, values in measured.outputs.items():
         largest = float(np.abs(values).max(initial=0.0))
+        if name not in known:
+            # Behind an operator that is not followed, nothing is known but what is measured.
+            return float("inf"), float("inf")
         error = known[name].error.max(axis=0, initial=0.0)
         worst = np.maximum(worst, error / largest if largest > 0 else error)
     return float(worst[0]), float(worst[1])

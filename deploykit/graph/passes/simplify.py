@@ -20,14 +20,22 @@ def simplify(network: Network) -> Rewritten:
 
     It runs after our own folding, so that no batch norm or gate is left for it to fold. Where it
     takes away an initializer that has a variance, or gives it more readers (whose own variance was
-    another), only shapes are inferred.
+    another), or cannot read the graph, only shapes are inferred.
     """
     proto = ir.to_proto(network.model)
-    simplified, equal = onnxsim.simplify(proto, skip_fuse_bn=True, skipped_optimizers=list(SKIPPED))
+    try:
+        simplified, equal = onnxsim.simplify(
+            proto, skip_fuse_bn=True, skipped_optimizers=list(SKIPPED)
+        )
+    except RuntimeError:
+        # It reads no operators of other domains, and no initializer that is a graph output.
+        simplified, equal = None, True
     if not equal:
         raise GraphError("onnxsim changed what the network computes; please report the model")
-    model = ir.from_proto(simplified)
-    if any(_uses(model, name) != _uses(network.model, name) for name in network.variance):
+    model = None if simplified is None else ir.from_proto(simplified)
+    if model is None or any(
+        _uses(model, name) != _uses(network.model, name) for name in network.variance
+    ):
         model = ir.from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True))
     model.producer_name, model.producer_version = "deploykit", ""
     return Rewritten(Network(model, dict(network.variance)))

@@ -79,4 +79,5 @@ def product(left: Span, right: Span) -> Span:
 
 def _times(size: Float64Array, error: Float64Array) -> Float64Array:
     wide = size[:, None] if size.ndim == 1 else size
-    return np.nan_to_num(wide * error, nan=0.0, posinf=np.inf)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.nan_to_num(wide * error, nan=0.0, posinf=np.inf)

@@ -34,6 +34,8 @@ import numpy as np
 from bounds import Bound, print_bounds
 from removal_latency_timing import Ratio
 
+from deploykit.bench.summary import INTERVAL_MIN_ROUNDS
+
 MIN_EFFICIENCY = 0.7
 """Geometric mean of auto over the networks, in LiteRT."""
 EXPLAIN_UNDER = 0.6
@@ -188,6 +190,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the figures here too")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.rounds < INTERVAL_MIN_ROUNDS:
+        parser.error(f"--rounds {options.rounds}: an interval needs {INTERVAL_MIN_ROUNDS}")
     if options.child:
         print(json.dumps(asdict(measure(options.child, float(options.kill), options))))
         return 0

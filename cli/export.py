@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deploykit_cli.flags import Align, Target
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -54,19 +56,8 @@ def export(
             show_default=False,
         ),
     ] = None,
-    align: Annotated[
-        str | None,
-        typer.Option(
-            help="Dead channels stay where that is faster: auto (as measured for --target), none, "
-            "or N for multiples of N.  [default: auto]"
-        ),
-    ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            help="Kernels that --align auto means: host, or a table's name.  [default: host]"
-        ),
-    ] = None,
+    align: Align = None,
+    target: Target = None,
     calibration: Annotated[
         str | None, typer.Option(help="mse, minmax, percentile or entropy.  [default: mse]")
     ] = None,

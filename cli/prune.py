@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deploykit_cli.flags import Align, Target
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -49,19 +51,8 @@ def prune(
             "a file that others quantize.  [default: inf]"
         ),
     ] = None,
-    align: Annotated[
-        str | None,
-        typer.Option(
-            help="Dead channels stay where that is faster: auto (as measured for --target), none, "
-            "or N for multiples of N.  [default: auto]"
-        ),
-    ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            help="Kernels that --align auto means: host, or a table's name.  [default: host]"
-        ),
-    ] = None,
+    align: Align = None,
+    target: Target = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Remove the channels that do nothing from an ONNX file, and prove that nothing changed."""

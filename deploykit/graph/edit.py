@@ -95,12 +95,12 @@ def fresh_name(graph: ir.Graph, wanted: str) -> str:
     return f"{wanted}_{number}"
 
 
-def set_channels(value: ir.Value, count: int) -> None:
-    """Set the size of axis 1."""
-    if value.shape is not None:
-        sizes = list(value.shape)
-        sizes[1] = count
-        value.shape = ir.Shape(sizes)
+def take_over(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
+    """Let `new` stand for `old`: name, shape, type and readers, graph outputs included."""
+    name, new.shape, new.type = str(old.name), old.shape, old.type
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+    old.name = fresh_name(graph, f"{name}.unused")
+    new.name = name
 
 
 def bypass(graph: ir.Graph, node: ir.Node, source: ir.Value) -> None:

@@ -75,8 +75,3 @@ class Negligible:
     measured: float
     float32_error: float
     allowed: float
-
-    @property
-    def measured_roundoffs(self) -> float:
-        """The measured change in units of float32 rounding of the largest output."""
-        return self.measured / self.roundoff

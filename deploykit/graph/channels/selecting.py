@@ -31,6 +31,7 @@ from deploykit.graph.edit import (
     fresh_name,
     label,
     set_initializer,
+    take_over,
 )
 from deploykit.graph.passes.affine import own_weight
 from deploykit.spec.arrays import Float64Array, IntArray
@@ -360,12 +361,8 @@ def _gather_instead(
     name = str(output.name)
     index = set_initializer(graph, fresh_name(graph, f"{name}.indices"), position.astype(np.int64))
     gather = ir.node("Gather", [node.inputs[0], index], {"axis": axis}, name=f"{name}.gather")
-    made = gather.outputs[0]
-    made.shape, made.type = output.shape, output.type
     graph.insert_after(node, gather)
-    ir.convenience.replace_all_uses_with(output, made, replace_graph_outputs=True)
-    output.name = fresh_name(graph, f"{name}.unused")
-    made.name = name
+    take_over(graph, output, gather.outputs[0])
     return gather
 
 
@@ -392,11 +389,7 @@ def _split(
         )
         graph.insert_after(node, new)
         for before, after in zip(old, new.outputs, strict=True):
-            name = str(before.name)
-            after.shape, after.type = before.shape, before.type
-            ir.convenience.replace_all_uses_with(before, after, replace_graph_outputs=True)
-            before.name = fresh_name(graph, f"{name}.unused")
-            after.name = name
+            take_over(graph, before, after)
         return
     for k, position in zip(filled, positions, strict=True):
         _gather_instead(graph, node, node.outputs[k], axis, position)

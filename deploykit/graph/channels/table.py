@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 
 import numpy as np
 import onnx_ir as ir
 
+from deploykit.graph import activations
 from deploykit.graph.channels.attention import Product
 from deploykit.graph.channels.elementwise import PerChannel, clip, multiply, unary, with_constant
 from deploykit.graph.channels.joining import join
@@ -18,47 +18,9 @@ from deploykit.graph.channels.rule import Operator
 from deploykit.graph.channels.selecting import Concat, PadChannels, Stack, select
 from deploykit.graph.channels.spatial import BlockShuffle, InstanceNorm, Resize, global_pool, pool
 from deploykit.graph.channels.whole import layer_norm, lp_norm, reduce_mean, reduce_other, softmax
-from deploykit.graph.edit import attribute_float, attribute_string
 from deploykit.spec.arrays import Float64Array
 
 Bind = Callable[[ir.Node], Operator | None]
-
-
-def _sigmoid(x: Float64Array) -> Float64Array:
-    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * x)), dtype=np.float64)
-
-
-def _leaky(node: ir.Node, x: Float64Array) -> Float64Array:
-    return np.where(x < 0, attribute_float(node, "alpha", 0.01) * x, x)
-
-
-def _hard_sigmoid(node: ir.Node, x: Float64Array) -> Float64Array:
-    alpha, beta = attribute_float(node, "alpha", 0.2), attribute_float(node, "beta", 0.5)
-    return np.clip(alpha * x + beta, 0.0, 1.0)
-
-
-def _elu(node: ir.Node, x: Float64Array) -> Float64Array:
-    return np.where(x < 0, attribute_float(node, "alpha", 1.0) * np.expm1(np.minimum(x, 0)), x)
-
-
-def _celu(node: ir.Node, x: Float64Array) -> Float64Array:
-    alpha = attribute_float(node, "alpha", 1.0)
-    return np.maximum(x, 0.0) + np.minimum(alpha * np.expm1(np.minimum(x / alpha, 0.0)), 0.0)
-
-
-def _erf(x: Float64Array) -> Float64Array:
-    flat = [math.erf(value) for value in x.reshape(-1)]
-    return np.array(flat, dtype=np.float64).reshape(x.shape)
-
-
-def _gelu(node: ir.Node, x: Float64Array) -> Float64Array:
-    if attribute_string(node, "approximate", "none") == "tanh":
-        return 0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
-    return 0.5 * x * (1.0 + _erf(x / math.sqrt(2.0)))
-
-
-def _softplus(x: Float64Array) -> Float64Array:
-    return np.logaddexp(0.0, x)
 
 
 def _prelu(x: Float64Array, slope: Float64Array) -> Float64Array:
@@ -87,22 +49,22 @@ RULES: Mapping[str, Sequence[Bind]] = {
     # element by element
     "Abs": (_plain(np.abs),),
     "Cast": (unary(lambda _, x: x),),
-    "Celu": (unary(_celu),),
+    "Celu": (unary(activations.celu),),
     "Clip": (unary(clip),),
     "Dropout": (unary(lambda _, x: x),),
-    "Elu": (unary(_elu),),
-    "Erf": (_plain(_erf),),
+    "Elu": (unary(activations.elu),),
+    "Erf": (_plain(activations.erf),),
     "Exp": (_plain(np.exp),),
-    "Gelu": (unary(_gelu),),
-    "HardSigmoid": (unary(_hard_sigmoid),),
-    "HardSwish": (_plain(lambda x: x * np.clip(x / 6.0 + 0.5, 0.0, 1.0)),),
+    "Gelu": (unary(activations.gelu),),
+    "HardSigmoid": (unary(activations.hard_sigmoid),),
+    "HardSwish": (_plain(activations.hard_swish),),
     "Identity": (_plain(lambda x: x),),
-    "LeakyRelu": (unary(_leaky),),
-    "Mish": (_plain(lambda x: x * np.tanh(_softplus(x))),),
+    "LeakyRelu": (unary(activations.leaky_relu),),
+    "Mish": (_plain(lambda x: x * np.tanh(activations.softplus(x))),),
     "Neg": (_plain(np.negative),),
     "Relu": (_plain(lambda x: np.maximum(x, 0.0)),),
-    "Sigmoid": (_plain(_sigmoid),),
-    "Softplus": (_plain(_softplus),),
+    "Sigmoid": (_plain(activations.sigmoid),),
+    "Softplus": (_plain(activations.softplus),),
     "Softsign": (_plain(lambda x: x / (1.0 + np.abs(x))),),
     "Sqrt": (_plain(np.sqrt),),
     "Tanh": (_plain(np.tanh),),

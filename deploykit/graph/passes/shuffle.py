@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from deploykit.graph.edit import attribute_ints, fresh_name, readers, set_initializer
+from deploykit.graph.edit import attribute_ints, fresh_name, readers, set_initializer, take_over
 from deploykit.spec.arrays import IntArray
 from deploykit.spec.network import static_shape
 
@@ -58,9 +58,5 @@ def _gather(graph: ir.Graph, source: ir.Value, last: ir.Node, order: IntArray) -
     name = str(old.name)
     index = set_initializer(graph, fresh_name(graph, f"{name}.order"), order.astype(np.int64))
     gather = ir.node("Gather", [source, index], {"axis": 1}, name=f"{name}.gather")
-    made = gather.outputs[0]
-    made.shape, made.type = old.shape, old.type
     graph.insert_before(last, gather)
-    ir.convenience.replace_all_uses_with(old, made, replace_graph_outputs=True)
-    old.name = fresh_name(graph, f"{name}.shuffled")
-    made.name = name
+    take_over(graph, old, gather.outputs[0])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
+from deploykit.graph.channels.labels import Atoms
 from deploykit.spec.arrays import BoolArray, IntArray
 
 
@@ -20,44 +21,25 @@ class Channels:
         return len(self.atoms)
 
 
-@dataclass
-class Atoms:
-    """Disjoint sets of channels that are added, multiplied or filtered one by one (union-find).
+class PinnedAtoms(Atoms):
+    """Sets of channels that are added, multiplied or filtered one by one.
 
     A pinned set holds a channel that has to stay: of a graph input or output, or one that an
     operator without a rule reads or computes.
     """
 
-    parent: list[int] = field(default_factory=list)
-    pins: list[int] = field(default_factory=list)
-
-    def fresh(self, count: int) -> IntArray:
-        """`count` channels that nothing is coupled to yet."""
-        start = len(self.parent)
-        self.parent.extend(range(start, start + count))
-        return np.arange(start, start + count)
-
-    def join(self, left: IntArray, right: IntArray) -> None:
-        """Couple channels pair by pair."""
-        for one, other in zip(left.tolist(), right.tolist(), strict=True):
-            self.parent[self._root(one)] = self._root(other)
+    def __init__(self) -> None:
+        super().__init__()
+        self._pins: list[IntArray] = []
 
     def pin(self, atoms: IntArray) -> None:
         """Say that these have to stay."""
-        self.pins.extend(atoms.tolist())
+        self._pins.append(atoms)
 
-    def roots(self, atoms: IntArray) -> IntArray:
-        """One number per set."""
-        return np.array([self._root(atom) for atom in atoms.tolist()], dtype=np.intp)
-
-    def pinned(self) -> BoolArray:
-        """[all atoms], by number of the set."""
-        held = np.zeros(len(self.parent), dtype=np.bool_)
-        held[self.roots(np.array(self.pins, dtype=np.intp))] = True
-        return held
-
-    def _root(self, atom: int) -> int:
-        while self.parent[atom] != atom:
-            self.parent[atom] = self.parent[self.parent[atom]]
-            atom = self.parent[atom]
-        return atom
+    def settle(self) -> tuple[IntArray, BoolArray]:
+        """The set of every atom, and by set whether it is pinned."""
+        sets, count = self.resolve()
+        pinned = np.zeros(count, dtype=np.bool_)
+        for atoms in self._pins:
+            pinned[sets[atoms]] = True
+        return sets, pinned

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
 
+from deploykit.graph import activations
 from deploykit.graph.edit import attribute_float, attribute_string, floats
 from deploykit.graph.ranges.span import Span
 from deploykit.spec.arrays import Float64Array
@@ -49,34 +51,25 @@ def _clip(node: ir.Node) -> Curve | None:
 
 def _leaky(node: ir.Node) -> Curve:
     alpha = attribute_float(node, "alpha", 0.01)
-    return Curve(lambda x: np.where(x < 0, alpha * x, x), max(1.0, abs(alpha)), (0.0,))
+    return Curve(partial(activations.leaky_relu, node), max(1.0, abs(alpha)), (0.0,))
 
 
 def _elu(node: ir.Node) -> Curve:
     alpha = attribute_float(node, "alpha", 1.0)
-    return Curve(
-        lambda x: np.where(x < 0, alpha * np.expm1(np.minimum(x, 0.0)), x),
-        max(1.0, abs(alpha)),
-        (0.0,),
-    )
+    return Curve(partial(activations.elu, node), max(1.0, abs(alpha)), (0.0,))
 
 
 def _hard_sigmoid(node: ir.Node) -> Curve:
-    alpha, beta = attribute_float(node, "alpha", 0.2), attribute_float(node, "beta", 0.5)
-    return Curve(lambda x: np.clip(alpha * x + beta, 0.0, 1.0), abs(alpha))
+    alpha = attribute_float(node, "alpha", 0.2)
+    return Curve(partial(activations.hard_sigmoid, node), abs(alpha))
 
 
 def _gelu(node: ir.Node) -> Curve:
     """x * Phi(x): one minimum, near -0.75179; slope at most 1.12904 (tanh form: 1.12911)."""
+    turns = (-0.75180, -0.75179, -0.75178)
     if attribute_string(node, "approximate", "none") == "tanh":
-        return Curve(_gelu_tanh, 1.13, (-0.7526, -0.7524, -0.7518))
-    return Curve(lambda x: _bounded(x, lambda v: 0.5 * v * (1.0 + _erf(v / math.sqrt(2)))), 1.13,
-                 (-0.75180, -0.75179, -0.75178))  # fmt: skip
-
-
-def _gelu_tanh(x: Float64Array) -> Float64Array:
-    factor = math.sqrt(2 / math.pi)
-    return _bounded(x, lambda v: 0.5 * v * (1.0 + np.tanh(factor * (v + 0.044715 * v**3))))
+        turns = (-0.7526, -0.7524, -0.7518)
+    return Curve(lambda x: _bounded(x, partial(activations.gelu, node)), 1.13, turns)
 
 
 def _bounded(x: Float64Array, function: Callable[[Float64Array], Float64Array]) -> Float64Array:
@@ -85,29 +78,19 @@ def _bounded(x: Float64Array, function: Callable[[Float64Array], Float64Array]) 
     return np.where(x > 1e3, x, result)
 
 
-def _erf(x: Float64Array) -> Float64Array:
-    return np.array([math.erf(value) for value in x.tolist()])
-
-
-def _softplus(x: Float64Array) -> Float64Array:
-    return np.logaddexp(0.0, x)
-
-
 CURVES: Mapping[str, CurveOf] = {
     "Clip": _clip,
     "Elu": _elu,
-    "Erf": lambda _: Curve(_erf, 2 / math.sqrt(math.pi)),
+    "Erf": lambda _: Curve(activations.erf, 2 / math.sqrt(math.pi)),
     "Gelu": _gelu,
     "HardSigmoid": _hard_sigmoid,
-    "HardSwish": lambda _: Curve(
-        lambda x: _bounded(x, lambda v: v * np.clip(v / 6 + 0.5, 0.0, 1.0)), 1.5, (-3.0, -1.5)
-    ),
+    "HardSwish": lambda _: Curve(lambda x: _bounded(x, activations.hard_swish), 1.5, (-3.0, -1.5)),
     "Identity": lambda _: Curve(lambda x: x),
     "LeakyRelu": _leaky,
     "Neg": lambda _: Curve(lambda x: -x),
     "Relu": lambda _: Curve(lambda x: np.maximum(x, 0.0)),
-    "Sigmoid": lambda _: Curve(lambda x: 0.5 * (1.0 + np.tanh(0.5 * x)), 0.25),
-    "Softplus": lambda _: Curve(_softplus),
+    "Sigmoid": lambda _: Curve(activations.sigmoid, 0.25),
+    "Softplus": lambda _: Curve(activations.softplus),
     "Tanh": lambda _: Curve(np.tanh),
 }
 """An operator whose output is f(input), position by position."""

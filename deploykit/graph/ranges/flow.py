@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from deploykit.graph.edit import constant
 from deploykit.graph.passes.affine import own_weight
-from deploykit.graph.ranges.channels import Atoms, Channels
+from deploykit.graph.ranges.channels import Channels, PinnedAtoms
 from deploykit.graph.ranges.layers import Layer, layer_of
 from deploykit.graph.ranges.operators import OPERATORS, Operator, Place
 from deploykit.graph.ranges.span import Span, anything
@@ -64,7 +64,7 @@ AtLayer = Callable[[Layer, Span, Channels], Span]
 
 def trace(graph: ir.Graph, shapes: Mapping[str, tuple[int, ...]]) -> Flow:
     """Couple the channels of a graph whose tensors have these shapes, for any number of samples."""
-    atoms = Atoms()
+    atoms = PinnedAtoms()
     channels: dict[str, Channels] = {}
     read: dict[ir.Node, Channels] = {}
     layers: dict[ir.Node, Layer] = {}
@@ -103,9 +103,10 @@ def trace(graph: ir.Graph, shapes: Mapping[str, tuple[int, ...]]) -> Flow:
         held_outside = any(use.node.graph is not graph for use in value.uses())
         if str(value.name) in channels and (value.is_graph_output() or held_outside):
             atoms.pin(channels[str(value.name)].atoms)
-    final = {name: Channels(c.axis, atoms.roots(c.atoms)) for name, c in channels.items()}
-    as_read = {node: Channels(c.axis, atoms.roots(c.atoms)) for node, c in read.items()}
-    return Flow(graph, final, as_read, layers, places, atoms.pinned())
+    sets, pinned = atoms.settle()
+    final = {name: Channels(c.axis, sets[c.atoms]) for name, c in channels.items()}
+    as_read = {node: Channels(c.axis, sets[c.atoms]) for node, c in read.items()}
+    return Flow(graph, final, as_read, layers, places, pinned)
 
 
 def spans(
@@ -170,7 +171,7 @@ def _border_error(node: ir.Node, known: Mapping[str, Span], kinds: int) -> Float
     return np.where(worst > 0, np.inf, 0.0) if slope is None else slope * worst
 
 
-def _as_read(atoms: Atoms, layer: Layer, source: Channels, rank: int) -> Channels:
+def _as_read(atoms: PinnedAtoms, layer: Layer, source: Channels, rank: int) -> Channels:
     """The source's channels, or new ones that have to stay where the layer sums along others."""
     axis = rank - 1 if layer.axis is None else layer.axis
     if not own_weight(layer.weight):
@@ -178,24 +179,24 @@ def _as_read(atoms: Atoms, layer: Layer, source: Channels, rank: int) -> Channel
     if source.axis == axis and len(source) == layer.inputs:
         return source
     atoms.pin(source.atoms)
-    fresh = atoms.fresh(layer.inputs)
+    fresh = atoms.fresh((layer.inputs,))
     atoms.pin(fresh)
     return Channels(axis, fresh)
 
 
-def _computed(atoms: Atoms, layer: Layer, source: Channels, rank: int) -> Channels:
+def _computed(atoms: PinnedAtoms, layer: Layer, source: Channels, rank: int) -> Channels:
     if layer.depthwise:
         made = source.atoms[np.arange(layer.outputs) // (layer.outputs // layer.inputs)]
     else:
-        made = atoms.fresh(layer.outputs)
+        made = atoms.fresh((layer.outputs,))
     if not layer.free:
         atoms.pin(made)
     return Channels(rank - 1 if layer.axis is None else layer.axis, made)
 
 
-def _border(atoms: Atoms, shape: tuple[int, ...]) -> Channels:
+def _border(atoms: PinnedAtoms, shape: tuple[int, ...]) -> Channels:
     axis = min(1, len(shape) - 1)
-    fresh = atoms.fresh(shape[axis] if shape else 1)
+    fresh = atoms.fresh((shape[axis] if shape else 1,))
     atoms.pin(fresh)
     return Channels(max(axis, 0), fresh)
 

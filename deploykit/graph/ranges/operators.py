@@ -21,7 +21,7 @@ from deploykit.graph.edit import (
     padded,
 )
 from deploykit.graph.passes.batchnorm import batchnorm_as_affine, is_inference
-from deploykit.graph.ranges.channels import Atoms, Channels
+from deploykit.graph.ranges.channels import Channels, PinnedAtoms
 from deploykit.graph.ranges.curves import CURVES
 from deploykit.graph.ranges.span import Span, hull, points, product
 
@@ -50,7 +50,7 @@ class Operator:
     `span` gets one entry per input of the node, None for a constant.
     """
 
-    couple: Callable[[Place, Atoms], Channels | None]
+    couple: Callable[[Place, PinnedAtoms], Channels | None]
     span: Callable[[Place, Sequence[Span | None], Channels], Span]
 
 
@@ -60,7 +60,7 @@ def _first(spans: Sequence[Span | None]) -> Span:
     return span
 
 
-def _same(place: Place, atoms: Atoms) -> Channels | None:
+def _same(place: Place, atoms: PinnedAtoms) -> Channels | None:
     """The output's channels are the first input's, on the axis they were on."""
     del atoms
     source = place.inputs[0]
@@ -77,11 +77,11 @@ def _curve(place: Place, spans: Sequence[Span | None], output: Channels) -> Span
     return curve.over(_first(spans))
 
 
-def _couple_curve(place: Place, atoms: Atoms) -> Channels | None:
+def _couple_curve(place: Place, atoms: PinnedAtoms) -> Channels | None:
     return None if CURVES[place.node.op_type](place.node) is None else _same(place, atoms)
 
 
-def _couple_binary(place: Place, atoms: Atoms) -> Channels | None:
+def _couple_binary(place: Place, atoms: PinnedAtoms) -> Channels | None:
     """Channel c of one operand with channel c of the other; a constant operand couples nothing.
 
     An operand with a single channel reaches all of them, and has to stay.
@@ -152,7 +152,7 @@ def _operand(place: Place, index: int, output: Channels, kinds: int) -> Span:
     return hull([points(wide.min(axis=others), kinds), points(wide.max(axis=others), kinds)])
 
 
-def _couple_concat(place: Place, atoms: Atoms) -> Channels | None:
+def _couple_concat(place: Place, atoms: PinnedAtoms) -> Channels | None:
     """Behind each other along the channel axis, or coupled where another axis grows."""
     if len(place.tensors) != len(place.inputs):
         return None
@@ -183,7 +183,7 @@ def _axis(place: Place) -> int:
     return axis + len(place.output_shape) if axis < 0 else axis
 
 
-def _couple_view(place: Place, atoms: Atoms) -> Channels | None:
+def _couple_view(place: Place, atoms: PinnedAtoms) -> Channels | None:
     """Flatten, Reshape, Squeeze, Unsqueeze: [.., C, k, ..] to [.., C * k, ..] or [.., C, ..]."""
     del atoms
     source, before, after = place.inputs[0], place.shapes[0], place.output_shape
@@ -204,7 +204,7 @@ def _view(place: Place, spans: Sequence[Span | None], output: Channels) -> Span:
     return _first(spans).at(np.repeat(np.arange(len(source)), len(output) // len(source)))
 
 
-def _couple_transpose(place: Place, atoms: Atoms) -> Channels | None:
+def _couple_transpose(place: Place, atoms: PinnedAtoms) -> Channels | None:
     del atoms
     source = place.inputs[0]
     if source is None:
@@ -218,7 +218,7 @@ def _unchanged(place: Place, spans: Sequence[Span | None], output: Channels) -> 
     return _first(spans)
 
 
-def _couple_reduce(place: Place, atoms: Atoms) -> Channels | None:
+def _couple_reduce(place: Place, atoms: PinnedAtoms) -> Channels | None:
     """A mean or maximum over other axes than that of the channels."""
     del atoms
     source, rank = place.inputs[0], len(place.shapes[0])
@@ -247,7 +247,7 @@ def _pad_value(place: Place) -> float:
     return 0.0 if held is None else float(held.reshape(()))
 
 
-def _couple_pad(place: Place, atoms: Atoms) -> Channels | None:
+def _couple_pad(place: Place, atoms: PinnedAtoms) -> Channels | None:
     inputs = place.node.inputs
     known = all(value is None or constant(value) is not None for value in inputs[1:])
     return _same(place, atoms) if known else None
@@ -260,14 +260,14 @@ def _pad(place: Place, spans: Sequence[Span | None], output: Channels) -> Span:
     return _first(spans).including(_pad_value(place))
 
 
-def _couple_resize(place: Place, atoms: Atoms) -> Channels | None:
+def _couple_resize(place: Place, atoms: PinnedAtoms) -> Channels | None:
     """Nearest and linear give values between their neighbours; cubic overshoots."""
     between = attribute_string(place.node, "mode", "nearest") in {"nearest", "linear"}
     outside = attribute_string(place.node, "coordinate_transformation_mode", "half_pixel")
     return _same(place, atoms) if between and outside != "tf_crop_and_resize" else None
 
 
-def _couple_batchnorm(place: Place, atoms: Atoms) -> Channels | None:
+def _couple_batchnorm(place: Place, atoms: PinnedAtoms) -> Channels | None:
     source = place.inputs[0]
     fits = source is not None and source.axis == 1 and is_inference(place.node)
     return _same(place, atoms) if fits else None
@@ -281,7 +281,7 @@ def _batchnorm(place: Place, spans: Sequence[Span | None], output: Channels) -> 
     return Span(scaled.low + offset, scaled.high + offset, scaled.error)
 
 
-def _couple_max_pool(place: Place, atoms: Atoms) -> Channels | None:
+def _couple_max_pool(place: Place, atoms: PinnedAtoms) -> Channels | None:
     return _same(place, atoms) if len(place.node.outputs) == 1 else None
 
 

@@ -101,6 +101,8 @@ def cut_channels(
     limits = Limits(options.max_growth, ranges or {})
     while True:
         found = analyse(exact.model.graph, options.dead_outputs, whole, options.align, limits)
+        if steps and found.kept.all() and not steps[-1].simplified:
+            break
         try:
             less, step = _apply(exact, found)
         except NotArrangedError as refused:
@@ -116,10 +118,10 @@ def cut_channels(
             exact = less
             steps.append(step)
         if not step.changed:
-            ordered = apply_pass("order_channels", order_channels, exact)
-            pruned = _rounded(network, ordered)
-            moved = ordered is not exact
-            return Cut(ordered, pruned, tuple(steps), tuple(unarranged), moved)
+            break
+    ordered = apply_pass("order_channels", order_channels, exact)
+    pruned = _rounded(network, ordered)
+    return Cut(ordered, pruned, tuple(steps), tuple(unarranged), ordered is not exact)
 
 
 def _apply(network: Network, found: Liveness) -> tuple[Network, Step]:

@@ -1,12 +1,16 @@
 """Which widths a runtime's kernels like on this processor: measures a width table, or checks one.
 
     python benchmarks/widths.py measure --runtime litert --element int8 [--passes N] [--out FOLDER]
+    python benchmarks/widths.py moves --table FILE [--rounds N]
     python benchmarks/widths.py validate --table FILE [--cases N] [--json FILE]
 
 `measure` times layers of every width up to 96, and of more up to 256 (see width_curves.py), one
 thread, in short interleaved rounds from new sessions in every pass, and keeps the least time of
 each model. It does so twice: the two runs give the noise, and how many widths would be decided
 differently. The table of both goes to deploykit/graph/widths/tables, which `--align auto` reads.
+
+`moves` measures what copies between layers cost and puts it into a float table that is there, for
+`prune --narrow-layers`.
 
 `validate` times rows of layers with random widths against the same rows aligned by the table, and
 against the same rows with every width rounded up, which tells how well times are predicted.
@@ -26,6 +30,7 @@ from pathlib import Path
 
 import numpy as np
 from width_curves import WIDTHS, kinds_record, model_groups
+from width_moves import measure_moves
 from width_timing import Bench, Times, least_of
 from width_validation import validate
 
@@ -69,6 +74,10 @@ def main() -> int:
     measuring.add_argument("--rounds", type=int, default=4, help="interleaved, in each pass")
     measuring.add_argument("--out", type=Path, default=TABLES)
     measuring.set_defaults(command=measure)
+    moving = commands.add_parser("moves", help="add the cost of copies to a float table")
+    moving.add_argument("--table", type=Path, required=True)
+    moving.add_argument("--rounds", type=int, default=6)
+    moving.set_defaults(command=moves)
     validating = commands.add_parser("validate", help="time what the table predicts")
     validating.add_argument("--table", type=Path, required=True)
     validating.add_argument("--cases", type=int, default=40, help="rows of each kind")
@@ -108,6 +117,19 @@ def measure(arguments: argparse.Namespace) -> int:
         for times in (*runs, least_of(*runs))
     ]
     report(*(write(arguments.out, record) for record in records))
+    return 0
+
+
+def moves(arguments: argparse.Namespace) -> int:
+    """Put the costs of copies into a table of this processor."""
+    record = json.loads(arguments.table.read_text(encoding="utf-8"))
+    runtime, element = (record["target"].split("-")[place] for place in (0, -1))
+    if Element(element) is not Element.FLOAT32:
+        raise SystemExit(f"{arguments.table}: copies are measured in float32; give a float32 table")
+    print(f"{record['target']}: {record['runtime']}, {record['processor']}")
+    record["moves"] = measure_moves(Runtime(runtime), arguments.rounds)
+    arguments.table.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(WidthTable.read(arguments.table).moves)
     return 0
 
 

@@ -52,6 +52,14 @@ def prune(
         ),
     ] = None,
     align: Align = None,
+    narrow_layers: Annotated[
+        bool,
+        typer.Option(
+            "--narrow-layers",
+            help="A layer whose tensor others keep wide computes its live channels alone, and a "
+            "Gather copies them to their places, where that is faster on --target.",
+        ),
+    ] = False,
     target: Target = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -71,7 +79,7 @@ def prune(
     replaced = out.is_file()
     asked = {
         "exact": data is None, "max_growth": max_growth, "align": align, "target": target,
-        "drop_dead_outputs": drop_dead_outputs,
+        "drop_dead_outputs": drop_dead_outputs, "narrow_layers": narrow_layers,
     }  # fmt: skip
     removal = removal_options(asked, Runtime.ORT, Element.FLOAT32)
     options = PruneOptions(parse_input_shapes(input_shape or ()), removal, data)
@@ -155,6 +163,14 @@ def _summary(done: PrunedFile) -> Table:
             f"{added} dead {_plural(added, 'channel')} kept in {len(removal.widened)} "
             f"{_plural(len(removal.widened), 'place')}, as "
             f"{done.options.align.table.target} is faster with them",
+        )
+    if done.options.narrow is not None:
+        narrowed = removal.narrowed
+        gain = f", {max(layer.gain for layer in narrowed):.1f} times at most" if narrowed else ""
+        table.add_row(
+            "narrowed",
+            f"{len(narrowed)} {_plural(len(narrowed), 'layer')} "
+            f"predicted to be faster on {done.options.narrow.target}{gain}",
         )
     if done.restored.symbols:
         table.add_row("open sizes", ", ".join(done.restored.symbols))

@@ -6,7 +6,12 @@ from typing import Any
 
 from deploykit.bundle import SCHEMA
 from deploykit.exporting.pruning import PrunedFile
-from deploykit.exporting.removal_record import alignment_record, hiding_record, removal_record
+from deploykit.exporting.removal_record import (
+    alignment_record,
+    hiding_record,
+    narrowing_record,
+    removal_record,
+)
 
 
 def prune_record(done: PrunedFile) -> dict[str, Any]:
@@ -41,6 +46,7 @@ def prune_record(done: PrunedFile) -> dict[str, Any]:
         **removal_record(removal),
         **hiding_record(done.hidden),
         **alignment_record(done.options, removal),
+        **narrowing_record(done.options, removal),
         "certificate": {
             "inputs": certificate.samples,
             "max_absolute": certificate.max_absolute, "max_relative": certificate.max_relative,

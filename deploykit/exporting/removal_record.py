@@ -94,6 +94,21 @@ def alignment_record(options: RemovalOptions, report: RemovalReport) -> dict[str
     }  # fmt: skip
 
 
+def narrowing_record(options: RemovalOptions, report: RemovalReport) -> dict[str, Any]:
+    """Layers that compute their live channels alone; null where that was not asked for."""
+    if options.narrow is None:
+        return {"narrowed_layers": None}
+    return {
+        "narrowed_layers": [
+            {
+                "layer": layer.layer, "channels": layer.channels, "live": layer.live,
+                "width": layer.width, "predicted_speedup": round(layer.gain, 3),
+            }
+            for layer in report.narrowed
+        ]
+    }  # fmt: skip
+
+
 def _bounded(value: float) -> float | None:
     """JSON has no infinity: null where a bound is not finite."""
     return value if math.isfinite(value) else None

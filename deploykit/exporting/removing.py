@@ -22,7 +22,10 @@ from deploykit.spec.negligible import Negligible
 from deploykit.spec.network import GraphInputs, Network
 
 KEYS = ("exact", "max_growth", "align", "target", "drop_dead_outputs")
-"""Names of all options: keys of export.toml, and flags with dashes for underscores."""
+"""Names of export's options: keys of export.toml, and flags with dashes for underscores."""
+
+NARROW = "narrow_layers"
+"""An option of prune alone: the integer operators have no Gather yet."""
 
 HIDING_INPUTS = 4
 """Samples on which magnitudes are measured that float32 may hide."""
@@ -34,20 +37,24 @@ HOST = "host"
 def removal_options(
     values: Mapping[str, Any], runtime: Runtime, element: Element
 ) -> RemovalOptions:
-    """Options of KEYS; others are not looked at, and what is missing or None has its default.
+    """Options of KEYS and NARROW alone; what is missing or None has its default.
 
     runtime, element: whose measured widths are meant by the target "host".
 
     Raises ConfigError naming the option, its value and what it may be.
     """
     growth = _growth(values.get("max_growth"), element)
-    align, note = _alignment(values.get("align"), values.get("target"), runtime, element)
+    target = values.get("target")
+    narrow = _narrowing(target, runtime, element) if _switch(values, NARROW) else None
+    meant = target if narrow is None or values.get("align") in (None, "auto") else None
+    align, note = _alignment(values.get("align"), meant, runtime, element)
     return RemovalOptions(
         DeadOutputs.DROP if _switch(values, "drop_dead_outputs") else DeadOutputs.KEEP,
         Tolerance.EXACT if _switch(values, "exact") else Tolerance.FLOAT32,
         growth,
         align,
         note,
+        narrow,
     )
 
 
@@ -117,6 +124,18 @@ def _alignment(
         if align is not None or target is not None:
             raise
         return None, f"widths are as removal left them: {error}"
+
+
+def _narrowing(target: object, runtime: Runtime, element: Element) -> WidthTable:
+    name = host_target(runtime, element) if target in (None, HOST) else str(target)
+    table = WidthTable.load(name)
+    if not table.moves:
+        known = ", ".join(one for one in WidthTable.names() if WidthTable.load(one).moves)
+        raise ConfigError(
+            f"--narrow-layers: the table {name} does not say what copies cost; name one that does "
+            f"with --target ({known}), or leave the option out"
+        )
+    return table
 
 
 def _step(text: str) -> int:

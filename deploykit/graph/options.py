@@ -40,10 +40,14 @@ class Measured:
 class RemovalOptions:
     """max_growth: how far merging constants may stretch a reader's weight range.
 
-    align: None leaves every width as removal makes it; note: why, if nobody asked for that."""
+    align: None leaves every width as removal makes it; note: why, if nobody asked for that.
+    narrow: costs by which a layer computes its live channels alone and these are copied to their
+    places; None: the union of what its tensor needs.
+    """
 
     dead_outputs: DeadOutputs = DeadOutputs.KEEP
     tolerance: Tolerance = Tolerance.EXACT
     max_growth: float = 1.0
     align: MultipleOf | Measured | None = None
     note: str = ""
+    narrow: WidthTable | None = None

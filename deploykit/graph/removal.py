@@ -18,12 +18,15 @@ from deploykit.graph.channels.operands import take
 from deploykit.graph.cost import totals, weight_bytes
 from deploykit.graph.edit import label, set_initializer
 from deploykit.graph.options import RemovalOptions
+from deploykit.graph.passes.narrow import narrow_layers
 from deploykit.graph.passes.reorder import order_channels
 from deploykit.graph.tracking import Rewritten, apply_pass
+from deploykit.graph.widths.table import WidthTable
 from deploykit.spec.arrays import AnyArray, Float64Array
 from deploykit.spec.network import FloatEvaluator, Network
 from deploykit.spec.removal import (
     Certificate,
+    NarrowedLayer,
     Reason,
     RemovalReport,
     RemovedChannel,
@@ -43,7 +46,8 @@ class Cut:
 
     exact: with the numbers that changed in float64. pruned: all in the network's own element type.
     steps: rounds of analysis and cut. unarranged: nodes whose tensors had to stay whole. moved:
-    whether tensors inside hold their channels in another order.
+    whether tensors inside hold their channels in another order. narrowed: layers that compute the
+    live channels of their tensor alone.
     """
 
     exact: Network
@@ -51,6 +55,7 @@ class Cut:
     steps: tuple[Step, ...]
     unarranged: tuple[str, ...]
     moved: bool
+    narrowed: tuple[NarrowedLayer, ...] = ()
 
     def rest_of(self, name: str, values: AnyArray) -> Float64Array:
         """Of a whole tensor what the cut one holds."""
@@ -120,8 +125,23 @@ def cut_channels(
         if not step.changed:
             break
     ordered = apply_pass("order_channels", order_channels, exact)
+    moved = ordered is not exact
+    narrowed: tuple[NarrowedLayer, ...] = ()
+    if options.narrow is not None:
+        ordered, narrowed = _narrowed(ordered, options.narrow)
     pruned = _rounded(network, ordered)
-    return Cut(ordered, pruned, tuple(steps), tuple(unarranged), ordered is not exact)
+    return Cut(ordered, pruned, tuple(steps), tuple(unarranged), moved, narrowed)
+
+
+def _narrowed(network: Network, table: WidthTable) -> tuple[Network, tuple[NarrowedLayer, ...]]:
+    layers: list[NarrowedLayer] = []
+
+    def rewrite(before: Network) -> Rewritten:
+        rewritten, found = narrow_layers(before, table)
+        layers.extend(found)
+        return rewritten
+
+    return apply_pass("narrow_layers", rewrite, network), tuple(layers)
 
 
 def _apply(network: Network, found: Liveness) -> tuple[Network, Step]:
@@ -179,6 +199,7 @@ def describe(network: Network, made: Cut, certificate: Certificate) -> RemovalRe
         stopped,
         certificate,
         made.steps[-1].found.widened,
+        made.narrowed,
     )
 
 

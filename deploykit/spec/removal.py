@@ -52,6 +52,21 @@ class WidenedBlock:
 
 
 @dataclass(frozen=True)
+class NarrowedLayer:
+    """A layer that computes fewer channels than its tensor has; the others are copied in.
+
+    channels: of the tensor; live: of which are not constant; width: that the layer computes. gain:
+    predicted time of the layer as it was over that with the copy.
+    """
+
+    layer: str
+    channels: int
+    live: int
+    width: int
+    gain: float
+
+
+@dataclass(frozen=True)
 class Certificate:
     """Masked against pruned, evaluated in float64.
 
@@ -74,7 +89,7 @@ class RemovalReport:
 
     range_growth: by reader, how far merging constants stretched its weight range (1.0: not at all).
     borders: operators without a liveness rule, at which removal stopped. widened: where alignment
-    kept dead channels.
+    kept dead channels. narrowed: layers that compute the live channels of their tensor alone.
     """
 
     tensors: tuple[TensorRemoval, ...]
@@ -88,3 +103,4 @@ class RemovalReport:
     borders: tuple[str, ...]
     certificate: Certificate
     widened: tuple[WidenedBlock, ...] = ()
+    narrowed: tuple[NarrowedLayer, ...] = ()

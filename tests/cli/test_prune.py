@@ -71,6 +71,56 @@ def test_dead_channels_go_and_the_function_stays(net: Path, tmp_path: Path) -> N
     assert record["onnxruntime"]["max_relative"] <= 1e-4
 
 
+@pytest.fixture
+def branches(tmp_path: Path) -> Path:
+    """A residual sum whose branch has 3 of 32 channels live."""
+    weight = normal(32, 32, 3, 3, seed=2)
+    weight[3:] = 0.0
+    nodes = [
+        node("Conv", "image w0", "stem"), node("Relu", "stem", "x"),
+        node("Conv", "x w1 b1", "branch", pads=[1, 1, 1, 1]), node("Add", "branch x", "sum"),
+        node("GlobalAveragePool", "sum", "pooled"), node("Flatten", "pooled", "logits"),
+    ]  # fmt: skip
+    constants = {"w0": normal(32, 3, 1, 1), "w1": weight, "b1": np.ones(32, np.float32)}
+    model = file(nodes, constants, {"image": ["N", 3, 28, 28]}, {"logits": ["N", 32]})
+    return save(model, tmp_path / "branches.onnx")
+
+
+def test_a_layer_computes_its_live_channels_alone_where_that_is_asked_and_faster(
+    branches: Path, tmp_path: Path
+) -> None:
+    whole, out = tmp_path / "whole.onnx", tmp_path / "out.onnx"
+    words: Words = ["--target", "ort-x86-avx512-float32"]
+    assert run("prune", branches, "-o", whole, *words).exit_code == 0
+    result = run("prune", branches, "-o", out, "--narrow-layers", *words, "--json")
+    assert result.exit_code == 0, result.stderr
+    (layer,) = json.loads(result.stdout)["narrowed_layers"]
+    assert (layer["layer"], layer["channels"], layer["live"]) == ("branch", 32, 3)
+    assert layer["predicted_speedup"] > 1
+    assert out.stat().st_size < whole.stat().st_size / 2
+    for batch in (1, 4):
+        np.testing.assert_allclose(
+            run_once(out.read_bytes(), {"image": normal(batch, 3, 28, 28)})["logits"],
+            run_once(branches.read_bytes(), {"image": normal(batch, 3, 28, 28)})["logits"],
+            rtol=1e-4, atol=1e-4,
+        )  # fmt: skip
+    told = run("prune", branches, "-o", out, "--narrow-layers", *words, "--align", "none")
+    assert "1 layer predicted to be faster on ort-x86-avx512-float32" in " ".join(
+        told.stdout.split()
+    )
+
+
+def test_narrowing_needs_a_table_that_knows_what_copies_cost(
+    branches: Path, tmp_path: Path
+) -> None:
+    target = "litert-x86-avx512vnni-int8"
+    result = run(
+        "prune", branches, "-o", tmp_path / "o.onnx", "--narrow-layers", "--target", target
+    )
+    assert_refused(result, 3, "--narrow-layers", target, "ort-x86-avx512-float32")
+    assert not (tmp_path / "o.onnx").exists()
+
+
 def test_json_is_the_report(net: Path, tmp_path: Path) -> None:
     result = run("prune", net, "-o", tmp_path / "o.onnx", "--report", tmp_path / "r.json", "--json")
     assert json.loads(result.stdout) == json.loads((tmp_path / "r.json").read_bytes())

@@ -55,6 +55,25 @@ def test_a_dead_branch_goes_with_its_sum() -> None:
     )
 
 
+@pytest.mark.parametrize("operator", ["Add", "Sub", "Mul", "Div"])
+def test_a_tensor_may_be_combined_with_itself(operator: str) -> None:
+    reader = weights(2, 3, 3, 3)
+    reader[:, 1] = 0.0
+    network = graph(
+        f"""
+        (float[1,2,5,5] input) => (float[1,2,5,5] output) {{
+            a = Conv(input, w, b)
+            e = Exp(a)
+            s = {operator}(e, e)
+            output = Conv<pads=[1,1,1,1]>(s, u, c)
+        }}
+        """,
+        {"w": weights(3, 2, 1, 1), "b": weights(3), "u": reader, "c": weights(2)},
+    )
+    pruned, _ = removed(network)
+    assert channels(pruned) == {"a": 2, "e": 2, "s": 2, "output": 2}
+
+
 def test_a_constant_branch_leaves_its_constants() -> None:
     pruned, _ = removed(residual(np.zeros((3, 3, 3, 3), np.float32), [0.0, 4.0, 2.0]))
     assert written(pruned) == expected(

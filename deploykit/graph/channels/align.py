@@ -13,17 +13,15 @@ from dataclasses import dataclass
 from typing import assert_never
 
 import numpy as np
-import onnx_ir as ir
 
 from deploykit.graph.channels.labels import Labels
 from deploykit.graph.channels.mixing import Depthwise, Mixing
 from deploykit.graph.channels.rule import Site
-from deploykit.graph.edit import attribute_ints, constant
+from deploykit.graph.layer_work import layer_kind, positions_and_taps
 from deploykit.graph.options import Measured, MultipleOf
 from deploykit.graph.widths.choose import Use, best_width, predicted_cost
 from deploykit.graph.widths.table import LayerKind, Side
 from deploykit.spec.arrays import BoolArray, IntArray
-from deploykit.spec.network import static_shape
 from deploykit.spec.removal import WidenedBlock
 
 ROUNDS = 2
@@ -139,7 +137,7 @@ def _uses(
         if not isinstance(site.operator, Mixing | Depthwise):
             continue
         source, output = site.inputs[0], site.outputs[0]
-        kind, weight = _kind(site.node), _weight(site.node)
+        kind, weight = layer_kind(site.node), positions_and_taps(site.node)
         if isinstance(site.operator, Depthwise):
             if output in held:
                 use(LayerKind.DEPTHWISE, Side.OUTPUTS, 1, weight, output)
@@ -150,23 +148,3 @@ def _uses(
         if output in held:
             use(kind, Side.OUTPUTS, widths[source], weight, output)
     return uses
-
-
-def _kind(node: ir.Node) -> LayerKind:
-    if node.op_type in {"Gemm", "MatMul"}:
-        shape = static_shape(node.outputs[0]) or ()
-        return LayerKind.LINEAR if int(np.prod(shape[:-1])) == 1 else LayerKind.POINTWISE
-    weight = constant(node.inputs[1])
-    kernel = attribute_ints(node, "kernel_shape", () if weight is None else weight.shape[2:])
-    return LayerKind.POINTWISE if set(kernel) <= {1} else LayerKind.SPATIAL
-
-
-def _weight(node: ir.Node) -> float:
-    """Output positions * taps of a sample; a transposed convolution's input positions."""
-    value = node.inputs[0] if node.op_type == "ConvTranspose" else node.outputs[0]
-    shape = static_shape(value) or ()
-    if node.op_type in {"Gemm", "MatMul"}:
-        return float(np.prod(shape[:-1]))
-    weight = constant(node.inputs[1])
-    taps = 1 if weight is None else int(np.prod(weight.shape[2:]))
-    return float(np.prod(shape[2:]) * taps)

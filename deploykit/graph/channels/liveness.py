@@ -382,7 +382,8 @@ def _fragile(structure: Structure) -> BoolArray:
             continue
         labels = structure.labels[site.outputs[0]]
         for probe in PROBES:
-            given = [np.where(np.isnan(v), probe, v) for v in brought.values()]
+            held = [brought[name] for name in site.inputs]
+            given = [np.where(np.isnan(values), probe, values) for values in held]
             bad = ~np.isfinite(site.operator.at_positions(given))
             fragile[labels[anywhere(bad, labels.shape)]] = True
     return fragile

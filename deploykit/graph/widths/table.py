@@ -14,6 +14,7 @@ A layer that is unlucky on either side leaves the fast path once, hence the maxi
 costs copies, which do not grow with the other side, and a slower kernel, which does: the root lies
 between.
 With R on the other side, and where no width is unlucky, time is the product e_in * e_out.
+Copies between layers (moves) have a time of their own, a fixed part and one by element.
 Measured by benchmarks/widths.py, which also checks all this on layers of random widths.
 """
 
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache, cached_property
 from importlib.resources import files
@@ -54,6 +55,25 @@ class Side(Enum):
 
     INPUTS = "inputs"
     OUTPUTS = "outputs"
+
+
+class Move(Enum):
+    """What copies a tensor: its channels to other places, or with a number added to each."""
+
+    GATHER = "gather"
+    ADD = "add"
+
+
+@dataclass(frozen=True)
+class MoveCost:
+    """fixed: time of a move of next to nothing; per_element: beyond it. As WidthTable.cost()."""
+
+    fixed: float
+    per_element: float
+
+    def cost(self, elements: float) -> float:
+        """Time of a move that writes so many numbers."""
+        return self.fixed + self.per_element * elements
 
 
 @dataclass(frozen=True)
@@ -124,6 +144,7 @@ class WidthTable:
     isa: frozenset[str]
     date: str
     costs: Mapping[LayerKind, KindCosts]
+    moves: Mapping[Move, MoveCost] = field(default_factory=dict)
 
     @staticmethod
     def names() -> tuple[str, ...]:
@@ -216,7 +237,21 @@ def _parse(record: Mapping[str, object]) -> WidthTable:
         frozenset(_strings(record["isa"])),
         str(record["date"]),
         costs,
+        _moves(record, rates[LayerKind.SPATIAL]),
     )
+
+
+def _moves(record: Mapping[str, object], ns_per_mac: float) -> dict[Move, MoveCost]:
+    """In the unit of the layers' costs; empty, or all of them."""
+    if "moves" not in record:
+        return {}
+    held = {move: _mapping(_mapping(record["moves"])[move.value]) for move in Move}
+    return {
+        move: MoveCost(
+            _number(entry["ns_fixed"]) / ns_per_mac, _number(entry["ns_per_element"]) / ns_per_mac
+        )
+        for move, entry in held.items()
+    }
 
 
 def _curve(record: object) -> Curve:

@@ -20,8 +20,8 @@ the product does not read it. From that follow
 (a) a channel of a residual sum's addend goes only where the sum's channel can go;
 (b) of n removable channels of a tensor that are constant and not zero, n - 1 go where a padded or
     a transposed convolution with a kernel larger than 1 reads the tensor: one stays to carry the
-    border. Where several such tensors share channels, the carriers are chosen greedily, the channel
-    that serves most tensors first;
+    border, in every group that reads its own. Where several such tensors share channels, the
+    carriers are chosen greedily, the channel that serves most tensors first;
 (c) a depthwise channel whose output differs at the border is not constant, and stays;
 (d) channels of attention heads (the summed ones of q and k, the given ones of v) go in equal
     numbers from every head that stays; a head goes whole when all that it gives can go.
@@ -80,8 +80,11 @@ def macs(found: Walk, gone: frozenset[int]) -> int:
     """MACs of one sample with the channels of some classes taken out."""
     total = 0
     for layer in found.layers:
-        kept = _kept(layer.gives, gone)
-        total += layer.pair_macs * kept * (1 if layer.depthwise else _kept(layer.reads, gone))
+        if layer.depthwise:
+            total += layer.pair_macs * _kept(layer.gives, gone)
+            continue
+        for reads, gives in layer.by_group():
+            total += layer.pair_macs * _kept(gives, gone) * _kept(reads, gone)
     for product in found.products:
         total += product.channel_macs * _kept(product.labels.ravel(), gone)
     return total
@@ -355,16 +358,18 @@ def _carriers(
     found: Walk, spans: Mapping[str, Span], unread: frozenset[Read], gone: set[int]
 ) -> set[int]:
     """(b): a smallest set, greedily, that leaves each bordered tensor one constant to carry."""
-    needs: dict[str, set[int]] = {}
+    needs: dict[tuple[str, int, int], set[int]] = {}
     for layer in found.layers:
-        if layer.bordered and not layer.depthwise:
-            span = spans[layer.source]
+        if not layer.bordered or layer.depthwise:
+            continue
+        span = spans[layer.source]
+        for group, (reads, _) in enumerate(layer.by_group()):
             constants = {
                 label
-                for label in set(layer.reads.tolist()) & gone & (span.constant - span.zero)
+                for label in set(reads.tolist()) & gone & (span.constant - span.zero)
                 if (layer.node.output[0], label) not in unread
             }
-            needs.setdefault(layer.source, set()).update(constants)
+            needs.setdefault((layer.source, layer.groups, group), set()).update(constants)
     open_needs = [constants for constants in needs.values() if constants]
     carriers: set[int] = set()
     while open_needs:

@@ -125,7 +125,7 @@ def _row(name: str, pattern: str, kill: float, model: ir.Model, certified: bool)
     from deploykit.exporting.removing import zero_hidden
     from deploykit.graph.certificate import certificate_inputs, certify
     from deploykit.graph.normalize import normalize
-    from deploykit.graph.options import RemovalOptions, Tolerance
+    from deploykit.graph.options import Groups, RemovalOptions, Tolerance
     from deploykit.graph.removal import cut_channels
     from deploykit.reference.float import evaluate_outputs
     from deploykit.spec.network import Network
@@ -135,7 +135,7 @@ def _row(name: str, pattern: str, kill: float, model: ir.Model, certified: bool)
     tolerance = Tolerance.FLOAT32 if name in TRAINED else Tolerance.EXACT
     quiet, _ = zero_hidden(network, drawn, tolerance)
     start = perf_counter()
-    made = cut_channels(quiet, RemovalOptions(max_growth=math.inf))
+    made = cut_channels(quiet, RemovalOptions(max_growth=math.inf, groups=Groups.SPLIT))
     removal_s = perf_counter() - start
     certificate_s = certificate = None
     if certified:

@@ -15,7 +15,7 @@ from removal_walk import Walk, walk
 from deploykit.emit.tflite_float import write_float_tflite
 from deploykit.graph.cost import totals
 from deploykit.graph.normalize import normalize
-from deploykit.graph.options import Measured, RemovalOptions
+from deploykit.graph.options import Groups, Measured, RemovalOptions
 from deploykit.graph.removal import cut_channels
 from deploykit.graph.widths.host import Element, Runtime, host_target
 from deploykit.graph.widths.table import WidthTable
@@ -62,10 +62,10 @@ def forms(name: str, kill: float, wanted: Pattern | None, runtime: Runtime) -> F
     mask = draw(graph, found, kill, pattern)
     sparse = normalize(Network(ir.from_proto(masked(graph, mask)), {}))
     table = WidthTable.load(host_target(runtime, Element.FLOAT32))
-    aligned = cut_channels(sparse, RemovalOptions(align=Measured(table)))
+    aligned = cut_channels(sparse, RemovalOptions(align=Measured(table), groups=Groups.SPLIT))
     networks = {
         Form.DENSE: normalize(Network(ir.from_proto(graph.model), {})),
-        Form.NONE: cut_channels(sparse, RemovalOptions()).pruned,
+        Form.NONE: cut_channels(sparse, RemovalOptions(groups=Groups.SPLIT)).pruned,
         Form.AUTO: aligned.pruned,
     }
     kept = sum(block.width - block.needed for block in aligned.steps[-1].found.widened)

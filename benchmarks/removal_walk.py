@@ -44,7 +44,8 @@ class Layer:
 
     reads: label of each input channel; gives: of each output channel; pair_macs: multiply-
     accumulates for one input and one output channel; depthwise: channel i is read by i alone;
-    bordered: a constant input channel gives another sum at a border or at another phase.
+    groups: of channels that read one another; bordered: a constant input channel gives another sum
+    at a border or at another phase.
     """
 
     node: onnx.NodeProto
@@ -55,6 +56,14 @@ class Layer:
     pair_macs: int
     depthwise: bool
     bordered: bool
+    groups: int = 1
+
+    def by_group(self) -> list[tuple[Labels, Labels]]:
+        """(reads, gives) of every group."""
+        pairs = zip(
+            *(np.split(held, self.groups) for held in (self.reads, self.gives)), strict=True
+        )
+        return list(pairs)
 
 
 @dataclass(frozen=True)
@@ -114,8 +123,8 @@ class _Classes:
 def walk(graph: Graph) -> Walk:
     """Label the whole graph; shapes and indices are read off one run in ONNX Runtime.
 
-    Raises NotImplementedError for an operator without a rule, and for grouped convolutions that
-    are not depthwise.
+    Raises NotImplementedError for an operator without a rule, and for transposed convolutions in
+    groups.
     """
     values = Session(graph.model).run({graph.input_name: random_input(graph, 0)})
     return _Walker(graph, values).walk()
@@ -154,6 +163,7 @@ class _Walker:
                 Layer(
                     layer.node, layer.source, layer.weight, settled(layer.reads),
                     settled(layer.gives), layer.pair_macs, layer.depthwise, layer.bordered,
+                    layer.groups,
                 )
                 for layer in self.layers
             ),
@@ -268,9 +278,9 @@ class _Walker:
         reads = np.broadcast_to(labels.reshape(-1), (self._shape(source)[1],))
         output = self.values[node.output[0]]
         transposed = node.op_type == "ConvTranspose"
-        depthwise = group > 1
-        if depthwise and (group != len(reads) or weight.shape[1] != 1 or transposed):
-            raise NotImplementedError(f"{node.name}: grouped, not depthwise")
+        depthwise = group > 1 and group == len(reads)
+        if group > 1 and transposed:
+            raise NotImplementedError(f"{node.name}: transposed and grouped")
         kernel = int(np.prod(weight.shape[2:]))
         if depthwise:
             gives = np.repeat(reads, output.shape[1] // group)
@@ -283,7 +293,7 @@ class _Walker:
         self.layers.append(
             Layer(
                 node, origin, node.input[1], reads, gives,
-                kernel * int(np.prod(positions)), depthwise, bordered,
+                kernel * int(np.prod(positions)), depthwise, bordered, 1 if depthwise else group,
             )
         )  # fmt: skip
         self._give(node.output[0], gives.reshape(1, -1, *(1,) * (output.ndim - 2)))

@@ -52,6 +52,13 @@ def prune(
         ),
     ] = None,
     align: Align = None,
+    groups: Annotated[
+        str,
+        typer.Option(
+            help="Groups of a convolution that keep different numbers of channels: split into one "
+            "convolution for every width where that is smaller, or equal: as wide as the widest."
+        ),
+    ] = "split",
     narrow_layers: Annotated[
         bool,
         typer.Option(
@@ -80,6 +87,7 @@ def prune(
     asked = {
         "exact": data is None, "max_growth": max_growth, "align": align, "target": target,
         "drop_dead_outputs": drop_dead_outputs, "narrow_layers": narrow_layers,
+        "groups": groups,
     }  # fmt: skip
     removal = removal_options(asked, Runtime.ORT, Element.FLOAT32)
     options = PruneOptions(parse_input_shapes(input_shape or ()), removal, data)
@@ -164,6 +172,9 @@ def _summary(done: PrunedFile) -> Table:
             f"{_plural(len(removal.widened), 'place')}, as "
             f"{done.options.align.table.target} is faster with them",
         )
+    if removal.split:
+        count = len(removal.split)
+        table.add_row("groups", f"{count} grouped {_plural(count, 'convolution')} split by width")
     if done.options.narrow is not None:
         narrowed = removal.narrowed
         gain = f", {max(layer.gain for layer in narrowed):.1f} times at most" if narrowed else ""
@@ -208,6 +219,11 @@ def _notes(done: PrunedFile) -> list[str]:
         tail = f" and {more} more" if more > 0 else ""
         shown = ", ".join(borders[:SHOWN_BORDERS])
         notes.append(f"Removal stopped at operators without a rule: {shown}{tail}")
+    if done.removal.split or done.removal.narrowed:
+        notes.append(
+            "note: for a file to quantize with export, leave --narrow-layers out and say "
+            "--groups equal: there are no integer Split, Concat and Gather yet."
+        )
     for name, kept in done.kept_outputs.items():
         notes.append(
             f"warning: output {name!r} has {len(kept.channels)} channels now, these of before: "

@@ -79,6 +79,7 @@ def prune(
     data: StrPath | None = None,
     max_growth: float | None = None,
     align: str | int | None = None,
+    groups: str = "split",
     narrow_layers: bool = False,
     target: str | None = None,
     progress: Progress | None = None,
@@ -90,8 +91,9 @@ def prune(
     channels of the outputs too; `kept_outputs` of the result says which are left. max_growth: how
     far merging constants may stretch a layer's weight range, unlimited by default; 1 keeps it, for
     a file that others quantize. data: an .npz with `inputs`; channels go too that float32 rounding
-    hides on such data. align, target: as for `export`. narrow_layers: a layer whose tensor others
-    keep wide computes its live channels alone, copied to their places, where `target` gains by it.
+    hides on such data. align, target: as for `export`. groups: "split" or "equal", for convolutions
+    whose groups keep different numbers of channels. narrow_layers: a layer whose tensor others keep
+    wide computes its live channels alone, copied to their places, where `target` gains by it.
 
     Raises a deploykit.errors.DeploykitError; then nothing was written.
     """
@@ -109,6 +111,7 @@ def prune(
     asked = {
         "exact": data is None, "max_growth": max_growth, "align": align, "target": target,
         "drop_dead_outputs": drop_dead_outputs, "narrow_layers": narrow_layers,
+        "groups": groups,
     }  # fmt: skip
     removal = removal_options(asked, Runtime.ORT, Element.FLOAT32)
     options = PruneOptions(shapes, removal, None if data is None else Path(data))

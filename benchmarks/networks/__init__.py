@@ -13,6 +13,7 @@ from networks.inception import inception_v3
 from networks.mobilenet_v2 import mobilenet_v2
 from networks.mobilenet_v3 import mobilenet_v3_large
 from networks.resnet import resnet18, resnet50
+from networks.resnext import resnext50
 from networks.shufflenet_v2 import shufflenet_v2
 from networks.unet import unet
 from networks.vgg import vgg16_bn
@@ -31,6 +32,7 @@ class Architecture:
 ARCHITECTURES: Mapping[str, Architecture] = {
     "resnet18": Architecture(resnet18, (1, 3, 224, 224)),
     "resnet50": Architecture(resnet50, (1, 3, 224, 224)),
+    "resnext50": Architecture(resnext50, (1, 3, 224, 224)),
     "vgg16-bn": Architecture(vgg16_bn, (1, 3, 224, 224)),
     "mobilenet-v2": Architecture(mobilenet_v2, (1, 3, 224, 224)),
     "mobilenet-v3-large": Architecture(mobilenet_v3_large, (1, 3, 224, 224)),

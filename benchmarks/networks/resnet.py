@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -57,7 +57,7 @@ class ResNet(nn.Module):
 
     def __init__(
         self,
-        block: type[Basic] | type[Bottleneck],
+        block: Callable[[int, int, int], nn.Module],
         depths: Sequence[int],
         expansion: int,
         classes: int = 1000,

@@ -9,7 +9,7 @@ from deploykit.exporting.pruning import PrunedFile
 from deploykit.exporting.removal_record import (
     alignment_record,
     hiding_record,
-    narrowing_record,
+    choices_record,
     removal_record,
 )
 
@@ -46,7 +46,7 @@ def prune_record(done: PrunedFile) -> dict[str, Any]:
         **removal_record(removal),
         **hiding_record(done.hidden),
         **alignment_record(done.options, removal),
-        **narrowing_record(done.options, removal),
+        **choices_record(done.options, removal),
         "certificate": {
             "inputs": certificate.samples,
             "max_absolute": certificate.max_absolute, "max_relative": certificate.max_relative,

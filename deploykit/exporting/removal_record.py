@@ -94,11 +94,15 @@ def alignment_record(options: RemovalOptions, report: RemovalReport) -> dict[str
     }  # fmt: skip
 
 
-def narrowing_record(options: RemovalOptions, report: RemovalReport) -> dict[str, Any]:
-    """Layers that compute their live channels alone; null where that was not asked for."""
+def choices_record(options: RemovalOptions, report: RemovalReport) -> dict[str, Any]:
+    """Convolutions whose groups were split, and layers that compute their live channels alone.
+
+    The latter null where that was not asked for.
+    """
     if options.narrow is None:
-        return {"narrowed_layers": None}
+        return {"split_groups": list(report.split), "narrowed_layers": None}
     return {
+        "split_groups": list(report.split),
         "narrowed_layers": [
             {
                 "layer": layer.layer, "channels": layer.channels, "live": layer.live,

@@ -12,7 +12,14 @@ import numpy as np
 
 from deploykit.errors import ConfigError
 from deploykit.exporting.data import load_samples
-from deploykit.graph.options import DeadOutputs, Measured, MultipleOf, RemovalOptions, Tolerance
+from deploykit.graph.options import (
+    DeadOutputs,
+    Groups,
+    Measured,
+    MultipleOf,
+    RemovalOptions,
+    Tolerance,
+)
 from deploykit.graph.passes.negligible import zero_negligible
 from deploykit.graph.widths.host import Element, Runtime, host_target
 from deploykit.graph.widths.table import WidthTable
@@ -24,8 +31,8 @@ from deploykit.spec.network import GraphInputs, Network
 KEYS = ("exact", "max_growth", "align", "target", "drop_dead_outputs")
 """Names of export's options: keys of export.toml, and flags with dashes for underscores."""
 
-NARROW = "narrow_layers"
-"""An option of prune alone: the integer operators have no Gather yet."""
+NARROW, GROUPS = "narrow_layers", "groups"
+"""Options of prune alone: the integer operators have no Gather, Split and Concat yet."""
 
 HIDING_INPUTS = 4
 """Samples on which magnitudes are measured that float32 may hide."""
@@ -37,7 +44,7 @@ HOST = "host"
 def removal_options(
     values: Mapping[str, Any], runtime: Runtime, element: Element
 ) -> RemovalOptions:
-    """Options of KEYS and NARROW alone; what is missing or None has its default.
+    """Options of KEYS, NARROW and GROUPS alone; what is missing or None has its default.
 
     runtime, element: whose measured widths are meant by the target "host".
 
@@ -55,6 +62,7 @@ def removal_options(
         align,
         note,
         narrow,
+        _groups(values.get(GROUPS)),
     )
 
 
@@ -94,6 +102,13 @@ def _switch(values: Mapping[str, Any], key: str) -> bool:
     if value is None or isinstance(value, bool):
         return bool(value)
     raise ConfigError(f"{key} = {value!r}: write true or false")
+
+
+def _groups(value: object) -> Groups:
+    try:
+        return Groups.EQUAL if value is None else Groups(value)
+    except ValueError:
+        raise ConfigError(f"--groups {value}: give split or equal") from None
 
 
 def _growth(value: object, element: Element) -> float:

@@ -15,6 +15,17 @@ class DeadOutputs(Enum):
     DROP = "drop"
 
 
+class Groups(Enum):
+    """What grouped convolutions become whose groups keep different numbers of channels.
+
+    equal: as wide as the widest group needs; split: a convolution for every width, where that
+    leaves fewer MACs.
+    """
+
+    EQUAL = "equal"
+    SPLIT = "split"
+
+
 class Tolerance(Enum):
     """Which channels count as dead: exact zeros only, or what float32 rounding hides too."""
 
@@ -51,3 +62,4 @@ class RemovalOptions:
     align: MultipleOf | Measured | None = None
     note: str = ""
     narrow: WidthTable | None = None
+    groups: Groups = Groups.EQUAL

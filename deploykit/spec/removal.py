@@ -90,6 +90,7 @@ class RemovalReport:
     range_growth: by reader, how far merging constants stretched its weight range (1.0: not at all).
     borders: operators without a liveness rule, at which removal stopped. widened: where alignment
     kept dead channels. narrowed: layers that compute the live channels of their tensor alone.
+    split: grouped convolutions that became several.
     """
 
     tensors: tuple[TensorRemoval, ...]
@@ -104,3 +105,4 @@ class RemovalReport:
     certificate: Certificate
     widened: tuple[WidenedBlock, ...] = ()
     narrowed: tuple[NarrowedLayer, ...] = ()
+    split: tuple[str, ...] = ()

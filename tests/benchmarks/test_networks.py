@@ -10,6 +10,7 @@ from networks.efficientnet_lite import EfficientNetLite0
 PUBLISHED = {
     "resnet18": 11_689_512,
     "resnet50": 25_557_032,
+    "resnext50": 25_028_904,
     "vgg16-bn": 138_365_992,
     "mobilenet-v2": 3_504_872,
     "mobilenet-v3-large": 5_483_032,

@@ -110,6 +110,39 @@ def test_a_layer_computes_its_live_channels_alone_where_that_is_asked_and_faster
     )
 
 
+def test_groups_are_split_unless_they_shall_stay_equal(tmp_path: Path) -> None:
+    weight, first = normal(8, 4, 3, 3, seed=1), normal(8, 3, 1, 1)
+    weight[[0, 1, 2]] = 0.0
+    first[[1, 2, 3]] = 0.0
+    nodes = [
+        node("Conv", "image w0", "stem"), node("Relu", "stem", "x"),
+        node("Conv", "x w1", "grouped", group=2), node("GlobalAveragePool", "grouped", "p"),
+        node("Flatten", "p", "features"), node("Gemm", "features w2", "logits"),
+    ]  # fmt: skip
+    constants = {"w0": first, "w1": weight, "w2": normal(8, 5)}
+    model = file(nodes, constants, {"image": ["N", 3, 8, 8]}, {"logits": ["N", 5]})
+    source = save(model, tmp_path / "in.onnx")
+    operators = {}
+    for words in ((), ("--groups", "equal")):
+        out = tmp_path / f"out{len(words)}.onnx"
+        result = run("prune", source, "-o", out, "--align", "none", *words)
+        assert result.exit_code == 0, result.stderr
+        told = " ".join(result.stdout.split())
+        assert ("groups 1 grouped convolution split by width" in told) is (not words)
+        assert ("note: for a file to quantize with export" in told) is (not words)
+        operators[words] = [held.op_type for held in onnx.load(out).graph.node]
+        for batch in (1, 3):
+            given = {"image": normal(batch, 3, 8, 8)}
+            np.testing.assert_allclose(
+                run_once(out.read_bytes(), given)["logits"],
+                run_once(source.read_bytes(), given)["logits"], rtol=1e-4, atol=1e-4,
+            )  # fmt: skip
+    assert operators[()].count("Conv") == 3
+    assert operators["--groups", "equal"].count("Conv") == 2
+    refused = run("prune", source, "-o", tmp_path / "o.onnx", "--groups", "some")
+    assert_refused(refused, 3, "--groups some: give split or equal")
+
+
 def test_narrowing_needs_a_table_that_knows_what_copies_cost(
     branches: Path, tmp_path: Path
 ) -> None:

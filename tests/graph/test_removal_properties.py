@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -18,11 +19,14 @@ from hypothesis import HealthCheck, assume, given, seed, settings
 from deploykit.graph.certificate import certify
 from deploykit.graph.channels.operands import aligned, take
 from deploykit.graph.cost import totals
+from deploykit.graph.cut import Cut
 from deploykit.graph.normalize import normalize
-from deploykit.graph.options import RemovalOptions
+from deploykit.graph.options import Groups, RemovalOptions
 from deploykit.graph.passes.canonical import canonicalize
-from deploykit.graph.removal import Cut, cut_channels, describe, remove_dead_channels
+from deploykit.graph.removal import cut_channels, remove_dead_channels
+from deploykit.graph.removal_report import describe
 from deploykit.graph.tracking import apply_pass
+from deploykit.graph.widths.table import Move, MoveCost, WidthTable
 from deploykit.reference.float import evaluate
 from deploykit.runtime import ort
 from deploykit.spec.arrays import AnyArray, Float64Array
@@ -30,6 +34,7 @@ from deploykit.spec.network import Network, static_shape
 from deploykit.spec.removal import RemovalReport
 from tests.graph.random_graphs import Recipe, as_float32, build, networks, recipes
 from tests.graph.text import largest_difference, values
+from tests.graph.widths.tables import staircase, table_of
 
 EXAMPLES = int(os.environ.get("DEPLOYKIT_EXAMPLES", "200"))
 SHARDS = 4
@@ -78,6 +83,23 @@ def test_passes_keep_the_function_and_removal_still_fits_behind_them(network: Ne
     pruned, report = remove_dead_channels(normalized, evaluate)
     assert report.certificate.max_relative <= 1e-5
     assert_variances_fit(pruned)
+
+
+@settings(FIXED, max_examples=EXAMPLES // 2)
+@given(networks())
+def test_with_groups_split_and_layers_narrowed_it_is_the_same_function(network: Network) -> None:
+    feeds = probes(network)
+    assume(all(is_moderate(evaluate(network, feed)) for feed in feeds))
+    options = RemovalOptions(groups=Groups.SPLIT, narrow=free_copies())
+    pruned, report = remove_dead_channels(network, evaluate, options)
+    assert report.certificate.max_relative <= 1e-9
+    assert_variances_fit(pruned)
+    assert_legal(network, pruned, feeds[0])
+
+
+def free_copies() -> WidthTable:
+    """Time is proportional to MACs, and nothing else takes any: whatever can be narrowed is."""
+    return replace(table_of(staircase(1)), moves=dict.fromkeys(Move, MoveCost(0.0, 0.0)))
 
 
 def is_moderate(tensors: Mapping[str, AnyArray]) -> bool:

@@ -1,0 +1,57 @@
+"""What cutting channels made of a network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from deploykit.graph.channels.cutting import Step
+from deploykit.graph.channels.operands import take
+from deploykit.graph.passes.groups import NO_PARTS, Parts
+from deploykit.spec.arrays import AnyArray, Float64Array
+from deploykit.spec.network import Network
+from deploykit.spec.removal import NarrowedLayer
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A network with fewer channels.
+
+    exact: with the numbers that changed in float64. pruned: all in the network's own element type.
+    steps: rounds of analysis and cut. unarranged: nodes whose tensors had to stay whole. moved:
+    whether tensors inside hold their channels in another order. narrowed: layers that compute the
+    live channels of their tensor alone. parts: the groups of convolutions that were split.
+    held: tensors of the graph as the last step left it.
+    """
+
+    exact: Network
+    pruned: Network
+    steps: tuple[Step, ...]
+    unarranged: tuple[str, ...]
+    moved: bool
+    narrowed: tuple[NarrowedLayer, ...] = ()
+    parts: Parts = NO_PARTS
+    held: frozenset[str] = frozenset()
+
+    def rest_of(self, name: str, values: AnyArray) -> Float64Array:
+        """Of a whole tensor what the cut one holds."""
+        for step in self.steps:
+            labels, arranged = step.found.structure.labels[name], step.arranged[name]
+            if arranged.size < labels.size:
+                values = take(values, labels, arranged)
+        return values
+
+
+def shares_left(made: Cut) -> dict[str, float]:
+    """By convolution that was split: MACs of its groups, over those at the widest one's widths."""
+    sizes: dict[str, list[tuple[int, int]]] = {}
+    last = made.steps[-1]
+    for site in last.found.structure.sites:
+        part = made.parts.made.get(site.outputs[0])
+        widths = [last.arranged[name].size for name in (site.inputs[0], site.outputs[0])]
+        if part is not None and all(widths):
+            sizes.setdefault(part.layer, []).append((widths[0], widths[1]))
+    return {
+        layer: sum(i * o for i, o in held)
+        / (len(held) * max(i for i, _ in held) * max(o for _, o in held))
+        for layer, held in sizes.items()
+    }

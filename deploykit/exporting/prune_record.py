@@ -8,8 +8,8 @@ from deploykit.bundle import SCHEMA
 from deploykit.exporting.pruning import PrunedFile
 from deploykit.exporting.removal_record import (
     alignment_record,
-    hiding_record,
     choices_record,
+    hiding_record,
     removal_record,
 )
 

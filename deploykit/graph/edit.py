@@ -95,6 +95,12 @@ def fresh_name(graph: ir.Graph, wanted: str) -> str:
     return f"{wanted}_{number}"
 
 
+def set_operand(graph: ir.Graph, node: ir.Node, index: int, array: AnyArray) -> None:
+    """Give a node a constant of its own as input `index`."""
+    name = fresh_name(graph, f"{node.outputs[0].name}.{index}")
+    node.replace_input_with(index, set_initializer(graph, name, array))
+
+
 def take_over(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
     """Let `new` stand for `old`: name, shape, type and readers, graph outputs included."""
     name, new.shape, new.type = str(old.name), old.shape, old.type

@@ -14,8 +14,9 @@ from typing import assert_never
 
 import numpy as np
 
+from deploykit.graph.channels.depthwise import Depthwise
 from deploykit.graph.channels.labels import Labels
-from deploykit.graph.channels.mixing import Depthwise, Mixing
+from deploykit.graph.channels.mixing import Mixing
 from deploykit.graph.channels.rule import Site
 from deploykit.graph.layer_work import layer_kind, positions_and_taps
 from deploykit.graph.options import Measured, MultipleOf

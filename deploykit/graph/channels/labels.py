@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from deploykit.spec.arrays import Float64Array, IntArray
+from deploykit.spec.arrays import BoolArray, Float64Array, IntArray
 
 Labels = IntArray
 """Atoms of one tensor, see the module."""
@@ -77,3 +77,19 @@ def full_axis(array: Entries, axis: int, size: int) -> Entries:
 def other_axes_are_one(labels: Labels, axis: int) -> bool:
     """Whether the labels vary along `axis` alone."""
     return bool(labels.size == labels.shape[axis])
+
+
+def keep_equally_many(rows: Labels, kept: BoolArray) -> None:
+    """Mark further atoms until every row [rows, entries] keeps as many entries as the fullest.
+
+    Atoms that already stay come first, then the row's first ones.
+    """
+    while True:
+        counts = kept[rows].sum(axis=1)
+        most = max(int(counts.max(initial=0)), 1)
+        short = np.flatnonzero(counts < most)
+        if not len(short):
+            return
+        for row in short:
+            missing = rows[row][~kept[rows[row]]]
+            kept[missing[: most - int(kept[rows[row]].sum())]] = True

@@ -16,13 +16,14 @@ import onnx_ir as ir
 
 from deploykit.graph.channels.align import align
 from deploykit.graph.channels.collapse import Collapse, Limits, collapse
+from deploykit.graph.channels.concat import Concat
+from deploykit.graph.channels.depthwise import Depthwise
 from deploykit.graph.channels.elementwise import Unary, WithConstant
 from deploykit.graph.channels.joining import Join
 from deploykit.graph.channels.labels import Atoms, Labels
-from deploykit.graph.channels.mixing import Depthwise, Mixing
+from deploykit.graph.channels.mixing import Mixing
 from deploykit.graph.channels.operands import anywhere, reduced
 from deploykit.graph.channels.rule import Constants, Merge, Operator, Site, activations, unknown
-from deploykit.graph.channels.selecting import Concat
 from deploykit.graph.channels.table import candidates
 from deploykit.graph.edit import label
 from deploykit.graph.options import DeadOutputs, Measured, MultipleOf

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from deploykit.graph.channels.labels import Atoms, Entries, Labels
-from deploykit.graph.channels.mixing import keep_equally_many
+from deploykit.graph.channels.labels import Atoms, Entries, Labels, keep_equally_many
 from deploykit.graph.channels.rule import (
     Arrangement,
     CannotArrangeError,

@@ -10,13 +10,17 @@ import onnx_ir as ir
 
 from deploykit.graph import activations
 from deploykit.graph.channels.attention import Product
+from deploykit.graph.channels.concat import Concat, Stack
+from deploykit.graph.channels.depthwise import Depthwise
 from deploykit.graph.channels.elementwise import PerChannel, clip, multiply, unary, with_constant
 from deploykit.graph.channels.joining import join
-from deploykit.graph.channels.mixing import Depthwise, Mixing, SpatialMatMul
+from deploykit.graph.channels.mixing import Mixing
+from deploykit.graph.channels.pad_channels import PadChannels
 from deploykit.graph.channels.reshaping import Reshape, Transpose
 from deploykit.graph.channels.rule import Operator
-from deploykit.graph.channels.selecting import Concat, PadChannels, Stack, select
+from deploykit.graph.channels.selecting import select
 from deploykit.graph.channels.spatial import BlockShuffle, InstanceNorm, Resize, global_pool, pool
+from deploykit.graph.channels.spatial_matmul import SpatialMatMul
 from deploykit.graph.channels.whole import layer_norm, lp_norm, reduce_mean, reduce_other, softmax
 from deploykit.spec.arrays import Float64Array
 

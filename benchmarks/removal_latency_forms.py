@@ -37,7 +37,7 @@ class Form(Enum):
 
 @dataclass(frozen=True)
 class Forms:
-    """networks: by form; kept: dead channels that alignment kept, over all tensors' blocks."""
+    """networks: by form; kept: zero channels that alignment kept or added, over all blocks."""
 
     networks: Mapping[Form, Network]
     pattern: Pattern
@@ -68,7 +68,9 @@ def forms(name: str, kill: float, wanted: Pattern | None, runtime: Runtime) -> F
         Form.NONE: cut_channels(sparse, RemovalOptions(groups=Groups.SPLIT)).pruned,
         Form.AUTO: aligned.pruned,
     }
-    kept = sum(block.width - block.needed for block in aligned.steps[-1].found.widened)
+    kept = sum(
+        block.width - block.needed for block in (*aligned.steps[-1].found.widened, *aligned.added)
+    )
     return Forms(networks, pattern, kept)
 
 

@@ -9,8 +9,8 @@ import typer
 Align = Annotated[
     str | None,
     typer.Option(
-        help="Dead channels stay where that is faster: auto (as measured for --target), none, "
-        "or N for multiples of N.  [default: auto]"
+        help="Dead channels stay, or are added, where that is faster: auto (as measured for "
+        "--target), none, or N for multiples of N.  [default: auto]"
     ),
 ]
 

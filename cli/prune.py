@@ -168,7 +168,7 @@ def _summary(done: PrunedFile) -> Table:
         added = sum(block.width - block.needed for block in removal.widened)
         table.add_row(
             "widths",
-            f"{added} dead {_plural(added, 'channel')} kept in {len(removal.widened)} "
+            f"{added} zero {_plural(added, 'channel')} kept or added in {len(removal.widened)} "
             f"{_plural(len(removal.widened), 'place')}, as "
             f"{done.options.align.table.target} is faster with them",
         )

@@ -9,7 +9,7 @@ from deploykit.graph.channels.operands import take
 from deploykit.graph.passes.groups import NO_PARTS, Parts
 from deploykit.spec.arrays import AnyArray, Float64Array
 from deploykit.spec.network import Network
-from deploykit.spec.removal import NarrowedLayer
+from deploykit.spec.removal import NarrowedLayer, WidenedBlock
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class Cut:
     exact: with the numbers that changed in float64. pruned: all in the network's own element type.
     steps: rounds of analysis and cut. unarranged: nodes whose tensors had to stay whole. moved:
     whether tensors inside hold their channels in another order. narrowed: layers that compute the
-    live channels of their tensor alone. parts: the groups of convolutions that were split.
+    live channels of their tensor alone. added: blocks that got zero channels for speed.
+    parts: the groups of convolutions that were split.
     held: tensors of the graph as the last step left it.
     """
 
@@ -29,6 +30,7 @@ class Cut:
     unarranged: tuple[str, ...]
     moved: bool
     narrowed: tuple[NarrowedLayer, ...] = ()
+    added: tuple[WidenedBlock, ...] = ()
     parts: Parts = NO_PARTS
     held: frozenset[str] = frozenset()
 

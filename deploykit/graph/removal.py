@@ -16,7 +16,7 @@ from deploykit.graph.channels.cutting import NotArrangedError, Step, cut
 from deploykit.graph.channels.liveness import Liveness, analyse
 from deploykit.graph.cut import Cut, shares_left
 from deploykit.graph.edit import set_initializer
-from deploykit.graph.options import Groups, RemovalOptions
+from deploykit.graph.options import Groups, Measured, MultipleOf, RemovalOptions
 from deploykit.graph.passes.groups import (
     NO_PARTS,
     Parts,
@@ -26,6 +26,7 @@ from deploykit.graph.passes.groups import (
 )
 from deploykit.graph.passes.narrow import narrow_layers
 from deploykit.graph.passes.reorder import order_channels
+from deploykit.graph.passes.widen import widen_blocks
 from deploykit.graph.removal_report import describe
 from deploykit.graph.tracking import Rewritten, apply_pass
 from deploykit.graph.widths.table import WidthTable
@@ -33,6 +34,7 @@ from deploykit.spec.network import FloatEvaluator, Network
 from deploykit.spec.removal import (
     NarrowedLayer,
     RemovalReport,
+    WidenedBlock,
 )
 
 MAX_RELATIVE = 1e-9
@@ -88,6 +90,9 @@ def cut_channels(
     made = _cut(network, network, options, ranges or {}, NO_PARTS)
     if options.groups is Groups.SPLIT and any(is_grouped(node) for node in network.model.graph):
         made = _split(network, options, ranges or {}, made)
+    if options.align is not None:
+        exact, added = _widened(made.exact, options.align)
+        made = replace(made, exact=exact, pruned=_rounded(network, exact), added=added)
     if options.narrow is not None:
         exact, narrowed = _narrowed(made.exact, options.narrow)
         made = replace(made, exact=exact, pruned=_rounded(network, exact), narrowed=narrowed)
@@ -180,6 +185,19 @@ def _cut(
         parts=parts,
         held=held,
     )
+
+
+def _widened(
+    network: Network, alignment: MultipleOf | Measured
+) -> tuple[Network, tuple[WidenedBlock, ...]]:
+    blocks: list[WidenedBlock] = []
+
+    def rewrite(before: Network) -> Rewritten:
+        rewritten, found = widen_blocks(before, alignment)
+        blocks.extend(found)
+        return rewritten
+
+    return apply_pass("widen_blocks", rewrite, network), tuple(blocks)
 
 
 def _narrowed(network: Network, table: WidthTable) -> tuple[Network, tuple[NarrowedLayer, ...]]:

@@ -41,7 +41,7 @@ def describe(network: Network, made: Cut, certificate: Certificate) -> RemovalRe
         growth,
         stopped,
         certificate,
-        made.steps[-1].found.widened,
+        (*made.steps[-1].found.widened, *made.added),
         made.narrowed,
         _split(made),
     )
@@ -90,7 +90,11 @@ def _tensors(made: Cut) -> tuple[TensorRemoval, ...]:
                 tuple(sorted(removed, key=lambda gone: gone.channel)),
             )
         )
-    return _of_whole_layers(removals, made.parts)
+    more = {tensor: block.width - block.needed for block in made.added for tensor in block.tensors}
+    return tuple(
+        replace(entry, channels_after=entry.channels_after + more.get(entry.tensor, 0))
+        for entry in _of_whole_layers(removals, made.parts)
+    )
 
 
 def _of_whole_layers(removals: Sequence[TensorRemoval], parts: Parts) -> tuple[TensorRemoval, ...]:

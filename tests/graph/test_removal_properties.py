@@ -21,7 +21,7 @@ from deploykit.graph.channels.operands import aligned, take
 from deploykit.graph.cost import totals
 from deploykit.graph.cut import Cut
 from deploykit.graph.normalize import normalize
-from deploykit.graph.options import Groups, RemovalOptions
+from deploykit.graph.options import Groups, MultipleOf, RemovalOptions
 from deploykit.graph.passes.canonical import canonicalize
 from deploykit.graph.removal import cut_channels, remove_dead_channels
 from deploykit.graph.removal_report import describe
@@ -85,16 +85,27 @@ def test_passes_keep_the_function_and_removal_still_fits_behind_them(network: Ne
     assert_variances_fit(pruned)
 
 
-@settings(FIXED, max_examples=EXAMPLES // 2)
-@given(networks())
-def test_with_groups_split_and_layers_narrowed_it_is_the_same_function(network: Network) -> None:
-    feeds = probes(network)
-    assume(all(is_moderate(evaluate(network, feed)) for feed in feeds))
-    options = RemovalOptions(groups=Groups.SPLIT, narrow=free_copies())
-    pruned, report = remove_dead_channels(network, evaluate, options)
-    assert report.certificate.max_relative <= 1e-9
-    assert_variances_fit(pruned)
-    assert_legal(network, pruned, feeds[0])
+@pytest.mark.parametrize("choice", ["narrowed", "aligned"])
+def test_with_every_choice_it_is_the_same_function(choice: str) -> None:
+    options = {
+        "narrowed": RemovalOptions(groups=Groups.SPLIT, narrow=free_copies()),
+        "aligned": RemovalOptions(groups=Groups.SPLIT, align=MultipleOf(3)),
+    }[choice]
+
+    @settings(FIXED, max_examples=EXAMPLES // 2)
+    @given(networks())
+    def holds(network: Network) -> None:
+        feeds = probes(network)
+        assume(all(is_moderate(evaluate(network, feed)) for feed in feeds))
+        pruned, report = remove_dead_channels(network, evaluate, options)
+        assert report.certificate.max_relative <= 1e-9
+        assert_variances_fit(pruned)
+        assert_legal(network, pruned, feeds[0])
+        again, _ = remove_dead_channels(pruned, evaluate, options)
+        if options.align is not None and hears_its_input(network, feeds):
+            assert shapes_of(again) == shapes_of(pruned)
+
+    holds()
 
 
 def free_copies() -> WidthTable:

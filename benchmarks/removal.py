@@ -234,6 +234,25 @@ def line(row: Row) -> str:
     )
 
 
+def summary(rows: Sequence[Row]) -> list[str]:
+    """One line per network: the worst of all its masks, and what one of them left."""
+    lines = [
+        f"{'network':<20}{'masks':>6}{'MACs left':>16}{'least share':>12}{'float64':>9}"
+        f"{'float32':>9}{'cut s':>7}{'proof s':>8}"
+    ]
+    for name in dict.fromkeys(row.network for row in rows):
+        own = [row for row in rows if row.network == name]
+        left = [row.macs_after / row.macs for row in own]
+        proofs = [row.certificate_s for row in own if row.certificate_s is not None]
+        lines.append(
+            f"{name:<20}{len(own):>6}{f'{min(left):.1%} .. {max(left):.1%}':>16}"
+            f"{min(row.share for row in own):>12.4f}{max(row.float64 for row in own):>9.1e}"
+            f"{max(row.float32 for row in own):>9.1e}{max(row.removal_s for row in own):>7.2f}"
+            f"{f'{max(proofs):.1f}' if proofs else '-':>8}"
+        )
+    return lines
+
+
 def beside_line(found: Mapping[str, Any]) -> str:
     """torch-pruning's figures for one mask."""
     parts = []
@@ -307,6 +326,7 @@ def main() -> int:
         figures = {"rows": [{**asdict(row), "share": row.share} for row in rows]}
         whole = {**figures, "failed": failed, "efficientnet-lite0 as it is": pretrained}
         arguments.json.write_text(json.dumps(whole, indent=1) + "\n")
+    print(*summary(rows), sep="\n")
     for row in rows:
         if row.share < MIN_SHARE:
             print(f"{row.network}, {row.pattern}, {row.kill:.0%}: borders {list(row.borders)}")

@@ -28,19 +28,15 @@ from deploykit.emit.tflite_writer import write_tflite
 from deploykit.graph.widths.host import Element, Runtime
 from deploykit.graph.widths.table import LayerKind
 from deploykit.spec.network import Network
-from deploykit.spec.quantized import (
-    ActivationTensor,
+from deploykit.spec.operators import (
     Conv,
     GlobalAveragePool,
     IntegerWeight,
-    IoType,
     Linear,
     Operator,
-    Port,
-    Quantization,
-    QuantizedNetwork,
     Window,
 )
+from deploykit.spec.quantized import ActivationTensor, IoType, Port, Quantization, QuantizedNetwork
 
 OPSET = 17
 

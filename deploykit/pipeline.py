@@ -48,12 +48,13 @@ def export_bundle(
     from deploykit.graph.normalize import normalize
     from deploykit.graph.removal import remove_dead_channels
     from deploykit.quantize.apply import apply_plan
-    from deploykit.quantize.planning import Runners, plan_quantization
-    from deploykit.quantize.structure import build_structure
+    from deploykit.quantize.planning import plan_quantization
+    from deploykit.quantize.settling import Runners
     from deploykit.reference.float import evaluate_outputs
     from deploykit.reference.integer import ReferenceRunner
     from deploykit.runtime import ort
     from deploykit.verify.formats import WrittenRunner, formats_for
+    from deploykit.verify.integer_form import integer_form
 
     formats = formats_for(options.to, options.tflite_layout)
     runners = Runners(ort.evaluate, ReferenceRunner(), [WrittenRunner(fmt) for fmt in formats])
@@ -61,7 +62,7 @@ def export_bundle(
     entered = entry.enter(samples, labelled, progress)
     with progress.stage("fold batch norm and scales"):
         masked = normalize(entered.network)
-        build_structure(masked)  # an operator without an integer form ends it here, early
+        integer_form(masked)  # an operator without an integer form ends it here, early
     with progress.stage("find what float32 hides"):
         some = samples.inputs[:HIDING_INPUTS]
         quiet, hidden = zero_hidden(masked, some, options.removal.tolerance)
@@ -69,9 +70,10 @@ def export_bundle(
         ranges = largest_values(ort.evaluate(quiet, some))
         pruned, removal = remove_dead_channels(quiet, evaluate_outputs, options.removal, ranges)
     with progress.stage("plan quantization") as advance:
-        plan = plan_quantization(pruned, samples, options.quantization, runners, advance)
+        lowered = integer_form(pruned)
+        plan = plan_quantization(lowered, samples, options.quantization, runners, advance)
     with progress.stage("write files"):
-        network = apply_plan(pruned, plan)
+        network = apply_plan(lowered, plan)
         models = {fmt: fmt.write(network) for fmt in formats}
     with progress.stage("golden inputs"):
         golden = record_golden(entered, masked, network, labelled or samples)
@@ -90,8 +92,8 @@ def export_bundle(
         )
     with progress.stage("write bundle"):
         outcome = Outcome(
-            entered, options, pruned, hidden, removal, plan, network, models, golden, parity,
-            accuracy,
+            entered, options, pruned, hidden, removal, lowered, plan, network, models, golden,
+            parity, accuracy,
         )  # fmt: skip
         return write_bundle(out, bundle_files(outcome))
 

@@ -49,14 +49,19 @@ def softmax() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(16, 4), nn.Softmax(dim=1))
 
 
-def tanh() -> nn.Module:
+def softplus() -> nn.Module:
     """Holds an operator without an integer form."""
-    return nn.Sequential(nn.Flatten(), nn.Linear(16, 4), nn.Tanh(), nn.Linear(4, 3))
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 4), nn.Softplus(), nn.Linear(4, 3))
 
 
 def transposed() -> nn.Module:
     """Holds an operator that nothing here knows."""
-    layers = nn.Conv2d(1, 2, 1), nn.ConvTranspose2d(2, 2, 2), nn.Flatten(), nn.Linear(50, 3)
+    layers = (
+        nn.Conv2d(1, 2, 1),
+        nn.ConvTranspose2d(2, 2, 2, groups=2),
+        nn.Flatten(),
+        nn.Linear(50, 3),
+    )
     return nn.Sequential(*layers)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,14 @@ from deploykit.emit.onnx_format import (
 from deploykit.emit.onnx_names import Names, integer_names
 from deploykit.errors import GraphError
 from deploykit.spec.arrays import AnyArray, Float32Array, Int32Array
+from deploykit.spec.operators import IntegerWeight
 from deploykit.spec.quantized import (
     UINT8_SHIFT,
     ActivationTensor,
-    IntegerWeight,
+    ConstantTensor,
     Quantization,
     QuantizedNetwork,
+    as_uint8,
 )
 
 
@@ -35,12 +38,11 @@ class OnnxGraph:
         self.metadata: dict[str, str] = {}
         self._network = network
         self._integer = integer_names(network)
-        ports = (*network.inputs, *network.outputs)
-        self._names = Names(
-            {*self._integer.values(), *network.tensors, *(port.name for port in ports)}
-        )
+        named = (port.name for port in (*network.inputs, *network.outputs))
+        self._names = Names({*self._integer.values(), *network.tensors, *network.constants, *named})
         self._node_names = Names(operator.name for operator in network.operators)
         self._parameters: dict[Quantization, tuple[str, str]] = {}
+        self._constants: dict[str, tuple[str, str]] = {}
         self._converted: set[str] = set()
         self._dequantized_weights: dict[str, tuple[IntegerWeight, str]] = {}
         for tensor, name in self._integer.items():
@@ -67,7 +69,7 @@ class OnnxGraph:
         inputs: list[str],
         output: str,
         wanted: str,
-        attributes: dict[str, Any] | None = None,
+        attributes: Mapping[str, Any] | None = None,
     ) -> str:
         """A node that stands for no operator of the network, under a name that is still free."""
         return self.node(op_type, inputs, output, self._node_names.fresh(wanted), attributes)
@@ -78,7 +80,7 @@ class OnnxGraph:
         inputs: list[str],
         output: str,
         name: str,
-        attributes: dict[str, Any] | None = None,
+        attributes: Mapping[str, Any] | None = None,
     ) -> str:
         """One node with one output."""
         made = helper.make_node(op_type, inputs, [output], name=name, **(attributes or {}))
@@ -111,10 +113,30 @@ class OnnxGraph:
         Each reader has a DequantizeLinear of its own: runtimes fuse a DequantizeLinear only where
         nobody else reads it.
         """
+        if tensor in self._network.constants:
+            return self._dequantize_constant(self._network.constants[tensor], reader)
         output = self._names.fresh(f"{tensor}.real.{reader}")
         self._converted.add(tensor)
         inputs = [self.integer(tensor), *self.parameters(tensor)]
         return self.helper("DequantizeLinear", inputs, output, f"{reader}.dequantize.{tensor}")
+
+    def _dequantize_constant(self, constant: ConstantTensor, reader: str) -> str:
+        """The same of a constant, which is stored once, under its own name."""
+        if constant.name not in self._constants:
+            values = numpy_helper.from_array(as_uint8(constant.values), constant.name)
+            self.initializers.append(values)
+            quantization = constant.quantization
+            self._constants[constant.name] = (
+                self.initializer(
+                    f"{constant.name}.scale", np.array(quantization.scale, np.float32)
+                ),
+                self.initializer(f"{constant.name}.zero_point", unsigned_zero_point(quantization)),
+            )
+        output = self._names.fresh(f"{constant.name}.real.{reader}")
+        inputs = [constant.name, *self._constants[constant.name]]
+        return self.helper(
+            "DequantizeLinear", inputs, output, f"{reader}.dequantize.{constant.name}"
+        )
 
     def quantize(self, real: str, tensor: str) -> str:
         """The integer tensor, from its real values."""

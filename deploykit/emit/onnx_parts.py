@@ -11,7 +11,8 @@ from onnx import NodeProto, helper, numpy_helper
 from deploykit.emit.onnx_format import SCALE_PARAMETER, ZERO_POINT_PARAMETER
 from deploykit.errors import GraphError
 from deploykit.spec.arrays import AnyArray
-from deploykit.spec.quantized import UINT8_SHIFT, Quantization, Window
+from deploykit.spec.operators import Window
+from deploykit.spec.quantized import UINT8_SHIFT, Quantization
 
 
 class Parts:
@@ -40,6 +41,10 @@ class Parts:
                 "only files that write_onnx wrote can be read."
             )
         return np.asarray(numpy_helper.to_array(self._constants[name]))
+
+    def is_constant(self, name: str) -> bool:
+        """Whether a tensor is an initializer."""
+        return name in self._constants
 
     def producer(self, name: str, reader: NodeProto, op_type: str) -> NodeProto:
         """The node behind a tensor, which has to be an `op_type`."""

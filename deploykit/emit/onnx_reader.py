@@ -57,16 +57,18 @@ class _Reader:
 
     def network(self) -> QuantizedNetwork:
         """The integer network of the whole graph."""
+        operators = tuple(
+            read_operator(self.operands, node)
+            for node in self.graph.node
+            if node.op_type not in ("QuantizeLinear", "DequantizeLinear")
+        )
         network = QuantizedNetwork(
             self.tensors,
-            tuple(
-                read_operator(self.operands, node)
-                for node in self.graph.node
-                if node.op_type not in ("QuantizeLinear", "DequantizeLinear")
-            ),
+            operators,
             tuple(Port(value.name, self._input_tensor(value.name)) for value in self.graph.input),
             tuple(Port(value.name, self._output_tensor(value.name)) for value in self.graph.output),
             self._io(),
+            self.operands.constants,
         )
         self._check_complete(network)
         return network
@@ -94,7 +96,7 @@ class _Reader:
                 case _:
                     continue
             if self.parts.element_type(name) != TensorProto.UINT8:
-                continue
+                continue  # a weight, or a constant operand
             quantization = self.parts.quantization(node)
             if found.setdefault(name, quantization) != quantization:
                 raise GraphError(

@@ -10,19 +10,26 @@ from onnx import NodeProto
 from deploykit.emit.onnx_parts import Parts, attribute, refuse_other_attributes, window
 from deploykit.errors import GraphError, UnsupportedOperatorError
 from deploykit.spec.arrays import Int32Array
-from deploykit.spec.quantized import (
-    UINT8_SHIFT,
-    ActivationTensor,
+from deploykit.spec.operators import (
     Add,
     Clamp,
+    Concat,
     Conv,
+    DepthToSpace,
     Flatten,
+    Function,
+    Gather,
     GlobalAveragePool,
     IntegerWeight,
     Linear,
+    Lookup,
     MaxPool,
+    Mul,
     Operator,
+    Repeat,
+    Slice,
 )
+from deploykit.spec.quantized import UINT8_SHIFT, ActivationTensor, ConstantTensor, as_int8
 
 WINDOW_ATTRIBUTES = ("kernel_shape", "strides", "pads", "dilations")
 
@@ -53,6 +60,7 @@ class Operands:
     ) -> None:
         self.parts = parts
         self.tensors = tensors
+        self.constants: dict[str, ConstantTensor] = {}
         self._renamed = renamed
         self._bits = bits
 
@@ -65,12 +73,31 @@ class Operands:
         dequantize = self.parts.producer(node.input[index], node, "DequantizeLinear")
         return self.tensor(dequantize.input[0])
 
-    def integers(self, node: NodeProto) -> str:
+    def operand(self, node: NodeProto, index: int) -> str:
+        """The same where a constant may stand instead; the first reader's is kept."""
+        dequantize = self.parts.producer(node.input[index], node, "DequantizeLinear")
+        name = str(dequantize.input[0])
+        if not self.parts.is_constant(name):
+            return self.activation(node, index)
+        values = self.parts.constant(name, dequantize)
+        if values.dtype != np.uint8:
+            raise GraphError(
+                f"{node.op_type} {node.name!r}: the constant {name!r} is {values.dtype}; it must "
+                "be uint8 with one scale and zero point."
+            )
+        quantization = self.parts.quantization(dequantize)
+        found = ConstantTensor(name, as_int8(values), quantization)
+        known = self.constants.setdefault(name, found)
+        if known.quantization != quantization:
+            raise GraphError(f"The constant {name!r} has {quantization} and {known.quantization}.")
+        return name
+
+    def integers(self, node: NodeProto, index: int = 0) -> str:
         """The integer tensor that a node reads as it is."""
-        name = self.tensor(node.input[0])
+        name = self.tensor(node.input[index])
         if name not in self.tensors:
             raise GraphError(
-                f"{node.op_type} {node.name!r} reads {node.input[0]!r}, which is no uint8 "
+                f"{node.op_type} {node.name!r} reads {node.input[index]!r}, which is no uint8 "
                 "activation; quantize every tensor of the graph."
             )
         return name
@@ -131,8 +158,19 @@ def _linear(operands: Operands, node: NodeProto) -> Operator:
 
 
 def _add(operands: Operands, node: NodeProto) -> Operator:
-    left, right = operands.activation(node, 0), operands.activation(node, 1)
+    left, right = operands.operand(node, 0), operands.operand(node, 1)
     return Add(node.name, left, right, operands.requantized(node))
+
+
+def _mul(operands: Operands, node: NodeProto) -> Operator:
+    left, right = operands.operand(node, 0), operands.operand(node, 1)
+    return Mul(node.name, left, right, operands.requantized(node))
+
+
+def _lookup(operands: Operands, node: NodeProto) -> Operator:
+    refuse_other_attributes(node, ())
+    function = Function(node.op_type.lower())
+    return Lookup(node.name, operands.activation(node, 0), operands.requantized(node), function)
 
 
 def _global_average_pool(operands: Operands, node: NodeProto) -> Operator:
@@ -158,12 +196,67 @@ def _clamp(operands: Operands, node: NodeProto) -> Operator:
     return Clamp(node.name, operands.integers(node), operands.tensor(node.output[0]), low, high)
 
 
+def _concat(operands: Operands, node: NodeProto) -> Operator:
+    read = tuple(operands.integers(node, index) for index in range(len(node.input)))
+    axis = _whole(attribute(node, "axis", 0))
+    return Concat(node.name, read, operands.tensor(node.output[0]), axis)
+
+
+def _slice(operands: Operands, node: NodeProto) -> Operator:
+    spans = [operands.parts.constant(name, node) for name in node.input[1:]]
+    if len(spans) != 4 or any(span.size != 1 for span in spans):
+        raise GraphError(f"Slice {node.name!r} must state start, stop, axis and step of one axis.")
+    start, stop, axis, step = (int(span.item()) for span in spans)
+    source, output = operands.integers(node), operands.tensor(node.output[0])
+    return Slice(node.name, source, output, axis, start, stop, step)
+
+
+def _gather(operands: Operands, node: NodeProto) -> Operator:
+    indices = operands.parts.constant(node.input[1], node)
+    if attribute(node, "axis", 0) != 1 or indices.ndim != 1:
+        raise GraphError(f"Gather {node.name!r} must take channels (axis 1) by a list of indices.")
+    taken = tuple(int(index) for index in indices)
+    return Gather(node.name, operands.integers(node), operands.tensor(node.output[0]), taken)
+
+
+def _repeat(operands: Operands, node: NodeProto) -> Operator:
+    ways = [
+        attribute(node, name, b"")
+        for name in ("mode", "coordinate_transformation_mode", "nearest_mode")
+    ]
+    scales = operands.parts.constant(node.input[2], node)
+    whole = scales.shape == (4,) and np.array_equal(scales, np.rint(scales))
+    if ways != [b"nearest", b"asymmetric", b"floor"] or not whole or (scales[:2] != 1).any():
+        raise GraphError(f"Resize {node.name!r} does not repeat whole pixels.")
+    source, output = operands.integers(node), operands.tensor(node.output[0])
+    return Repeat(node.name, source, output, int(scales[2]), int(scales[3]))
+
+
+def _depth_to_space(operands: Operands, node: NodeProto) -> Operator:
+    if attribute(node, "mode", b"DCR") != b"DCR":
+        raise GraphError(f"DepthToSpace {node.name!r} has another mode than DCR.")
+    source, output = operands.integers(node), operands.tensor(node.output[0])
+    return DepthToSpace(node.name, source, output, _whole(attribute(node, "blocksize", 1)))
+
+
+def _whole(value: object) -> int:
+    return int(str(value))
+
+
 READ: Mapping[str, Callable[[Operands, NodeProto], Operator]] = {
     "Add": _add,
     "Clip": _clamp,
+    "Concat": _concat,
     "Conv": _conv,
+    "DepthToSpace": _depth_to_space,
     "Flatten": _flatten,
+    "Gather": _gather,
     "Gemm": _linear,
     "GlobalAveragePool": _global_average_pool,
     "MaxPool": _max_pool,
+    "Mul": _mul,
+    "Resize": _repeat,
+    "Sigmoid": _lookup,
+    "Slice": _slice,
+    "Tanh": _lookup,
 }

@@ -3,9 +3,12 @@
     operator           between DequantizeLinear and QuantizeLinear   kernel in ORT
     Conv               Conv                                          QLinearConv
     Linear             Gemm, transB = 1                              QGemm
-    Add                Add                                           QLinearAdd
+    Add, Mul           Add, Mul                                      QLinearAdd, QLinearMul
+    Lookup             Sigmoid; Tanh                                 QLinearSigmoid; Tanh
     GlobalAveragePool  GlobalAveragePool                             QLinearGlobalAveragePool
-    MaxPool, Flatten, Clamp  the ONNX operator on the uint8 tensor itself: exact by definition
+
+    MaxPool, Flatten, Clamp, Concat, Slice, Gather, Repeat (Resize), DepthToSpace: the ONNX operator
+    on the uint8 tensors themselves, exact by definition
 
 A float or int8 port is a QuantizeLinear or DequantizeLinear (int8: both) at the border of the
 uint8 interior; (q - z) * s divided by s rounds back to q - z for every q.
@@ -14,6 +17,7 @@ Source: ONNX operator specification, opset 13; the fused forms are those of ORT'
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import assert_never
 
 import numpy as np
@@ -24,27 +28,42 @@ from deploykit.emit.onnx_format import IR_VERSION, OPSET, PRODUCER
 from deploykit.emit.onnx_graph import OnnxGraph
 from deploykit.errors import GraphError
 from deploykit.spec.arrays import Float32Array
-from deploykit.spec.quantized import (
-    UINT8_SHIFT,
+from deploykit.spec.operators import (
     Add,
     Clamp,
+    Concat,
     Conv,
+    DepthToSpace,
     Flatten,
+    Function,
+    Gather,
     GlobalAveragePool,
-    IoType,
     Linear,
+    Lookup,
     MaxPool,
+    Moving,
+    Mul,
     Operator,
-    Port,
-    QuantizedNetwork,
+    Repeat,
+    Slice,
     Window,
+    operator_inputs,
 )
+from deploykit.spec.quantized import UINT8_SHIFT, IoType, Port, QuantizedNetwork
 
 PORT_TYPE = {
     IoType.FLOAT: TensorProto.FLOAT,
     IoType.INT8: TensorProto.INT8,
     IoType.UINT8: TensorProto.UINT8,
 }
+
+FUNCTION_NODES: Mapping[Function, str] = {
+    Function.SIGMOID: "Sigmoid",
+    Function.TANH: "Tanh",
+}
+NEAREST: Mapping[str, object] = {
+    "mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"
+}  # fmt: skip
 
 
 def write_onnx(network: QuantizedNetwork) -> bytes:
@@ -86,12 +105,22 @@ def _write_operator(operator: Operator, graph: OnnxGraph) -> None:
                 graph.bias(name, operator.bias, _bias_scale(operator, graph)),
             ]
             _write_real("Gemm", inputs, operator.output, name, graph, {"transB": 1})
-        case Add():
+        case Add() | Mul():
             inputs = [graph.dequantize(read, name) for read in (operator.left, operator.right)]
-            _write_real("Add", inputs, operator.output, name, graph)
+            _write_real(type(operator).__name__, inputs, operator.output, name, graph)
+        case Lookup():
+            inputs = [graph.dequantize(operator.input, name)]
+            _write_real(FUNCTION_NODES[operator.function], inputs, operator.output, name, graph)
         case GlobalAveragePool():
             inputs = [graph.dequantize(operator.input, name)]
             _write_real("GlobalAveragePool", inputs, operator.output, name, graph)
+        case _:
+            _write_moving(operator, graph)
+
+
+def _write_moving(operator: Moving, graph: OnnxGraph) -> None:
+    name = operator.name
+    match operator:
         case MaxPool():
             attributes = _window_attributes(operator.window)
             attributes["dilations"] = list(operator.window.dilations)
@@ -104,6 +133,28 @@ def _write_operator(operator: Operator, graph: OnnxGraph) -> None:
                 for side, bound in (("low", operator.low), ("high", operator.high))
             ]
             _write_integer("Clip", operator, graph, bounds)
+        case Concat():
+            _write_integer("Concat", operator, graph, attributes={"axis": operator.axis})
+        case Slice():
+            spans = (
+                ("start", operator.start), ("stop", operator.stop), ("axis", operator.axis),
+                ("step", operator.step),
+            )  # fmt: skip
+            places = [
+                graph.initializer(f"{name}.{what}", np.array([place], np.int64))
+                for what, place in spans
+            ]
+            _write_integer("Slice", operator, graph, places)
+        case Gather():
+            indices = graph.initializer(f"{name}.indices", np.array(operator.indices, np.int64))
+            _write_integer("Gather", operator, graph, [indices], {"axis": 1})
+        case Repeat():
+            scales = np.array([1, 1, operator.rows, operator.columns], np.float32)
+            constants = ["", graph.initializer(f"{name}.scales", scales)]
+            _write_integer("Resize", operator, graph, constants, NEAREST)
+        case DepthToSpace():
+            attributes = {"blocksize": operator.block, "mode": "DCR"}
+            _write_integer("DepthToSpace", operator, graph, attributes=attributes)
         case _:
             assert_never(operator)
 
@@ -114,7 +165,7 @@ def _write_real(
     output: str,
     name: str,
     graph: OnnxGraph,
-    attributes: dict[str, object] | None = None,
+    attributes: Mapping[str, object] | None = None,
 ) -> None:
     """An operator on real values, and the QuantizeLinear that ORT fuses it with."""
     real = graph.node(op_type, inputs, graph.real(output), name, attributes)
@@ -123,19 +174,20 @@ def _write_real(
 
 def _write_integer(
     op_type: str,
-    operator: MaxPool | Flatten | Clamp,
+    operator: Moving,
     graph: OnnxGraph,
     constants: list[str] | None = None,
-    attributes: dict[str, object] | None = None,
+    attributes: Mapping[str, object] | None = None,
 ) -> None:
     """An operator that moves or compares integers; input and output share one quantization."""
-    source, into = graph.tensor(operator.input), graph.tensor(operator.output)
-    if source.quantization != into.quantization:
-        raise GraphError(
-            f"{operator.name}: {source.name} and {into.name} must share one quantization, but "
-            f"have {source.quantization} and {into.quantization}; plan them together."
-        )
-    inputs = [graph.integer(operator.input), *(constants or [])]
+    into, read = graph.tensor(operator.output), operator_inputs(operator)
+    for source in map(graph.tensor, read):
+        if source.quantization != into.quantization:
+            raise GraphError(
+                f"{operator.name}: {source.name} and {into.name} must share one quantization, but "
+                f"have {source.quantization} and {into.quantization}; plan them together."
+            )
+    inputs = [*map(graph.integer, read), *(constants or [])]
     graph.node(op_type, inputs, graph.integer(operator.output), operator.name, attributes)
 
 

@@ -18,18 +18,27 @@ from deploykit.spec.arrays import AnyArray, Float32Array
 
 OPERATOR_NAMES = {
     0: "ADD",
+    2: "CONCATENATION",
     3: "CONV_2D",
     4: "DEPTHWISE_CONV_2D",
+    5: "DEPTH_TO_SPACE",
     6: "DEQUANTIZE",
     9: "FULLY_CONNECTED",
+    14: "LOGISTIC",
     17: "MAX_POOL_2D",
+    18: "MUL",
     22: "RESHAPE",
+    28: "TANH",
     34: "PAD",
+    36: "GATHER",
     39: "TRANSPOSE",
     40: "MEAN",
+    45: "STRIDED_SLICE",
     55: "MAXIMUM",
     57: "MINIMUM",
     60: "PADV2",
+    65: "SLICE",
+    97: "RESIZE_NEAREST_NEIGHBOR",
     114: "QUANTIZE",
 }
 ELEMENT_TYPES = {0: "<f4", 2: "<i4", 3: "|u1", 9: "|i1"}

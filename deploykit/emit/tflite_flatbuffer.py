@@ -31,19 +31,28 @@ class OperatorVersion(NamedTuple):
 
 OPERATOR_VERSIONS = {
     "ADD": OperatorVersion(2, "1.14.0"),
+    "CONCATENATION": OperatorVersion(2, "1.14.0"),
     "CONV_2D": OperatorVersion(3, "1.14.0"),
     "CONV_2D/grouped": OperatorVersion(6, "2.9.0"),
     "DEPTHWISE_CONV_2D": OperatorVersion(3, "1.14.0"),
+    "DEPTH_TO_SPACE": OperatorVersion(1, "2.1.0"),
     "DEQUANTIZE": OperatorVersion(2, "1.14.0"),
     "FULLY_CONNECTED": OperatorVersion(4, "1.14.0"),
+    "GATHER": OperatorVersion(2, "1.14.0"),
+    "LOGISTIC": OperatorVersion(2, "1.14.0"),
     "MAXIMUM": OperatorVersion(2, "1.14.0"),
     "MAX_POOL_2D": OperatorVersion(2, "1.14.0"),
     "MEAN": OperatorVersion(2, "1.14.0"),
     "MINIMUM": OperatorVersion(2, "1.14.0"),
+    "MUL": OperatorVersion(2, "1.14.0"),
     "PAD": OperatorVersion(2, "1.14.0"),
     "PADV2": OperatorVersion(2, "1.14.0"),
     "QUANTIZE": OperatorVersion(1, "1.14.0"),
     "RESHAPE": OperatorVersion(1, "1.5.0"),
+    "RESIZE_NEAREST_NEIGHBOR": OperatorVersion(2, "1.14.0"),
+    "SLICE": OperatorVersion(2, "1.14.0"),
+    "STRIDED_SLICE": OperatorVersion(2, "1.14.0"),
+    "TANH": OperatorVersion(2, "1.14.0"),
     "TRANSPOSE": OperatorVersion(2, "1.14.0"),
 }
 """By code, or code/variant; of int8 operators, and of those that FLOAT_VERSIONS lacks.

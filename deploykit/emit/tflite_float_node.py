@@ -12,7 +12,7 @@ from deploykit.emit.tflite_lowering import require_dense
 from deploykit.errors import GraphError, UnsupportedOperatorError
 from deploykit.spec.arrays import AnyArray, Float32Array
 from deploykit.spec.network import static_shape
-from deploykit.spec.quantized import Window
+from deploykit.spec.operators import Window
 
 FUSING = frozenset(
     {

@@ -17,7 +17,7 @@ from deploykit.emit.tflite_graph import Activation, Options
 from deploykit.emit.tflite_lowering import convolution_form, padded, pool
 from deploykit.emit.tflite_padding import Padding
 from deploykit.spec.arrays import Float32Array, IntArray
-from deploykit.spec.quantized import Window
+from deploykit.spec.operators import Window
 
 
 def conv(node: ir.Node, site: FloatSite) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -118,7 +118,7 @@ class TfliteGraph:
         self.tensors.append(TfliteTensor(name, values.shape, values.dtype, quantization, values))
         return len(self.tensors) - 1
 
-    def integers(self, name: str, values: AnyArray) -> int:
+    def integers(self, name: str, values: AnyArray | Sequence[int]) -> int:
         """Index of an int32 parameter tensor (axes, permutations); equal ones are shared."""
         stored = np.asarray(values, dtype=np.int32)
         key = (name, stored.tobytes())

@@ -15,17 +15,8 @@ import numpy as np
 
 from deploykit.errors import DataError
 from deploykit.spec.arrays import AnyArray, Int8Array, Tensors
-from deploykit.spec.quantized import (
-    Clamp,
-    Flatten,
-    IoType,
-    Linear,
-    Operator,
-    Quantization,
-    QuantizedNetwork,
-    as_uint8,
-    operator_inputs,
-)
+from deploykit.spec.operators import Clamp, Flatten, Linear, Operator, operator_inputs
+from deploykit.spec.quantized import IoType, Quantization, QuantizedNetwork, as_uint8
 
 Shape = tuple[int, ...]
 
@@ -43,6 +34,11 @@ def file_shape(shape: Shape) -> Shape:
         return shape
     batch, channels, height, width = shape
     return (batch, height, width, channels)
+
+
+def file_axis(axis: int, rank: int) -> int:
+    """Where the file has an axis of the network. file_axis(1, 4) -> 3"""
+    return (0, 3, 1, 2)[axis] if rank == 4 else axis
 
 
 def port_shape(shape: Shape, layout: TfliteLayout) -> Shape:

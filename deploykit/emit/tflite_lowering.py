@@ -17,7 +17,7 @@ from deploykit.emit.tflite_graph import Activation, Options, TfliteGraph
 from deploykit.emit.tflite_padding import Padding, padding_form
 from deploykit.errors import UnsupportedOperatorError
 from deploykit.spec.arrays import AnyArray
-from deploykit.spec.quantized import Window
+from deploykit.spec.operators import Window
 
 
 @dataclass(frozen=True)

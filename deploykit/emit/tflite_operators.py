@@ -3,24 +3,31 @@
 Conv               CONV_2D, kernel_ohwi with I = channels / groups;
                    DEPTHWISE_CONV_2D, kernel_1hwo, where groups = channels
 Linear             FULLY_CONNECTED, weight [O, I]
-Add                ADD
+Add, Mul           ADD, MUL
+Lookup             LOGISTIC, TANH
 MaxPool            MAX_POOL_2D
 GlobalAveragePool  MEAN over H and W
 Flatten            RESHAPE; its readers' weight columns are permuted, see tflite_layout
 Clamp              MAXIMUM and MINIMUM with a constant: builtin kernels, fast and exact
                    (XNNPACK has neither in int8; RELU and RELU6 standing alone are slow)
+Concat             CONCATENATION
+Slice              SLICE, or STRIDED_SLICE where it steps
+Gather             GATHER along the last axis
+Repeat             RESIZE_NEAREST_NEIGHBOR
+DepthToSpace       DEPTH_TO_SPACE
 pads               SAME, VALID, or a PAD before the window, see tflite_padding
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import assert_never
 
 import numpy as np
 
-from deploykit.emit.tflite_graph import Options, TfliteGraph, TfliteQuantization
+from deploykit.emit.tflite_graph import Options, TfliteGraph, TfliteQuantization, per_tensor
+from deploykit.emit.tflite_layout import file_axis
 from deploykit.emit.tflite_lowering import (
     channel_major,
     columns_as_hwc,
@@ -33,33 +40,44 @@ from deploykit.emit.tflite_lowering import (
     reshape,
 )
 from deploykit.spec.arrays import Int8Array, Int32Array
-from deploykit.spec.quantized import (
-    ActivationTensor,
+from deploykit.spec.operators import (
     Add,
     Clamp,
+    Concat,
     Conv,
+    DepthToSpace,
     Flatten,
+    Function,
+    Gather,
     GlobalAveragePool,
     IntegerWeight,
     Linear,
+    Lookup,
     MaxPool,
+    Mul,
     Operator,
-    QuantizedNetwork,
-    int_range,
+    Repeat,
+    Slice,
 )
+from deploykit.spec.quantized import ActivationTensor, QuantizedNetwork, int_range
 
 
 @dataclass(frozen=True)
 class Site:
     """What lowering an operator needs: where its tensors are, and the graph it adds to.
 
-    index: by tensor name of the network; flattened: see tflite_layout.flattened_order.
+    index: by tensor name of the network; flattened: see tflite_layout.flattened_order. constants:
+    indices by name, as they are written.
     """
 
     network: QuantizedNetwork
     graph: TfliteGraph
     index: Mapping[str, int]
     flattened: Mapping[str, tuple[int, int, int]]
+    constants: dict[str, int] = field(default_factory=dict)
+
+
+FUNCTION_CODES: Mapping[Function, str] = {Function.SIGMOID: "LOGISTIC", Function.TANH: "TANH"}
 
 
 def lower(operator: Operator, site: Site) -> None:
@@ -69,9 +87,14 @@ def lower(operator: Operator, site: Site) -> None:
             _conv(operator, site)
         case Linear():
             _linear(operator, site)
-        case Add():
-            inputs = (site.index[operator.left], site.index[operator.right])
-            site.graph.operator("ADD", inputs, site.index[operator.output], Options("AddOptions"))
+        case Add() | Mul():
+            sides = (_operand(site, operator.left), _operand(site, operator.right))
+            kind = type(operator).__name__
+            output = site.index[operator.output]
+            site.graph.operator(kind.upper(), sides, output, Options(f"{kind}Options"))
+        case Lookup():
+            code = FUNCTION_CODES[operator.function]
+            site.graph.operator(code, (site.index[operator.input],), site.index[operator.output])
         case MaxPool():
             _max_pool(operator, site)
         case GlobalAveragePool():
@@ -81,6 +104,22 @@ def lower(operator: Operator, site: Site) -> None:
             _flatten(operator, site)
         case Clamp():
             _clamp(operator, site)
+        case Concat():
+            inputs = tuple(site.index[name] for name in operator.inputs)
+            output = site.index[operator.output]
+            fields = {"axis": _axis(site, operator.output, operator.axis)}
+            options = Options("ConcatenationOptions", fields)
+            site.graph.operator("CONCATENATION", inputs, output, options)
+        case Slice():
+            _slice(operator, site)
+        case Gather():
+            _gather(operator, site)
+        case Repeat():
+            _repeat(operator, site)
+        case DepthToSpace():
+            options = Options("DepthToSpaceOptions", {"blockSize": operator.block})
+            source, output = site.index[operator.input], site.index[operator.output]
+            site.graph.operator("DEPTH_TO_SPACE", (source,), output, options)
         case _:
             assert_never(operator)
 
@@ -137,6 +176,57 @@ def _clamp(operator: Clamp, site: Site) -> None:
         steps.append(("MINIMUM", operator.high))
     source, result = site.index[operator.input], site.index[operator.output]
     limit(site.graph, source, result, operator.output, steps)
+
+
+def _slice(operator: Slice, site: Site) -> None:
+    source, output = site.index[operator.input], site.index[operator.output]
+    shape = site.graph.tensors[source].shape
+    axis = _axis(site, operator.input, operator.axis)
+    begin, end, strides = [0] * len(shape), list(shape), [1] * len(shape)
+    begin[axis], end[axis], strides[axis] = operator.start, operator.stop, operator.step
+    if operator.step == 1:
+        sizes = [stop - start for start, stop in zip(begin, end, strict=True)]
+        start, size = site.graph.integers("begin", begin), site.graph.integers("size", sizes)
+        site.graph.operator("SLICE", (source, start, size), output, Options("SliceOptions"))
+        return
+    places = tuple(
+        site.graph.integers(name, numbers)
+        for name, numbers in (("begin", begin), ("end", end), ("strides", strides))
+    )
+    options = Options("StridedSliceOptions")
+    site.graph.operator("STRIDED_SLICE", (source, *places), output, options)
+
+
+def _gather(operator: Gather, site: Site) -> None:
+    source, output = site.index[operator.input], site.index[operator.output]
+    indices = site.graph.integers("indices", operator.indices)
+    options = Options("GatherOptions", {"axis": _axis(site, operator.input, 1)})
+    site.graph.operator("GATHER", (source, indices), output, options)
+
+
+def _repeat(operator: Repeat, site: Site) -> None:
+    source, output = site.index[operator.input], site.index[operator.output]
+    size = site.graph.integers("size", site.graph.tensors[output].shape[1:3])
+    options = Options("ResizeNearestNeighborOptions")
+    site.graph.operator("RESIZE_NEAREST_NEIGHBOR", (source, size), output, options)
+
+
+def _axis(site: Site, tensor: str, axis: int) -> int:
+    """An axis of the network where the file has it."""
+    return file_axis(axis, len(site.network.tensors[tensor].shape))
+
+
+def _operand(site: Site, name: str) -> int:
+    """Index of an activation, or of a constant, which is stored once."""
+    if name not in site.network.constants:
+        return site.index[name]
+    if name not in site.constants:
+        held = site.network.constants[name]
+        values = held.values
+        if values.ndim == 4:
+            values = np.ascontiguousarray(values.transpose(0, 2, 3, 1))
+        site.constants[name] = site.graph.constant(name, values, per_tensor(held.quantization))
+    return site.constants[name]
 
 
 def _weight(site: Site, weight: IntegerWeight, stored: Int8Array, dimension: int) -> int:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from deploykit.spec.quantized import Window
+from deploykit.spec.operators import Window
 
 
 class Padding(Enum):

@@ -27,7 +27,8 @@ from deploykit.emit.tflite_views import (
     per_tensor_quantization,
 )
 from deploykit.errors import GraphError
-from deploykit.spec.quantized import IoType, Port, QuantizedNetwork, operator_inputs
+from deploykit.spec.operators import operator_inputs
+from deploykit.spec.quantized import IoType, Port, QuantizedNetwork
 
 IO_TYPES = {"float32": IoType.FLOAT, "int8": IoType.INT8, "uint8": IoType.UINT8}
 
@@ -58,7 +59,9 @@ def read_tflite(data: bytes) -> QuantizedNetwork:
     reads = Counter(name for operator in state.operators for name in operator_inputs(operator))
     public = {port.tensor for port in (*inputs, *outputs)}
     join_clamps(state, frozenset(name for name, count in reads.items() if count == 1) - public)
-    return QuantizedNetwork(state.tensors, tuple(state.operators), inputs, outputs, io)
+    return QuantizedNetwork(
+        state.tensors, tuple(state.operators), inputs, outputs, io, state.constants
+    )
 
 
 def _io_type(file: TfliteFile) -> IoType:

@@ -8,41 +8,53 @@ from dataclasses import replace
 import numpy as np
 
 from deploykit.emit.tflite_file import FileOperator
+from deploykit.emit.tflite_reader_moves import (
+    read_concat,
+    read_depth_to_space,
+    read_gather,
+    read_repeat,
+    read_slice,
+)
 from deploykit.emit.tflite_views import (
     Order,
     ReaderState,
     View,
+    constant_of,
     operand,
     per_tensor_quantization,
+    refuse_activation,
+    require_same_quantization,
 )
 from deploykit.spec.arrays import AnyArray, Float32Array, Int32Array
-from deploykit.spec.quantized import (
-    ActivationTensor,
+from deploykit.spec.operators import (
     Add,
     Clamp,
     Conv,
     Flatten,
+    Function,
     GlobalAveragePool,
     IntegerWeight,
     Linear,
+    Lookup,
     MaxPool,
+    Mul,
     Window,
 )
+from deploykit.spec.quantized import ActivationTensor
 
 SAME, VALID = 0, 1
-NO_ACTIVATION = 0
 
 
 def read_conv(state: ReaderState, operator: FileOperator) -> None:
     """CONV_2D with kernel_ohwi, or DEPTHWISE_CONV_2D with kernel_1hwo."""
     view = state.image(operator)
-    kernel = _constant(operator, 1, np.dtype(np.int8), rank=4)
+    kernel = constant_of(operator, 1, np.dtype(np.int8), rank=4)
     channels = view.tensor.shape[1]
     if operator.code == "CONV_2D":
         activation, height_dilation, dimension, axes = 3, 5, 0, (0, 3, 1, 2)
     else:
         activation, height_dilation, dimension, axes = 4, 6, 3, (3, 0, 1, 2)
-    _no_activation(operator, activation)
+    refuse_activation(operator, activation)
     kernel_oihw = np.ascontiguousarray(kernel.transpose(axes))
     outputs, depth, *size = kernel_oihw.shape
     if operator.code == "CONV_2D":
@@ -76,8 +88,8 @@ def read_conv(state: ReaderState, operator: FileOperator) -> None:
 def read_linear(state: ReaderState, operator: FileOperator) -> None:
     """FULLY_CONNECTED with weight [O, I]; columns go back from h, w, c to c, h, w order."""
     view = state.unpadded(operator)
-    _no_activation(operator, 0)
-    stored = _constant(operator, 1, np.dtype(np.int8), rank=2)
+    refuse_activation(operator, 0)
+    stored = constant_of(operator, 1, np.dtype(np.int8), rank=2)
     if view.order not in (Order.FLAT, Order.FLAT_HWC) or operator.option(1, "<b"):
         raise operator.refuse("deploykit reads plain weights on a rank-2 input only.")
     if stored.shape[1] != view.tensor.shape[1]:
@@ -96,25 +108,52 @@ def read_linear(state: ReaderState, operator: FileOperator) -> None:
     state.operators.append(Linear(result.name, view.tensor.name, result.name, weight, bias))
 
 
-def read_add(state: ReaderState, operator: FileOperator) -> None:
-    """ADD of two tensors of one shape and order."""
-    _no_activation(operator, 0)
-    left, right = state.unpadded(operator, 0), state.unpadded(operator, 1)
-    same = left.tensor.shape == right.tensor.shape and left.unflattened == right.unflattened
-    if not same or left.order is not right.order or left.order is Order.NCHW:
-        raise operator.refuse(
-            f"it adds shapes {list(left.tensor.shape)} ({left.order.value}) and "
-            f"{list(right.tensor.shape)} ({right.order.value}); they must be equal."
-        )
-    shape = left.tensor.shape
-    result = state.define(operator.output, shape, left.order, left.unflattened)
-    state.operators.append(Add(result.name, left.tensor.name, right.tensor.name, result.name))
+def read_binary(state: ReaderState, operator: FileOperator) -> None:
+    """ADD or MUL of two tensors of one order whose shapes broadcast; one may be a constant."""
+    refuse_activation(operator, 0)
+    kind = Add if operator.code == "ADD" else Mul
+    constants = [state.constant(operator, position) for position in (0, 1)]
+    views = [
+        state.unpadded(operator, position)
+        for position, constant in enumerate(constants)
+        if constant is None
+    ]
+    if not views:
+        raise operator.refuse("both of its operands are constants.")
+    wide = max(views, key=lambda view: int(np.prod(view.tensor.shape)))
+    shapes = [constant.values.shape for constant in constants if constant is not None]
+    shapes += [view.tensor.shape for view in views]
+    fits = all(
+        len(shape) == len(wide.tensor.shape)
+        and all(size in (1, full) for size, full in zip(shape, wide.tensor.shape, strict=True))
+        for shape in shapes
+    )
+    alike = all(view.order is wide.order and view.unflattened == wide.unflattened for view in views)
+    flat = wide.unflattened is not None and any(constants)
+    if not fits or not alike or flat or wide.order is Order.NCHW:
+        found = " and ".join(str(list(shape)) for shape in shapes)
+        orders = " and ".join(view.order.value for view in views)
+        raise operator.refuse(f"it joins shapes {found} ({orders}); they must broadcast.")
+    result = state.define(operator.output, wide.tensor.shape, wide.order, wide.unflattened)
+    left, right = (
+        constant.name if constant is not None else state.unpadded(operator, position).tensor.name
+        for position, constant in enumerate(constants)
+    )
+    state.operators.append(kind(result.name, left, right, result.name))
+
+
+def read_lookup(state: ReaderState, operator: FileOperator) -> None:
+    """LOGISTIC or TANH."""
+    view = state.unpadded(operator)
+    function = {"LOGISTIC": Function.SIGMOID, "TANH": Function.TANH}[operator.code]
+    result = state.define(operator.output, view.tensor.shape, view.order, view.unflattened)
+    state.operators.append(Lookup(result.name, view.tensor.name, result.name, function))
 
 
 def read_max_pool(state: ReaderState, operator: FileOperator) -> None:
     """MAX_POOL_2D, after a PAD with the smallest integer where there is one."""
     view = state.image(operator)
-    _no_activation(operator, 5)
+    refuse_activation(operator, 5)
     if view.fill is not None and view.fill != -128:
         raise operator.refuse(
             f"the PAD before it fills with {view.fill}, which could win; only -128 never does."
@@ -124,14 +163,14 @@ def read_max_pool(state: ReaderState, operator: FileOperator) -> None:
     window, height, width = _window(operator, view, kernel, strides, (1, 1))
     shape = (*view.tensor.shape[:2], height, width)
     result = state.define(operator.output, shape, Order.NHWC)
-    _same_quantization(operator, view.tensor, result)
+    require_same_quantization(operator, view.tensor, result)
     state.operators.append(MaxPool(result.name, view.tensor.name, result.name, window))
 
 
 def read_mean(state: ReaderState, operator: FileOperator) -> None:
     """MEAN over H and W, both kept."""
     view = state.unpadded(operator)
-    axes = {int(axis) % 4 for axis in _constant(operator, 1, np.dtype(np.int32)).reshape(-1)}
+    axes = {int(axis) % 4 for axis in constant_of(operator, 1, np.dtype(np.int32)).reshape(-1)}
     if view.order is not Order.NHWC or axes != {1, 2} or not operator.option(0, "<?"):
         raise operator.refuse("deploykit reads the mean over H and W of an NHWC image, axes kept.")
     result = state.define(operator.output, (*view.tensor.shape[:2], 1, 1), Order.NHWC)
@@ -149,7 +188,7 @@ def read_reshape(state: ReaderState, operator: FileOperator) -> None:
     elif view.order is Order.FLAT_HWC:
         order, unflattened = view.order, view.unflattened
     result = state.define(operator.output, shape, order, unflattened)
-    _same_quantization(operator, view.tensor, result)
+    require_same_quantization(operator, view.tensor, result)
     state.operators.append(Flatten(result.name, view.tensor.name, result.name))
 
 
@@ -166,7 +205,7 @@ def read_bound(state: ReaderState, operator: FileOperator) -> None:
     bound = int(constant.values.reshape(-1)[0])
     is_low = operator.code == "MAXIMUM"
     result = state.define(operator.output, view.tensor.shape, view.order, view.unflattened)
-    _same_quantization(operator, view.tensor, result)
+    require_same_quantization(operator, view.tensor, result)
     low, high = (bound, 127) if is_low else (-128, bound)
     state.operators.append(Clamp(result.name, view.tensor.name, result.name, low, high))
 
@@ -228,31 +267,6 @@ def _window(
     return Window(kernel, strides, pads, dilations), size[0], size[1]
 
 
-def _no_activation(operator: FileOperator, slot: int) -> None:
-    if operator.option(slot, "<b") != NO_ACTIVATION:
-        raise operator.refuse(
-            "it has a fused activation; deploykit reads files whose output ranges do the clipping."
-        )
-
-
-def _same_quantization(
-    operator: FileOperator, source: ActivationTensor, result: ActivationTensor
-) -> None:
-    if source.quantization != result.quantization:
-        raise operator.refuse("its input and output must share one scale and zero point.")
-
-
-def _constant(
-    operator: FileOperator, position: int, dtype: np.dtype[np.generic], rank: int | None = None
-) -> AnyArray:
-    tensor = operand(operator, position)
-    if tensor.values is None or tensor.dtype != dtype:
-        raise operator.refuse(f"its input {position} must be a constant of type {dtype.name}.")
-    if rank is not None and len(tensor.shape) != rank:
-        raise operator.refuse(f"its input {position} has shape {list(tensor.shape)}.")
-    return tensor.values
-
-
 def _weight(operator: FileOperator, values: AnyArray, dimension: int) -> IntegerWeight:
     """values: [O, ...] in the network's order; scales per tensor are repeated per channel."""
     tensor = operand(operator, 1)
@@ -274,7 +288,7 @@ def _bias(operator: FileOperator, source: ActivationTensor, weight: IntegerWeigh
     if len(operator.inputs) < 3 or operator.inputs[2] is None:
         return np.zeros(outputs, dtype=np.int32)
     tensor = operator.inputs[2]
-    values = _constant(operator, 2, np.dtype(np.int32), rank=1)
+    values = constant_of(operator, 2, np.dtype(np.int32), rank=1)
     expected: Float32Array = weight.scale * np.float32(source.quantization.scale)
     if values.shape != (outputs,) or tensor.scale.size not in (1, outputs):
         raise operator.refuse(f"its bias has shape {list(values.shape)} for {outputs} channels.")
@@ -284,13 +298,22 @@ def _bias(operator: FileOperator, source: ActivationTensor, weight: IntegerWeigh
 
 
 READERS: Mapping[str, Callable[[ReaderState, FileOperator], None]] = {
-    "ADD": read_add,
+    "ADD": read_binary,
+    "CONCATENATION": read_concat,
     "CONV_2D": read_conv,
     "DEPTHWISE_CONV_2D": read_conv,
+    "DEPTH_TO_SPACE": read_depth_to_space,
     "FULLY_CONNECTED": read_linear,
+    "GATHER": read_gather,
+    "LOGISTIC": read_lookup,
     "MAXIMUM": read_bound,
     "MAX_POOL_2D": read_max_pool,
     "MEAN": read_mean,
     "MINIMUM": read_bound,
+    "MUL": read_binary,
     "RESHAPE": read_reshape,
+    "RESIZE_NEAREST_NEIGHBOR": read_repeat,
+    "SLICE": read_slice,
+    "STRIDED_SLICE": read_slice,
+    "TANH": read_lookup,
 }

@@ -13,10 +13,13 @@ import numpy as np
 
 from deploykit.emit.tflite_file import FileOperator, FilePort, FileTensor
 from deploykit.errors import GraphError
-from deploykit.spec.quantized import ActivationTensor, Operator, Port, Quantization
+from deploykit.spec.arrays import AnyArray
+from deploykit.spec.operators import Operator
+from deploykit.spec.quantized import ActivationTensor, ConstantTensor, Port, Quantization
 
 Shape = tuple[int, ...]
 NO_PADS = (0, 0, 0, 0)
+NO_ACTIVATION = 0
 
 
 class Order(Enum):
@@ -50,6 +53,7 @@ class ReaderState:
     waiting: dict[int, FilePort] = field(default_factory=dict)
     tensors: dict[str, ActivationTensor] = field(default_factory=dict)
     operators: list[Operator] = field(default_factory=list)
+    constants: dict[str, ConstantTensor] = field(default_factory=dict)
     inputs: dict[str, Port] = field(default_factory=dict)
 
     def view(self, operator: FileOperator, position: int = 0) -> View:
@@ -69,6 +73,19 @@ class ReaderState:
                 "it reads the output of a PAD; only convolutions and max pooling may follow one."
             )
         return view
+
+    def constant(self, operator: FileOperator, position: int) -> ConstantTensor | None:
+        """The int8 constant that an operator reads, None where it reads an activation."""
+        tensor = operand(operator, position)
+        if tensor.values is None:
+            return None
+        if tensor.dtype != np.int8:
+            raise operator.refuse(f"its constant {tensor.name!r} is {tensor.dtype.name}, not int8.")
+        values = np.array(tensor.values)
+        if values.ndim == 4:
+            values = np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+        found = ConstantTensor(tensor.name, values, per_tensor_quantization(tensor))
+        return self.constants.setdefault(tensor.name, found)
 
     def image(self, operator: FileOperator) -> View:
         """The same, for operators over H and W; pads are allowed."""
@@ -155,3 +172,39 @@ def per_tensor_quantization(tensor: FileTensor) -> Quantization:
             f"be positive, the zero point within {low} and {low + 255}."
         )
     return Quantization(scale, zero_point)
+
+
+def constant_of(
+    operator: FileOperator, position: int, dtype: np.dtype[np.generic], rank: int | None = None
+) -> AnyArray:
+    tensor = operand(operator, position)
+    if tensor.values is None or tensor.dtype != dtype:
+        raise operator.refuse(f"its input {position} must be a constant of type {dtype.name}.")
+    if rank is not None and len(tensor.shape) != rank:
+        raise operator.refuse(f"its input {position} has shape {list(tensor.shape)}.")
+    return tensor.values
+
+
+def refuse_activation(operator: FileOperator, slot: int) -> None:
+    if operator.option(slot, "<b") != NO_ACTIVATION:
+        raise operator.refuse(
+            "it has a fused activation; deploykit reads files whose output ranges do the clipping."
+        )
+
+
+def require_same_quantization(
+    operator: FileOperator, source: ActivationTensor, result: ActivationTensor
+) -> None:
+    if source.quantization != result.quantization:
+        raise operator.refuse("its input and output must share one scale and zero point.")
+
+
+def network_axis(operator: FileOperator, axis: int, view: View) -> int:
+    """Where the network has an axis of the file."""
+    match view.order:
+        case Order.NHWC:
+            return (0, 2, 3, 1)[axis]
+        case Order.FLAT:
+            return axis
+        case _:
+            raise operator.refuse(f"its input is {view.order.value}.")

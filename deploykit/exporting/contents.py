@@ -45,13 +45,14 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """Everything that one export produced."""
+    """Everything that one export produced. lowered: `pruned` as integer_form has it."""
 
     entered: Entered
     options: ExportOptions
     pruned: Network
     hidden: Negligible | None
     removal: RemovalReport
+    lowered: Network
     plan: QuantPlan
     network: QuantizedNetwork
     models: Mapping[Format, bytes]
@@ -99,6 +100,8 @@ def _layer_decisions(layer: LayerPlan) -> dict[str, Any]:
             "granularity": layer.weight.granularity,
             "carrier": dict(layer.weight.carrier),
         }
+    if layer.input_means is not None:
+        decisions["bias_corrected_by_input_means"] = [float(mean) for mean in layer.input_means]
     return decisions
 
 
@@ -168,7 +171,7 @@ def layer_sqnr(outcome: Outcome) -> dict[str, float]:
     """SQNR by tensor on the real ones of the golden inputs whose integers are all kept."""
     golden = outcome.golden
     real = golden.full < golden.real
-    floats = evaluate(outcome.pruned, golden.inputs[golden.full[real]])
+    floats = evaluate(outcome.lowered, golden.inputs[golden.full[real]])
     integers = {name: values[real] for name, values in golden.integers.items()}
     return sqnr_by_tensor(outcome.network, floats, integers)
 
@@ -178,7 +181,7 @@ def _layers(outcome: Outcome, sqnr: Mapping[str, float]) -> list[dict[str, Any]]
     kernels = {
         fmt.runtime: fmt.kernels(data, outcome.network) for fmt, data in outcome.models.items()
     }
-    costs = {cost.name: cost for cost in layer_costs(outcome.pruned.model)}
+    costs = {cost.name: cost for cost in layer_costs(outcome.lowered.model)}
     removals = {entry.operator: entry for entry in outcome.removal.tensors}
     return [
         {

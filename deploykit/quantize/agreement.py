@@ -1,25 +1,30 @@
 """Proof that runtimes compute the same integers, by trying every input of an operator.
 
 Convolutions and linears agree because all runtimes do the same float32 operation on an exact
-accumulator. A sum of two tensors has 65,536 input pairs, a global average as many inputs as there
-are sums: these are enumerated, and where a runtime rounds a near-tie differently the output scale
-grows by NUDGE and the enumeration starts again.
+accumulator. A sum or product of two tensors has 65,536 input pairs, a tabulated function 256
+inputs, a global average as many as there are sums: these are enumerated. Where a runtime rounds a
+near-tie differently, the planner moves a scale and the enumeration starts again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from deploykit.errors import QuantizationError
-from deploykit.spec.arrays import AnyArray
-from deploykit.spec.plan import Proof
+from deploykit.spec.arrays import AnyArray, Int8Array
+from deploykit.spec.operators import (
+    Add,
+    Function,
+    GlobalAveragePool,
+    Lookup,
+    Mul,
+    Operator,
+)
 from deploykit.spec.quantized import (
     ActivationTensor,
-    Add,
-    GlobalAveragePool,
+    ConstantTensor,
     IntegerRunner,
     IoType,
     Port,
@@ -27,111 +32,164 @@ from deploykit.spec.quantized import (
     QuantizedNetwork,
 )
 
-NUDGE = 1.0003
-TRIES = 64
 EXHAUSTIVE_POSITIONS = 256
 """Up to this many averaged positions every sum is tried; beyond, every sum near a tie."""
 TIE_MARGIN = 2.0**-9
 """float32 computes a multiplied sum to 2^-23 of its size, under 2^-15 steps: 64 times closer."""
 ELEMENTS_AT_ONCE = 2**22
+EVERY: Int8Array = np.arange(-128, 128, dtype=np.int8)
 
 
-def prove_add(
-    layer: str,
-    quantizations: tuple[Quantization, Quantization, Quantization],
-    reference: IntegerRunner,
-    runtimes: Sequence[IntegerRunner],
-) -> tuple[Quantization, Proof]:
-    """Output quantization on which all agree on all 65,536 pairs; (left, right, output) given."""
-    left, right, output = quantizations
-    every = np.arange(-128, 128, dtype=np.int8)
-    shape = (1, 256, 16, 16)
-    a = np.broadcast_to(every.reshape(1, 256, 1, 1), shape).copy()
-    b = np.broadcast_to(every.reshape(1, 1, 16, 16), shape).copy()
+@dataclass(frozen=True)
+class Pairs:
+    """A sum or product of two activations. wide: by side, whether it has more than one pixel."""
 
-    def network(candidate: Quantization) -> QuantizedNetwork:
+    operator: type[Add] | type[Mul]
+    wide: tuple[bool, bool]
+
+    def cases(self, quantizations: Sequence[Quantization]) -> Iterator[Trial]:
+        """All 65,536 pairs. quantizations: left, right, output."""
+        pixels, channels = EVERY.reshape(1, 1, 16, 16), EVERY.reshape(1, 256, 1, 1)
+        full = (1, 256, 16, 16)
+        # A side of one pixel varies over channels, the other over pixels.
+        order = (channels, pixels) if not self.wide[0] else (pixels, channels)
+        shapes = [full if wide else (1, 256, 1, 1) for wide in self.wide]
+        inputs = {
+            name: np.broadcast_to(every, shape).copy()
+            for name, every, shape in zip(("left", "right"), order, shapes, strict=True)
+        }
+        tensors = {
+            name: ActivationTensor(name, shape, quantization)
+            for name, shape, quantization in zip(
+                ("left", "right", "result"), [*shapes, full], quantizations, strict=True
+            )
+        }
+        operator = self.operator("trial", "left", "right", "result")
+        yield Trial(_network(tensors, operator, "left", "right"), inputs)
+
+
+@dataclass(frozen=True)
+class WithConstant:
+    """The same with a constant on the right. values: its distinct integers, or one for all."""
+
+    operator: type[Add] | type[Mul]
+    values: tuple[int, ...]
+
+    def cases(self, quantizations: Sequence[Quantization]) -> Iterator[Trial]:
+        """256 inputs for each integer of the constant. quantizations: left, right, output."""
+        left, right, output = quantizations
+        shape = (1, len(self.values), 16, 16)
+        constant = np.array(self.values, np.int8).reshape(1, -1, 1, 1)
         tensors = {
             "left": ActivationTensor("left", shape, left),
-            "right": ActivationTensor("right", shape, right),
-            "sum": ActivationTensor("sum", shape, candidate),
+            "result": ActivationTensor("result", shape, output),
         }
-        return QuantizedNetwork(
-            tensors,
-            (Add("add", "left", "right", "sum"),),
-            (Port("left", "left"), Port("right", "right")),
-            (Port("sum", "sum"),),
-            IoType.INT8,
-        )
-
-    def agree(candidate: Quantization) -> bool:
-        return _agree(network(candidate), {"left": a, "right": b}, "sum", reference, runtimes)
-
-    chosen, nudges = _nudge(layer, output, agree)
-    return chosen, Proof(layer, a.size, nudges, tuple(runner.name for runner in runtimes))
+        network = _network(tensors, self.operator("trial", "left", "right", "result"), "left")
+        held = {"right": ConstantTensor("right", constant, right)}
+        every = np.broadcast_to(EVERY.reshape(1, 1, 16, 16), shape).copy()
+        yield Trial(
+            QuantizedNetwork(
+                network.tensors, network.operators, network.inputs, network.outputs, network.io,
+                held,
+            ),
+            {"left": every},
+        )  # fmt: skip
 
 
-def prove_global_average(
-    layer: str,
-    positions: tuple[int, int],
-    quantizations: tuple[Quantization, Quantization],
-    reference: IntegerRunner,
-    runtimes: Sequence[IntegerRunner],
-) -> tuple[Quantization, Proof]:
-    """The output quantization on which all agree on every sum of H*W integers (see the module)."""
-    source, output = quantizations
-    count = positions[0] * positions[1]
-    cases = 0
+@dataclass(frozen=True)
+class Table:
+    """A tabulated function."""
 
-    def agree(candidate: Quantization) -> bool:
-        nonlocal cases
-        sums = _sums(count, source, candidate)
-        cases = len(sums)
-        for block in _blocks(sums, count):
-            shape = (1, len(block), *positions)
+    function: Function
+
+    def cases(self, quantizations: Sequence[Quantization]) -> Iterator[Trial]:
+        """256 inputs. quantizations: input, output."""
+        shape = (1, 1, 16, 16)
+        tensors = {
+            name: ActivationTensor(name, shape, quantization)
+            for name, quantization in zip(("x", "result"), quantizations, strict=True)
+        }
+        operator = Lookup("trial", "x", "result", self.function)
+        yield Trial(_network(tensors, operator, "x"), {"x": EVERY.reshape(shape).copy()})
+
+
+@dataclass(frozen=True)
+class Average:
+    """A global average over H * W positions."""
+
+    positions: tuple[int, int]
+
+    def cases(self, quantizations: Sequence[Quantization]) -> Iterator[Trial]:
+        """Every sum of H*W integers (see the module). quantizations: input, output."""
+        source, output = quantizations
+        count = self.positions[0] * self.positions[1]
+        sums = _sums(count, source, output)
+        size = max(1, ELEMENTS_AT_ONCE // count)
+        for start in range(0, len(sums), size):
+            block = sums[start : start + size]
+            shape = (1, len(block), *self.positions)
             tensors = {
                 "x": ActivationTensor("x", shape, source),
-                "mean": ActivationTensor("mean", (1, len(block), 1, 1), candidate),
+                "result": ActivationTensor("result", (1, len(block), 1, 1), output),
             }
-            network = QuantizedNetwork(
-                tensors,
-                (GlobalAveragePool("pool", "x", "mean"),),
-                (Port("x", "x"),),
-                (Port("mean", "mean"),),
-                IoType.INT8,
-            )
-            inputs = {"x": _with_sums(block, count).reshape(shape)}
-            if not _agree(network, inputs, "mean", reference, runtimes):
-                return False
-        return True
-
-    chosen, nudges = _nudge(layer, output, agree)
-    return chosen, Proof(layer, cases, nudges, tuple(runner.name for runner in runtimes))
+            network = _network(tensors, GlobalAveragePool("trial", "x", "result"), "x")
+            yield Trial(network, {"x": _with_sums(block, count).reshape(shape)})
 
 
-def _agree(
-    network: QuantizedNetwork,
-    inputs: dict[str, AnyArray],
-    tensor: str,
-    reference: IntegerRunner,
-    runtimes: Sequence[IntegerRunner],
-) -> bool:
-    expected = reference(network, inputs)[tensor]
-    return all(np.array_equal(runner(network, inputs)[tensor], expected) for runner in runtimes)
+Question = Pairs | WithConstant | Table | Average
 
 
-def _nudge(
-    layer: str, start: Quantization, agree: Callable[[Quantization], bool]
-) -> tuple[Quantization, int]:
-    candidate = start
-    for tries in range(TRIES):
-        if agree(candidate):
-            return candidate, tries
-        candidate = replace(candidate, scale=float(np.float32(candidate.scale * NUDGE)))
-    raise QuantizationError(
-        f"{layer}: no output scale within {NUDGE**TRIES - 1:.1%} makes the runtimes round alike; "
-        "this is not expected: please report the scales "
-        f"(output {start.scale!r}, zero point {start.zero_point})"
+@dataclass(frozen=True)
+class Trial:
+    """One network and the integers to put in, by port."""
+
+    network: QuantizedNetwork
+    inputs: dict[str, Int8Array]
+
+
+@dataclass
+class Agreement:
+    """Remembers what was tried: planning asks the same again when a scale elsewhere moves."""
+
+    reference: IntegerRunner
+    runtimes: Sequence[IntegerRunner]
+    _known: dict[tuple[Question, tuple[Quantization, ...]], tuple[bool, int]] = field(
+        default_factory=dict
     )
+
+    def holds(self, question: Question, quantizations: tuple[Quantization, ...]) -> bool:
+        """Whether all runtimes give the reference's integers on every input."""
+        return self._answer(question, quantizations)[0]
+
+    def tried(self, question: Question, quantizations: tuple[Quantization, ...]) -> int:
+        """How many inputs were compared."""
+        return self._answer(question, quantizations)[1]
+
+    def _answer(
+        self, question: Question, quantizations: tuple[Quantization, ...]
+    ) -> tuple[bool, int]:
+        key = (question, quantizations)
+        if key not in self._known:
+            self._known[key] = self._try(question, quantizations)
+        return self._known[key]
+
+    def _try(self, question: Question, quantizations: tuple[Quantization, ...]) -> tuple[bool, int]:
+        tried = 0
+        for trial in question.cases(quantizations):
+            expected = self.reference(trial.network, trial.inputs)["result"]
+            tried += expected.size
+            for runner in self.runtimes:
+                found = runner(trial.network, trial.inputs)["result"]
+                if not np.array_equal(found, expected):
+                    return False, tried
+        return True, tried
+
+
+def _network(
+    tensors: dict[str, ActivationTensor], operator: Operator, *inputs: str
+) -> QuantizedNetwork:
+    ports = tuple(Port(name, name) for name in inputs)
+    return QuantizedNetwork(tensors, (operator,), ports, (Port("result", "result"),), IoType.INT8)
 
 
 def _sums(count: int, source: Quantization, output: Quantization) -> AnyArray:
@@ -143,13 +201,7 @@ def _sums(count: int, source: Quantization, output: Quantization) -> AnyArray:
     return np.asarray(sums[fraction < TIE_MARGIN])
 
 
-def _blocks(sums: AnyArray, count: int) -> Iterator[AnyArray]:
-    size = max(1, ELEMENTS_AT_ONCE // count)
-    for start in range(0, len(sums), size):
-        yield sums[start : start + size]
-
-
-def _with_sums(sums: AnyArray, count: int) -> AnyArray:
+def _with_sums(sums: AnyArray, count: int) -> Int8Array:
     """One row of `count` int8 values per sum, as level as can be. [len(sums), count]"""
     base, rest = np.divmod(sums, count)
     rows = np.repeat(base[:, None], count, axis=1)

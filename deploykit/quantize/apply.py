@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 from deploykit.errors import QuantizationError
+from deploykit.quantize.operators import (
+    Kind,
+    constant,
+    function_of,
+    repeats_of,
+    spans_of,
+    window_of,
+)
 from deploykit.quantize.planning import quantized_name
-from deploykit.quantize.structure import Layer, build_structure, window_of
+from deploykit.quantize.structure import Layer, build_structure
 from deploykit.spec.arrays import Int32Array
 from deploykit.spec.network import Network, static_shape
-from deploykit.spec.plan import LayerPlan, QuantPlan
-from deploykit.spec.quantized import (
-    ActivationTensor,
+from deploykit.spec.operators import (
     Add,
     Clamp,
+    Concat,
     Conv,
+    DepthToSpace,
     Flatten,
+    Gather,
     GlobalAveragePool,
     IntegerWeight,
     Linear,
+    Lookup,
     MaxPool,
+    Mul,
     Operator,
+    Repeat,
+    Slice,
+)
+from deploykit.spec.plan import LayerPlan, QuantPlan
+from deploykit.spec.quantized import (
+    ActivationTensor,
+    ConstantTensor,
     Port,
     Quantization,
     QuantizedNetwork,
@@ -48,39 +66,79 @@ def apply_plan(network: Network, plan: QuantPlan) -> QuantizedNetwork:
         _operator(layer, decided, plan.tensors[decided.output])
         for layer, decided in zip(layers, plan.layers, strict=True)
     )
+    constants = [decided.constant for decided in plan.layers if decided.constant is not None]
     return QuantizedNetwork(
         tensors,
         operators,
         tuple(Port(str(v.name), quantized_name(network, str(v.name))) for v in graph.inputs),
         tuple(Port(str(v.name), quantized_name(network, str(v.name))) for v in graph.outputs),
         plan.io,
+        {
+            held.name: ConstantTensor(held.name, held.values, held.quantization)
+            for held in constants
+        },
     )
 
 
 def _operator(layer: Layer, plan: LayerPlan, output: Quantization) -> Operator:
-    node = layer.nodes[0]
-    match layer.operator:
-        case "Conv":
+    node, name, source = layer.nodes[0], plan.name, plan.inputs[0]
+    match layer.kind:
+        case Kind.CONV:
             weight, bias = _parameters(plan)
             groups = int(node.attributes["group"].as_int()) if "group" in node.attributes else 1
-            return Conv(
-                plan.name, plan.inputs[0], plan.output, weight, bias, window_of(node), groups
-            )
-        case "Linear":
-            return Linear(plan.name, plan.inputs[0], plan.output, *_parameters(plan))
-        case "Add":
-            return Add(plan.name, plan.inputs[0], plan.inputs[1], plan.output)
-        case "MaxPool":
-            return MaxPool(plan.name, plan.inputs[0], plan.output, window_of(node))
-        case "GlobalAveragePool":
-            return GlobalAveragePool(plan.name, plan.inputs[0], plan.output)
-        case "Flatten":
-            return Flatten(plan.name, plan.inputs[0], plan.output)
-        case "Clamp":
+            return Conv(name, source, plan.output, weight, bias, window_of(node), groups)
+        case Kind.LINEAR:
+            return Linear(name, source, plan.output, *_parameters(plan))
+        case Kind.ADD:
+            return Add(name, *_sides(plan), plan.output)
+        case Kind.MUL:
+            return Mul(name, *_sides(plan), plan.output)
+        case Kind.LOOKUP:
+            return Lookup(name, source, plan.output, function_of(node))
+        case Kind.GLOBAL_AVERAGE_POOL:
+            return GlobalAveragePool(name, source, plan.output)
+        case Kind.CLAMP:
             low, high = _integer_bounds(layer, output)
-            return Clamp(plan.name, plan.inputs[0], plan.output, low, high)
-        case unknown:
-            raise QuantizationError(f"{plan.name}: the plan names an unknown operator {unknown}")
+            return Clamp(name, source, plan.output, low, high)
+        case _:
+            return _moving(layer, plan)
+
+
+def _moving(layer: Layer, plan: LayerPlan) -> Operator:
+    node, name, source = layer.nodes[0], plan.name, plan.inputs[0]
+    match layer.kind:
+        case Kind.MAX_POOL:
+            return MaxPool(name, source, plan.output, window_of(node))
+        case Kind.FLATTEN:
+            return Flatten(name, source, plan.output)
+        case Kind.CONCAT:
+            rank = len(node.outputs[0].shape or ())
+            axis = int(node.attributes["axis"].as_int()) % rank
+            return Concat(name, plan.inputs, plan.output, axis)
+        case Kind.SLICE:
+            return Slice(name, source, plan.output, *spans_of(node)[layer.place])
+        case Kind.GATHER:
+            indices = constant(node, 1)
+            assert indices is not None
+            return Gather(name, source, plan.output, tuple(int(index) for index in indices))
+        case Kind.REPEAT:
+            times = repeats_of(node)
+            assert times is not None
+            return Repeat(name, source, plan.output, *times)
+        case Kind.DEPTH_TO_SPACE:
+            block = int(node.attributes["blocksize"].as_int())
+            return DepthToSpace(name, source, plan.output, block)
+        case _:
+            raise QuantizationError(f"{name}: {layer.kind.value} does not move integers")
+
+
+def _sides(plan: LayerPlan) -> tuple[str, str]:
+    """What an Add or Mul reads, left and right."""
+    names = list(plan.inputs)
+    if plan.constant is not None:
+        names.insert(plan.constant.side, plan.constant.name)
+    left, right = names
+    return left, right
 
 
 def _parameters(plan: LayerPlan) -> tuple[IntegerWeight, Int32Array]:

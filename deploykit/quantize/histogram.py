@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,6 +55,23 @@ def observe(histogram: Histogram, values: FloatArray) -> Histogram:
     index = np.floor(flat.astype(np.float64) / width).astype(np.int64) + BINS // 2
     added = np.bincount(index, minlength=BINS)
     return Histogram(counts + added, reach, min(low, histogram.low), max(high, histogram.high))
+
+
+def merge(histograms: Sequence[Histogram]) -> Histogram:
+    """All their counts together; not empty."""
+    reach = max(histogram.reach for histogram in histograms)
+    total = np.zeros(BINS)
+    for histogram in histograms:
+        counts, own = histogram.counts, histogram.reach
+        while own < reach:
+            counts, own = _double(counts), 2.0 * own
+        total += counts
+    return Histogram(
+        total,
+        reach,
+        min(histogram.low for histogram in histograms),
+        max(histogram.high for histogram in histograms),
+    )
 
 
 def _double(counts: Float64Array) -> Float64Array:

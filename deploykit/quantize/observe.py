@@ -2,46 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from deploykit.errors import DataError
 from deploykit.quantize.histogram import Histogram, empty_histogram, observe
-from deploykit.spec.arrays import Float32Array
+from deploykit.spec.arrays import AnyArray, Float32Array, Float64Array
 from deploykit.spec.network import FloatEvaluator, Network, static_shape
 
 BYTES_AT_ONCE = 64 * 2**20
 
 
+@dataclass(frozen=True)
+class Observations:
+    """Over all samples. histograms: by tensor; means: [C] by tensor, over all axes but channels."""
+
+    histograms: Mapping[str, Histogram]
+    means: Mapping[str, Float64Array]
+
+
 def observe_tensors(
     network: Network,
-    tensors: Iterable[str],
+    ranges: Iterable[str],
+    means: Iterable[str],
     inputs: Float32Array,
     evaluate: FloatEvaluator,
     progress: Callable[[int, int], None],
-) -> dict[str, Histogram]:
-    """A histogram of each named tensor over `inputs` [N, ...], a few samples at a time.
+) -> Observations:
+    """A histogram or the channel means of each named tensor over `inputs` [N, ...].
 
-    Memory does not grow with N. `progress` is told (samples done, N).
+    A few samples at a time: memory does not grow with N. `progress` is told (samples done, N).
 
     Raises DataError where a tensor becomes infinite or NaN.
     """
-    wanted = tuple(dict.fromkeys(tensors))
-    histograms = {name: empty_histogram() for name in wanted}
+    histograms = {name: empty_histogram() for name in ranges}
+    sums: dict[str, Float64Array] = {}
+    averaged = tuple(dict.fromkeys(means))
     chunk = _samples_at_once(network)
     for start in range(0, len(inputs), chunk):
         values = evaluate(network, inputs[start : start + chunk])
-        for name in wanted:
+        for name, earlier in list(histograms.items()):
             if not np.isfinite(values[name]).all():
                 raise DataError(
                     f"tensor {name} is not finite on calibration samples {start} to "
                     f"{min(start + chunk, len(inputs)) - 1}; check that the data is preprocessed "
                     "as in training"
                 )
-            histograms[name] = observe(histograms[name], values[name])
+            histograms[name] = observe(earlier, values[name])
+        for name in averaged:
+            by_sample = _channel_means(values[name])
+            # One sample after another, so that the sum does not depend on how they were batched.
+            for row in by_sample:
+                sums[name] = sums[name] + row if name in sums else row
         progress(min(start + chunk, len(inputs)), len(inputs))
-    return histograms
+    return Observations(histograms, {name: total / len(inputs) for name, total in sums.items()})
+
+
+def _channel_means(values: AnyArray) -> Float64Array:
+    """[N, C, ...] -> [N, C]"""
+    flat = values.reshape(*values.shape[:2], -1)
+    return np.asarray(flat.mean(axis=2, dtype=np.float64))
 
 
 def _samples_at_once(network: Network) -> int:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
 from deploykit.quantize.calibration import Calibration, choose_range, quantization_error
 from deploykit.quantize.histogram import Histogram
+from deploykit.spec.operators import Function
 from deploykit.spec.quantized import Quantization, int_range
 
 SMALLEST_SCALE = 2.0**-100
+
+FIXED: Mapping[Function, Quantization] = {
+    Function.SIGMOID: Quantization(1 / 256, -128),
+    Function.TANH: Quantization(1 / 128, 0),
+}
+"""The output quantization that LiteRT insists on; both cover the function's whole range."""
 
 
 def affine_scale(low: float, high: float) -> Quantization:

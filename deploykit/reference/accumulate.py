@@ -14,7 +14,8 @@ from deploykit.errors import QuantizationError
 from deploykit.reference.convolve import convolve
 from deploykit.reference.sliding import Sliding
 from deploykit.spec.arrays import FloatArray, Int8Array, Int32Array
-from deploykit.spec.quantized import Conv, Linear, Quantization, int_range
+from deploykit.spec.operators import Conv, Linear
+from deploykit.spec.quantized import Quantization, int_range
 
 
 def accumulate_linear(operator: Linear, inputs: Int8Array, source: Quantization) -> FloatArray:

@@ -13,7 +13,7 @@ import numpy as np
 from deploykit.reference.sliding import Sliding
 from deploykit.reference.window import output_size
 from deploykit.spec.arrays import FloatArray
-from deploykit.spec.quantized import Window
+from deploykit.spec.operators import Window
 
 CHUNK_ELEMENTS = 1 << 23
 """Largest number of elements that a caller who works in chunks of a batch holds at a time."""

@@ -3,51 +3,59 @@
     Conv, Linear       acc = sum (x - zx) * w + bias                      int32, exact
                        m   = (sx * sw) / sy                               float32, in this order
                        y   = clip(rint(float32(acc) * m) + zy, -128, 127)
-    Add                k   = 20 - floor(log2(max(sa / sy, sb / sy)))       quotients float32
-                       ma  = rint((sa / sy) * 2**k), mb likewise          whole numbers
-                       y   = clip(floor(((a - za) * ma + (b - zb) * mb) / 2**k + 1/2) + zy, ...)
+    Add, Mul           see binary
+    Lookup             see lookup
     GlobalAveragePool  y   = clip(rint(float32(sum (x - zx)) * (sx / (sy * (H * W)))) + zy, ...)
-    MaxPool, Flatten, Clamp  move or compare integers only
+    MaxPool, Flatten, Clamp, Concat, Slice, Gather, Repeat, DepthToSpace
+                       move or compare integers only
 
 rint rounds half to even; products and quotients with a scale in them are float32.
 
 Where the two runtimes' own rules differ, the reference follows one of them exactly, so that the
-planner only has to move scales until the other agrees. Add is XNNPACK's fixed-point rule
-(src/microparams-init.c, qs8_add_minmax): LiteRT never differs from it, ONNX Runtime on 1e-5 of the
-input pairs under free scales and on several per cent under power-of-two ratios, where sums tie.
-GlobalAveragePool is the rule of ONNX Runtime (mlas/lib/qlgavgpool.cpp): it never differs,
-LiteRT only on ties, which need simple fractions between the scales.
+planner only has to move scales until the other agrees. GlobalAveragePool is the rule of ONNX
+Runtime (mlas/lib/qlgavgpool.cpp): it never differs, LiteRT only on ties, which need simple
+fractions between the scales.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import assert_never
 
 import numpy as np
 
-from deploykit.errors import DataError, QuantizationError
+from deploykit.errors import DataError
 from deploykit.reference.accumulate import accumulate_conv, accumulate_linear
+from deploykit.reference.binary import add, mul
 from deploykit.reference.convolve import chunks
+from deploykit.reference.lookup import lookup
+from deploykit.reference.moves import concat, depth_to_space, gather, repeat, slice_
+from deploykit.reference.requantize import multiplier, requantize
 from deploykit.reference.window import taps
-from deploykit.spec.arrays import AnyArray, Float32Array, Int8Array, Tensors
-from deploykit.spec.quantized import (
-    ActivationTensor,
+from deploykit.spec.arrays import AnyArray, Int8Array, Tensors
+from deploykit.spec.operators import (
     Add,
     Clamp,
+    Concat,
     Conv,
+    DepthToSpace,
     Flatten,
+    Gather,
     GlobalAveragePool,
     Linear,
+    Lookup,
     MaxPool,
+    Mul,
     Operator,
+    Repeat,
+    Slice,
+)
+from deploykit.spec.quantized import (
+    ActivationTensor,
+    ConstantTensor,
     Quantization,
     QuantizedNetwork,
-    int_range,
 )
-
-ADD_FRACTION_BITS = 20
 
 
 def run(network: QuantizedNetwork, inputs: Tensors) -> dict[str, Int8Array]:
@@ -80,15 +88,15 @@ def run_operator(operator: Operator, network: QuantizedNetwork, tensors: Tensors
             return requantize(
                 sums, multiplier(source.scale, operator.weight.scale, into.scale), into
             )
-        case Add():
-            left, right = tensors[operator.left], tensors[operator.right]
-            return add(
-                left,
-                network.tensors[operator.left].quantization,
-                right,
-                network.tensors[operator.right].quantization,
-                into,
+        case Add() | Mul():
+            combine = add if isinstance(operator, Add) else mul
+            left, right = (
+                _operand(name, network, tensors) for name in (operator.left, operator.right)
             )
+            return combine(*left, *right, into)
+        case Lookup():
+            source = network.tensors[operator.input].quantization
+            return lookup(tensors[operator.input], operator.function, source, into)
         case MaxPool():
             return max_pool(tensors[operator.input], operator)
         case GlobalAveragePool():
@@ -99,6 +107,16 @@ def run_operator(operator: Operator, network: QuantizedNetwork, tensors: Tensors
             return values.reshape(values.shape[0], -1)
         case Clamp():
             return np.clip(tensors[operator.input], np.int8(operator.low), np.int8(operator.high))
+        case Concat():
+            return concat([tensors[name] for name in operator.inputs], operator)
+        case Slice():
+            return slice_(tensors[operator.input], operator)
+        case Gather():
+            return gather(tensors[operator.input], operator)
+        case Repeat():
+            return repeat(tensors[operator.input], operator)
+        case DepthToSpace():
+            return depth_to_space(tensors[operator.input], operator)
         case _:
             assert_never(operator)
 
@@ -111,51 +129,6 @@ def conv(operator: Conv, values: Int8Array, source: Quantization, into: Quantiza
         for part in chunks(values.shape, operator.window)
     ]
     return np.concatenate(parts)
-
-
-def multiplier(input_scale: float, weight_scale: Float32Array, output_scale: float) -> Float32Array:
-    """(sx * sw) / sy in float32, left to right; sx * (sw / sy) already rounds differently."""
-    product = np.float32(input_scale) * weight_scale.astype(np.float32)
-    return np.asarray(product / np.float32(output_scale), dtype=np.float32)
-
-
-def requantize(sums: AnyArray, scale: Float32Array, into: Quantization) -> Int8Array:
-    """clip(rint(float32(sums) * scale) + zero point) for exact integer sums of any dtype."""
-    real = sums.astype(np.float32)
-    real *= scale
-    return _rounded(real, into)
-
-
-def add(
-    left: Int8Array,
-    left_quantization: Quantization,
-    right: Int8Array,
-    right_quantization: Quantization,
-    into: Quantization,
-) -> Int8Array:
-    """XNNPACK's sum: both sides in steps of 2**-k of the output, then rounded half up."""
-    left_ratio = np.float32(left_quantization.scale) / np.float32(into.scale)
-    right_ratio = np.float32(right_quantization.scale) / np.float32(into.scale)
-    shift = ADD_FRACTION_BITS - (math.frexp(max(left_ratio, right_ratio))[1] - 1)
-    if not 0 < shift < 52:
-        raise QuantizationError(
-            f"A sum of tensors with scales {left_quantization.scale:g} and "
-            f"{right_quantization.scale:g} cannot be written with the scale {into.scale:g}; "
-            "plan an output scale within a factor of 256 of the larger input scale."
-        )
-    left_steps = np.int64(round(math.ldexp(float(left_ratio), shift)))
-    right_steps = np.int64(round(math.ldexp(float(right_ratio), shift)))
-    offset = (
-        (np.int64(1) << np.int64(shift - 1))
-        - left_steps * left_quantization.zero_point
-        - right_steps * right_quantization.zero_point
-    )
-    sums = left * left_steps
-    sums += right * right_steps
-    sums += offset
-    sums >>= shift
-    sums += into.zero_point
-    return np.asarray(np.clip(sums, *int_range(into.bits)), dtype=np.int8)
 
 
 def global_average_pool(values: Int8Array, source: Quantization, into: Quantization) -> Int8Array:
@@ -187,13 +160,13 @@ class ReferenceRunner:
         return run(network, inputs)
 
 
-def _rounded(steps: Float32Array, into: Quantization) -> Int8Array:
-    """clip(rint(steps) + zero point); overwrites `steps`."""
-    low, high = int_range(into.bits)
-    np.rint(steps, out=steps)
-    steps += np.float32(into.zero_point)
-    np.clip(steps, low, high, out=steps)
-    return steps.astype(np.int8)
+def _operand(
+    name: str, network: QuantizedNetwork, tensors: Tensors
+) -> tuple[Int8Array, Quantization]:
+    """Integers of an activation or constant, and what they mean."""
+    found = network.operand(name)
+    values = found.values if isinstance(found, ConstantTensor) else tensors[name]
+    return values, found.quantization
 
 
 def _checked(values: AnyArray, tensor: ActivationTensor) -> Int8Array:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deploykit.reference.window import output_length
-from deploykit.spec.quantized import Window
+from deploykit.spec.operators import Window
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from deploykit.spec.quantized import Window
+from deploykit.spec.operators import Window
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 

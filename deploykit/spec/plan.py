@@ -25,10 +25,21 @@ class WeightPlan:
 
 
 @dataclass(frozen=True)
+class ConstantPlan:
+    """Integers of the constant that an Add or Mul reads. side: 0 left, 1 right."""
+
+    name: str
+    side: int
+    quantization: Quantization
+    values: Int8Array
+
+
+@dataclass(frozen=True)
 class LayerPlan:
     """One operator of the integer network: what it fuses, and its weight where it has one.
 
-    nodes: names of the float graph's nodes that this operator computes.
+    nodes: names of the float graph's nodes that this operator computes. inputs: activations.
+    input_means: [I], by which the bias was corrected; see spec.correction.
     """
 
     name: str
@@ -38,13 +49,15 @@ class LayerPlan:
     output: str
     weight: WeightPlan | None = None
     bias: Int32Array | None = None
+    constant: ConstantPlan | None = None
+    input_means: Float32Array | None = None
 
 
 @dataclass(frozen=True)
 class Proof:
     """Agreement of the runtimes on an operator, by enumeration of all its inputs.
 
-    cases: how many inputs were tried; nudges: how often the output scale had to grow;
+    cases: how many inputs were tried; nudges: how often a scale had to grow;
     runners: who was compared with the reference.
     """
 

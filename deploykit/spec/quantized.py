@@ -7,13 +7,14 @@ quantization, real = scale * (q - zero_point); formats that want uint8 shift bot
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
 import numpy as np
 
-from deploykit.spec.arrays import Float32Array, Int8Array, Int32Array, Tensors, UInt8Array
+from deploykit.spec.arrays import Float32Array, Int8Array, Tensors, UInt8Array
+from deploykit.spec.operators import Operator
 
 
 def int_range(bits: int) -> tuple[int, int]:
@@ -66,112 +67,12 @@ class ActivationTensor:
 
 
 @dataclass(frozen=True)
-class IntegerWeight:
-    """Symmetric per-output-channel weights. values: [O, ...] int8 within `bits`; scale: [O]."""
+class ConstantTensor:
+    """Integers that an Add or Mul reads and nobody computes; their shape broadcasts."""
 
     name: str
     values: Int8Array
-    scale: Float32Array
-    bits: int = 8
-
-
-@dataclass(frozen=True)
-class Window:
-    """Geometry of a sliding window. pads: top, left, bottom, right."""
-
-    kernel: tuple[int, int]
-    strides: tuple[int, int] = (1, 1)
-    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
-    dilations: tuple[int, int] = (1, 1)
-
-
-@dataclass(frozen=True)
-class Conv:
-    """weight: [O, I/groups, kh, kw]; bias: [O] int32 in steps of input scale * weight scale.
-
-    Padded positions hold the input's zero point, so they add nothing.
-    """
-
-    name: str
-    input: str
-    output: str
-    weight: IntegerWeight
-    bias: Int32Array
-    window: Window
-    groups: int = 1
-
-
-@dataclass(frozen=True)
-class Linear:
-    """weight: [O, I]; bias: [O] int32. input: [N, I]."""
-
-    name: str
-    input: str
-    output: str
-    weight: IntegerWeight
-    bias: Int32Array
-
-
-@dataclass(frozen=True)
-class Add:
-    """Sum of two tensors of equal shape; each of the three has scales of its own."""
-
-    name: str
-    left: str
-    right: str
-    output: str
-
-
-@dataclass(frozen=True)
-class MaxPool:
-    """Padded positions never win. Input and output share one quantization."""
-
-    name: str
-    input: str
-    output: str
-    window: Window
-
-
-@dataclass(frozen=True)
-class GlobalAveragePool:
-    """Mean over H and W, which stay as axes of length 1."""
-
-    name: str
-    input: str
-    output: str
-
-
-@dataclass(frozen=True)
-class Flatten:
-    """[N, C, H, W] -> [N, C*H*W], channel-major. Input and output share one quantization."""
-
-    name: str
-    input: str
-    output: str
-
-
-@dataclass(frozen=True)
-class Clamp:
-    """clip(q, low, high) for an activation that could not be fused into its producer's range.
-
-    Input and output share one quantization.
-    """
-
-    name: str
-    input: str
-    output: str
-    low: int
-    high: int
-
-
-Operator = Conv | Linear | Add | MaxPool | GlobalAveragePool | Flatten | Clamp
-
-
-def operator_inputs(operator: Operator) -> tuple[str, ...]:
-    """Names of the activations that an operator reads."""
-    if isinstance(operator, Add):
-        return (operator.left, operator.right)
-    return (operator.input,)
+    quantization: Quantization
 
 
 class IoType(Enum):
@@ -192,13 +93,21 @@ class Port:
 
 @dataclass(frozen=True)
 class QuantizedNetwork:
-    """An integer network; operators are in an order in which they can run."""
+    """An integer network; operators are in an order in which they can run.
+
+    tensors: activations. constants: by name too; no tensor has the name of one.
+    """
 
     tensors: Mapping[str, ActivationTensor]
     operators: tuple[Operator, ...]
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     io: IoType = IoType.FLOAT
+    constants: Mapping[str, ConstantTensor] = field(default_factory=dict)
+
+    def operand(self, name: str) -> ActivationTensor | ConstantTensor:
+        """The activation or constant that an operator calls by this name."""
+        return self.constants[name] if name in self.constants else self.tensors[name]
 
 
 class IntegerRunner(Protocol):

@@ -9,20 +9,27 @@ from typing import Any, assert_never
 import numpy as np
 
 from deploykit.spec.arrays import AnyArray
-from deploykit.spec.quantized import (
+from deploykit.spec.operators import (
     Add,
     Clamp,
+    Concat,
     Conv,
+    DepthToSpace,
     Flatten,
+    Gather,
     GlobalAveragePool,
     IntegerWeight,
     Linear,
+    Lookup,
     MaxPool,
+    Mul,
     Operator,
-    QuantizedNetwork,
+    Repeat,
+    Slice,
     Window,
     operator_inputs,
 )
+from deploykit.spec.quantized import QuantizedNetwork
 
 Record = Mapping[str, Any]
 
@@ -45,6 +52,14 @@ def record_network(network: QuantizedNetwork) -> Record:
             }
             for name, tensor in network.tensors.items()
         },
+        "constants": {
+            name: {
+                "scale": float(constant.quantization.scale),
+                "zero_point": int(constant.quantization.zero_point),
+                "values_sha256": digest(constant.values),
+            }
+            for name, constant in network.constants.items()
+        },
         "operators": {operator.output: record_operator(operator) for operator in network.operators},
     }
 
@@ -66,7 +81,22 @@ def record_operator(operator: Operator) -> Record:
             return {**common, "window": _window(operator.window)}
         case Clamp():
             return {**common, "low": operator.low, "high": operator.high}
-        case Add() | GlobalAveragePool() | Flatten():
+        case Lookup():
+            return {**common, "function": operator.function.value}
+        case Concat():
+            return {**common, "axis": operator.axis}
+        case Slice():
+            return {
+                **common, "axis": operator.axis, "start": operator.start, "stop": operator.stop,
+                "step": operator.step,
+            }  # fmt: skip
+        case Gather():
+            return {**common, "indices": list(operator.indices)}
+        case Repeat():
+            return {**common, "rows": operator.rows, "columns": operator.columns}
+        case DepthToSpace():
+            return {**common, "block": operator.block}
+        case Add() | Mul() | GlobalAveragePool() | Flatten():
             return common
         case _:
             assert_never(operator)
@@ -85,7 +115,8 @@ def first_difference(expected: Record, found: Record) -> tuple[str, str] | None:
             if theirs.get(key) != operator.get(key):
                 return output, f"{_phrase(key)} differs"
         for tensor in (*operator["inputs"], output):
-            if found["tensors"].get(tensor) != expected["tensors"][tensor]:
+            kind = "constants" if tensor in expected["constants"] else "tensors"
+            if found[kind].get(tensor) != expected[kind][tensor]:
                 return output, f"the quantization or shape of {tensor} differs"
     extra = [output for output in found["operators"] if output not in expected["operators"]]
     if extra:

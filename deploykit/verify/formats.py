@@ -24,15 +24,8 @@ from deploykit.emit.tflite_reader import read_tflite
 from deploykit.emit.tflite_writer import write_tflite
 from deploykit.runtime import litert, ort
 from deploykit.spec.arrays import AnyArray, Float32Array, Int8Array, Tensors
-from deploykit.spec.quantized import (
-    Add,
-    IoType,
-    Operator,
-    Port,
-    QuantizedNetwork,
-    as_int8,
-    as_uint8,
-)
+from deploykit.spec.operators import Operator, renamed
+from deploykit.spec.quantized import IoType, Port, QuantizedNetwork, as_int8, as_uint8
 
 
 class Format(Protocol):
@@ -209,11 +202,7 @@ def named_as_planned(network: QuantizedNetwork, plan: Mapping[str, Any]) -> Quan
 
     def operator(found: Operator) -> Operator:
         output = name(found.output)
-        called = str(plan["names"].get(output, found.name))
-        if isinstance(found, Add):
-            left, right = name(found.left), name(found.right)
-            return replace(found, name=called, left=left, right=right, output=output)
-        return replace(found, name=called, input=name(found.input), output=output)
+        return renamed(found, str(plan["names"].get(output, found.name)), name)
 
     return QuantizedNetwork(
         {name(key): replace(tensor, name=name(key)) for key, tensor in network.tensors.items()},
@@ -221,6 +210,7 @@ def named_as_planned(network: QuantizedNetwork, plan: Mapping[str, Any]) -> Quan
         tuple(Port(port.name, name(port.tensor)) for port in network.inputs),
         tuple(Port(port.name, name(port.tensor)) for port in network.outputs),
         network.io,
+        network.constants,
     )
 
 

@@ -34,6 +34,7 @@ from deploykit.spec.parity import ParityReport, Step, Verdict
 from deploykit.spec.quantized import QuantizedNetwork
 from deploykit.spec.record import Record, first_difference, record_network
 from deploykit.verify.formats import Format, OnnxFormat, TfliteFormat, named_as_planned
+from deploykit.verify.integer_form import integer_form
 from deploykit.verify.integers import ReferenceRun, compare_golden, run_reference
 from deploykit.verify.metrics import accuracy, sqnr_by_tensor
 from deploykit.verify.rounding import HALF_A_STEP, farthest_rounding
@@ -67,16 +68,26 @@ def verify_bundle(path: Path, announce: Announce = lambda text: None) -> ParityR
         if isinstance(float_model, Step)
         else _attempt(2, PRUNED, partial(_float_tensors, float_model, golden))
     )
-    if isinstance(evaluated, Step):
-        floats: Tensors = {}
+    lowered: Network | Step
+    floats: Tensors = {}
+    if isinstance(float_model, Step):
+        lowered = float_model
+        steps.append(float_model)
+    elif isinstance(evaluated, Step):
+        lowered = evaluated
         steps.append(evaluated)
     else:
         floats, output = evaluated
         steps.append(_pruned(golden, floats[output]))
+        lowered = _attempt(3, INTEGER, partial(integer_form, float_model))
+        if isinstance(lowered, Step):
+            steps.append(lowered)
+        elif lowered is not float_model:
+            floats, _ = _float_tensors(lowered, golden)
     layout = _layout(bundle)
     formats: dict[str, Format] = {fmt.file: fmt for fmt in (OnnxFormat(), TfliteFormat(layout))}
     present = [formats[name] for name in bundle.models()]
-    steps.extend(_integer_steps(bundle, golden, plan, float_model, floats, present, announce))
+    steps.extend(_integer_steps(bundle, golden, plan, lowered, floats, present, announce))
     return ParityReport(tuple(steps))
 
 
@@ -121,9 +132,9 @@ def _load_float(bundle: Bundle) -> Network:
 
 
 def _rounding(
-    compared: str, float_model: Network, network: QuantizedNetwork, plan: Mapping[str, Any]
+    compared: str, lowered: Network, network: QuantizedNetwork, plan: Mapping[str, Any]
 ) -> Step:
-    operator, steps = farthest_rounding(network, float_model.model, plan)
+    operator, steps = farthest_rounding(network, lowered.model, plan)
     if steps <= HALF_A_STEP:
         detail = f"every weight and bias within {steps:.2f} steps of its float value"
         return Step(4, compared, Verdict.PASSED, detail)
@@ -174,7 +185,7 @@ def _integer_steps(
     bundle: Bundle,
     golden: Golden,
     plan: Mapping[str, Any],
-    float_model: Network | Step,
+    lowered: Network | Step,
     floats: Tensors,
     formats: list[Format],
     announce: Announce,
@@ -199,10 +210,10 @@ def _integer_steps(
         record = record_network(network)
         yield _against_plan(fmt, network, record, plan)
         compared = f"{fmt.file}, read back / float weights"
-        if isinstance(float_model, Step):
-            yield replace(float_model, number=4, compared=compared)
+        if isinstance(lowered, Step):
+            yield replace(lowered, number=4, compared=compared)
         else:
-            yield _attempt(4, compared, partial(_rounding, compared, float_model, network, plan))
+            yield _attempt(4, compared, partial(_rounding, compared, lowered, network, plan))
         announce(f"{fmt.file} in the reference")
         # Equal networks, the rule, need one run; a file that differs gets its own.
         known = [run for earlier, run in runs if earlier == record]

@@ -9,14 +9,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from deploykit.emit.tflite_writer import write_tflite
-from deploykit.spec.quantized import (
-    ActivationTensor,
-    IntegerWeight,
-    Linear,
-    Port,
-    Quantization,
-    QuantizedNetwork,
-)
+from deploykit.spec.operators import IntegerWeight, Linear
+from deploykit.spec.quantized import ActivationTensor, Port, Quantization, QuantizedNetwork
 
 
 def write_convolution(path: Path) -> None:

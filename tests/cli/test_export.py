@@ -211,7 +211,9 @@ REFUSED: dict[str, tuple[Callable[[Path], Words], list[str]]] = {
         evaluated_on(inputs=IMAGES, labels=FIVE + 6), ["labels run from 6 to 10", "10 classes"],
     ),
     "softmax": (lambda folder: small(folder, "softmax"), ["operator Softmax", "Replace it"]),
-    "tanh": (lambda folder: small(folder, "tanh"), ["tanh: operator Tanh", "Replace it"]),
+    "softplus": (
+        lambda folder: small(folder, "softplus"), ["operator Softplus", "Replace it"]
+    ),
     "transposed convolution": (
         lambda folder: small(folder, "transposed"), ["operator ConvTranspose", "Replace it"],
     ),
@@ -340,7 +342,7 @@ def test_an_old_bundle_is_replaced_and_survives_a_refusal(folder: Path) -> None:
     assert run(*words, "--io", "int8").exit_code == 0
     changed = contents(folder / "out")
     assert changed["model.onnx"] != before["model.onnx"]
-    assert_refused(run(*small(folder, "tanh")), 3, "operator Tanh")
+    assert_refused(run(*small(folder, "softplus")), 3, "operator Softplus")
     assert contents(folder / "out") == changed
 
 

@@ -14,7 +14,8 @@ from deploykit.emit.onnx_reader import read_onnx
 from deploykit.emit.onnx_writer import write_onnx
 from deploykit.errors import GraphError, UnsupportedOperatorError
 from deploykit.reference import integer
-from deploykit.spec.quantized import Conv, IoType, Port, QuantizedNetwork
+from deploykit.spec.operators import Conv
+from deploykit.spec.quantized import IoType, Port, QuantizedNetwork
 from tests.suite.building import Builder
 from tests.suite.cases import CASES, Case, square
 from tests.suite.comparing import assert_same_network

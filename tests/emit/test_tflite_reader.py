@@ -18,15 +18,8 @@ from deploykit.emit.tflite_reader import read_tflite
 from deploykit.emit.tflite_writer import write_tflite
 from deploykit.errors import GraphError
 from deploykit.reference.integer import run
-from deploykit.spec.quantized import (
-    Conv,
-    IoType,
-    Linear,
-    MaxPool,
-    Operator,
-    QuantizedNetwork,
-    Window,
-)
+from deploykit.spec.operators import Conv, Linear, MaxPool, Operator, Window
+from deploykit.spec.quantized import IoType, QuantizedNetwork
 from tests.emit.tflite_networks import (
     conv_networks,
     every_operator,

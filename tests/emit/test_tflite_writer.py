@@ -22,14 +22,8 @@ from deploykit.errors import UnsupportedOperatorError
 from deploykit.reference.integer import run
 from deploykit.runtime import litert
 from deploykit.spec.arrays import AnyArray
-from deploykit.spec.quantized import (
-    ActivationTensor,
-    IoType,
-    Port,
-    Quantization,
-    QuantizedNetwork,
-    Window,
-)
+from deploykit.spec.operators import Window
+from deploykit.spec.quantized import ActivationTensor, IoType, Port, Quantization, QuantizedNetwork
 from tests.emit.tflite_networks import (
     NetworkBuilder,
     conv_networks,

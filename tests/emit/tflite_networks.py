@@ -8,23 +8,19 @@ import numpy as np
 from hypothesis import strategies as st
 
 from deploykit.spec.arrays import Int8Array
-from deploykit.spec.quantized import (
-    ActivationTensor,
+from deploykit.spec.operators import (
     Add,
     Clamp,
     Conv,
     Flatten,
     GlobalAveragePool,
     IntegerWeight,
-    IoType,
     Linear,
     MaxPool,
     Operator,
-    Port,
-    Quantization,
-    QuantizedNetwork,
     Window,
 )
+from deploykit.spec.quantized import ActivationTensor, IoType, Port, Quantization, QuantizedNetwork
 
 PADDED = Window((3, 3), pads=(1, 1, 1, 1))
 

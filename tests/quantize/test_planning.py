@@ -12,24 +12,24 @@ from deploykit.errors import DataError, QuantizationError
 from deploykit.quantize import observe
 from deploykit.quantize.apply import apply_plan
 from deploykit.quantize.calibration import Calibration
-from deploykit.quantize.planning import QuantizationOptions, Runners, plan_quantization
+from deploykit.quantize.planning import QuantizationOptions, plan_quantization
+from deploykit.quantize.settling import Runners
 from deploykit.reference import integer
 from deploykit.reference.integer import ReferenceRunner
 from deploykit.runtime import ort
 from deploykit.spec.network import Network
-from deploykit.spec.plan import QuantPlan
-from deploykit.spec.quantized import (
+from deploykit.spec.operators import (
     Add,
     Clamp,
     Conv,
     Flatten,
     GlobalAveragePool,
-    IoType,
     Linear,
     MaxPool,
-    QuantizedNetwork,
     Window,
 )
+from deploykit.spec.plan import QuantPlan
+from deploykit.spec.quantized import IoType, QuantizedNetwork
 from deploykit.spec.samples import Samples
 from deploykit.verify.formats import OnnxFormat, TfliteFormat, WrittenRunner, quantized_inputs
 from deploykit.verify.metrics import sqnr_by_tensor

@@ -13,11 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploykit.errors import DataError, QuantizationError
-from deploykit.reference import convolve, integer
+from deploykit.reference import binary, convolve, integer, requantize
 from deploykit.reference.integer import ReferenceRunner
 from deploykit.spec.arrays import Int8Array
-from deploykit.spec.quantized import (
-    ActivationTensor,
+from deploykit.spec.operators import (
     Add,
     Clamp,
     Conv,
@@ -27,11 +26,9 @@ from deploykit.spec.quantized import (
     Linear,
     MaxPool,
     Operator,
-    Port,
-    Quantization,
-    QuantizedNetwork,
     Window,
 )
+from deploykit.spec.quantized import ActivationTensor, Port, Quantization, QuantizedNetwork
 from tests.suite.building import Builder
 from tests.suite.cases import CASES, Case
 
@@ -162,7 +159,7 @@ def test_a_zero_weight_gives_the_zero_point() -> None:
 def test_the_multiplier_is_rounded_after_every_step() -> None:
     rng = np.random.default_rng(0)
     scales = rng.uniform(0.001, 0.1, (3, 1000)).astype(np.float32)
-    found = integer.multiplier(float(scales[0, 0]), scales[1], float(scales[2, 0]))
+    found = requantize.multiplier(float(scales[0, 0]), scales[1], float(scales[2, 0]))
     for weight_scale, one in zip(scales[1], found, strict=True):
         expected = (scales[0, 0] * weight_scale) / scales[2, 0]
         assert one == expected
@@ -216,7 +213,7 @@ def test_add(
     expected: int,
 ) -> None:
     a, b = (np.array([[value]], np.int8) for value in pair)
-    assert integer.add(a, left, b, right, into).tolist() == [[expected]]
+    assert binary.add(a, left, b, right, into).tolist() == [[expected]]
 
 
 @settings(max_examples=50, deadline=None)
@@ -237,7 +234,7 @@ def test_add_is_the_rounded_real_sum_but_for_near_ties(
         (a.astype(float) - left.zero_point) * left.scale
         + (b.astype(float) - right.zero_point) * right.scale
     ) / into.scale
-    found = integer.add(a, left, b, right, into).astype(float)
+    found = binary.add(a, left, b, right, into).astype(float)
     inside = (found > -128) & (found < 127)
     # Each ratio is rounded to 2**-k, so 255 steps of either side are off by at most 255 / 2**(k+1).
     k = 20 - math.floor(math.log2(max(left.scale, right.scale) / into.scale))
@@ -248,7 +245,7 @@ def test_add_is_the_rounded_real_sum_but_for_near_ties(
 def test_a_sum_that_no_fixed_point_holds_is_refused() -> None:
     zero = np.zeros((1, 1), np.int8)
     with pytest.raises(QuantizationError, match="factor of 256"):
-        integer.add(zero, Quantization(1e9, 0), zero, UNIT, UNIT)
+        binary.add(zero, Quantization(1e9, 0), zero, UNIT, UNIT)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from deploykit.emit.tflite_layout import to_tflite_layout
 from deploykit.emit.tflite_writer import write_tflite
 from deploykit.errors import DataError, GraphError, RuntimeUnavailableError
 from deploykit.runtime import litert
-from deploykit.spec.quantized import IoType, Window
+from deploykit.spec.operators import Window
+from deploykit.spec.quantized import IoType
 from tests.emit.tflite_networks import NetworkBuilder, every_operator, plain_cnn, random_inputs
 
 pytestmark = pytest.mark.skipif(litert.version() is None, reason="LiteRT is not installed")

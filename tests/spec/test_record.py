@@ -7,15 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from deploykit.spec.quantized import (
-    ActivationTensor,
-    Conv,
-    IntegerWeight,
-    Port,
-    Quantization,
-    QuantizedNetwork,
-    Window,
-)
+from deploykit.spec.operators import Conv, IntegerWeight, Window
+from deploykit.spec.quantized import ActivationTensor, Port, Quantization, QuantizedNetwork
 from deploykit.spec.record import digest, first_difference, record_network
 
 NETWORK = QuantizedNetwork(

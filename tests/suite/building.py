@@ -5,23 +5,39 @@ from __future__ import annotations
 import numpy as np
 
 from deploykit.reference.window import output_size
-from deploykit.spec.quantized import (
-    ActivationTensor,
+from deploykit.spec.operators import (
     Add,
     Clamp,
+    Concat,
     Conv,
+    DepthToSpace,
     Flatten,
+    Function,
+    Gather,
     GlobalAveragePool,
     IntegerWeight,
-    IoType,
     Linear,
+    Lookup,
     MaxPool,
+    Mul,
     Operator,
+    Repeat,
+    Slice,
+    Window,
+)
+from deploykit.spec.quantized import (
+    ActivationTensor,
+    ConstantTensor,
+    IoType,
     Port,
     Quantization,
     QuantizedNetwork,
-    Window,
 )
+
+FIXED = {
+    Function.SIGMOID: Quantization(1 / 256, -128),
+    Function.TANH: Quantization(1 / 128, 0),
+}
 
 
 class Builder:
@@ -35,6 +51,7 @@ class Builder:
         self.rng = rng
         self._tensors: dict[str, ActivationTensor] = {}
         self._operators: list[Operator] = []
+        self._constants: dict[str, ConstantTensor] = {}
         self.input = self._tensor("x0", shape, self.quantization(0.02))
 
     def quantization(self, scale: float, zero_point: int | None = None) -> Quantization:
@@ -80,6 +97,82 @@ class Builder:
         self._operators.append(Add(f"add_{output}", left, right, output))
         return output
 
+    def mul(self, left: str, right: str, quantization: Quantization | None = None) -> str:
+        """A product of shapes that broadcast, on a scale of its own unless one is given."""
+        scales = [self.of(name).quantization.scale for name in (left, right)]
+        scale = float(np.prod(scales)) * 60
+        shape = max(
+            self.of(left).shape, self.of(right).shape, key=lambda shape: int(np.prod(shape))
+        )
+        output = self._next(shape, quantization or self.quantization(scale))
+        self._operators.append(Mul(f"mul_{output}", left, right, output))
+        return output
+
+    def add_constant(self, source: str, values: np.ndarray, into: Quantization) -> str:
+        """A sum with a constant that is an integer times `into`'s scale."""
+        name = f"constant_{len(self._constants)}"
+        self._constants[name] = ConstantTensor(name, values, self.quantization(into.scale))
+        output = self._next(self.of(source).shape, into)
+        self._operators.append(Add(f"add_{output}", source, name, output))
+        return output
+
+    def mul_constant(self, source: str, values: np.ndarray) -> str:
+        """A product with a constant."""
+        name = f"constant_{len(self._constants)}"
+        self._constants[name] = ConstantTensor(name, values, self.quantization(0.02))
+        scale = self.of(source).quantization.scale * 0.02 * 60
+        output = self._next(self.of(source).shape, self.quantization(scale))
+        self._operators.append(Mul(f"mul_{output}", source, name, output))
+        return output
+
+    def lookup(self, source: str, function: Function) -> str:
+        """A tabulated function, on the scale that runtimes want for it."""
+        output = self._next(self.of(source).shape, FIXED[function])
+        self._operators.append(Lookup(f"lookup_{output}", source, output, function))
+        return output
+
+    def concat(self, *sources: str, axis: int = 1) -> str:
+        """A concatenation of tensors that share one quantization."""
+        shape = list(self.of(sources[0]).shape)
+        shape[axis] = sum(self.of(source).shape[axis] for source in sources)
+        output = self._next(tuple(shape), self.of(sources[0]).quantization)
+        self._operators.append(Concat(f"concat_{output}", sources, output, axis))
+        return output
+
+    def slice(self, source: str, axis: int, start: int, stop: int, step: int = 1) -> str:
+        """A part of a tensor."""
+        tensor = self.of(source)
+        shape = list(tensor.shape)
+        shape[axis] = len(range(start, stop, step))
+        output = self._next(tuple(shape), tensor.quantization)
+        self._operators.append(Slice(f"slice_{output}", source, output, axis, start, stop, step))
+        return output
+
+    def gather(self, source: str, *indices: int) -> str:
+        """Channels in another order."""
+        tensor = self.of(source)
+        shape = (tensor.shape[0], len(indices), *tensor.shape[2:])
+        output = self._next(shape, tensor.quantization)
+        self._operators.append(Gather(f"gather_{output}", source, output, indices))
+        return output
+
+    def repeat(self, source: str, rows: int, columns: int) -> str:
+        """Repeated pixels."""
+        tensor = self.of(source)
+        batch, channels, height, width = tensor.shape
+        output = self._next((batch, channels, height * rows, width * columns), tensor.quantization)
+        self._operators.append(Repeat(f"repeat_{output}", source, output, rows, columns))
+        return output
+
+    def depth_to_space(self, source: str, block: int) -> str:
+        """Channels as pixels."""
+        tensor = self.of(source)
+        batch, depth, height, width = tensor.shape
+        shape = (batch, depth // block**2, height * block, width * block)
+        output = self._next(shape, tensor.quantization)
+        self._operators.append(DepthToSpace(f"depth_{output}", source, output, block))
+        return output
+
     def max_pool(self, source: str, window: Window) -> str:
         """A max pool."""
         tensor = self.of(source)
@@ -115,7 +208,12 @@ class Builder:
         """The network, whose ports are called `input`, `output`, `output1`, ..."""
         ports = tuple(Port(f"output{i or ''}", name) for i, name in enumerate(outputs))
         return QuantizedNetwork(
-            dict(self._tensors), tuple(self._operators), (Port("input", self.input),), ports, io
+            dict(self._tensors),
+            tuple(self._operators),
+            (Port("input", self.input),),
+            ports,
+            io,
+            dict(self._constants),
         )
 
     def _weight(

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from deploykit.spec.arrays import Int8Array
-from deploykit.spec.quantized import IoType, QuantizedNetwork, Window
+from deploykit.spec.operators import Function, Window
+from deploykit.spec.quantized import IoType, Quantization, QuantizedNetwork
 from tests.suite.building import Builder
 
 
@@ -90,6 +91,53 @@ def clamp_between(build: Builder) -> str:
     return build.conv(hidden, 8, square(3, pad=1))
 
 
+def gate(build: Builder) -> str:
+    """Squeeze and excite: pool, two 1x1 convs, sigmoid, product with the way around."""
+    trunk = build.conv(build.input, 16, square(3, pad=1), zero_point=-128)
+    pooled = build.global_average_pool(trunk)
+    squeezed = build.conv(pooled, 4, square(1), zero_point=-128)
+    opened = build.lookup(build.conv(squeezed, 16, square(1)), Function.SIGMOID)
+    return build.conv(build.mul(trunk, opened), 8, square(1))
+
+
+def hard_swish(build: Builder) -> str:
+    """conv, x * clip(x + 3, 0, 6), conv."""
+    trunk = build.conv(build.input, 16, square(3, pad=1))
+    shifted = build.add_constant(
+        trunk, np.full((1, 1, 1, 1), 100, np.int8), Quantization(float(np.float32(6 / 255)), -128)
+    )
+    return build.conv(build.mul(trunk, shifted), 8, square(1))
+
+
+def silu(build: Builder) -> str:
+    """conv, x * sigmoid(x), conv."""
+    trunk = build.conv(build.input, 16, square(3, pad=1))
+    opened = build.lookup(trunk, Function.SIGMOID)
+    return build.conv(build.mul(trunk, opened), 8, square(1))
+
+
+def dense(build: Builder) -> str:
+    """conv behind the concatenation of a conv and what it read."""
+    trunk = build.conv(build.input, 16, square(3, pad=1), zero_point=-128)
+    joined = build.concat(trunk, build.max_pool(trunk, square(3, pad=1)))
+    return build.conv(joined, 8, square(1))
+
+
+def shuffle(build: Builder) -> str:
+    """One half through a conv, then both interleaved."""
+    trunk = build.conv(build.input, 16, square(1), zero_point=-128)
+    left, right = build.slice(trunk, 1, 0, 8), build.slice(trunk, 1, 8, 16)
+    joined = build.concat(left, build.clamp(right, -100, 100))
+    return build.gather(joined, *(half * 8 + i for i in range(8) for half in range(2)))
+
+
+def up(build: Builder) -> str:
+    """Depth to space, then beside the repeated pixels of another path."""
+    trunk = build.conv(build.input, 16, square(1), zero_point=-128)
+    finer = build.depth_to_space(trunk, 2)
+    return build.conv(build.concat(finer, build.repeat(trunk, 2, 2)), 8, square(1))
+
+
 CASES: tuple[Case, ...] = (
     Case("conv-1x1", (16, 9, 11), lambda b: b.conv(b.input, 24, square(1))),
     Case("conv-1x1-stride", (16, 9, 11), lambda b: b.conv(b.input, 24, square(1, 2))),
@@ -136,6 +184,32 @@ CASES: tuple[Case, ...] = (
         (8, 12, 12),
         lambda b: b.add(b.input, b.clamp(b.input, -90, 100), b.of(b.input).quantization),
     ),
+    Case(
+        "add-constant-channels",
+        (8, 6, 6),
+        lambda b: b.add_constant(
+            b.input, np.arange(-40, 40, 10, dtype=np.int8).reshape(1, 8, 1, 1), b.quantization(0.03)
+        ),
+    ),
+    Case("mul-itself", (8, 16, 16), lambda b: b.mul(b.input, b.input)),
+    Case("mul-channels", (8, 9, 7), lambda b: b.mul(b.input, b.global_average_pool(b.input))),
+    Case(
+        "mul-constant",
+        (8, 9, 7),
+        lambda b: b.mul_constant(
+            b.input, np.arange(-80, 80, 20, dtype=np.int8).reshape(1, 8, 1, 1)
+        ),
+    ),
+    Case("sigmoid", (4, 8, 8), lambda b: b.lookup(b.input, Function.SIGMOID)),
+    Case("tanh", (4, 8, 8), lambda b: b.lookup(b.input, Function.TANH)),
+    Case("concat", (4, 8, 8), lambda b: b.concat(b.input, b.clamp(b.input, -60, 77))),
+    Case("concat-rows", (4, 8, 8), lambda b: b.concat(b.input, b.clamp(b.input, -60, 77), axis=2)),
+    Case("concat-features", (40,), lambda b: b.concat(b.input, b.clamp(b.input, -60, 77))),
+    Case("slice-channels", (9, 6, 5), lambda b: b.slice(b.input, 1, 2, 7)),
+    Case("slice-rows-step", (4, 9, 5), lambda b: b.slice(b.input, 2, 1, 8, 3)),
+    Case("gather", (6, 5, 5), lambda b: b.gather(b.input, 3, 0, 5, 5, 1)),
+    Case("repeat", (4, 5, 6), lambda b: b.repeat(b.input, 2, 3)),
+    Case("depth-to-space", (12, 4, 5), lambda b: b.depth_to_space(b.input, 2)),
     Case("max-pool", (8, 12, 12), lambda b: b.max_pool(b.input, square(2, 2))),
     Case("max-pool-padded", (8, 13, 12), lambda b: b.max_pool(b.input, square(3, 2, 1))),
     Case("max-pool-overlapping", (8, 9, 9), lambda b: b.max_pool(b.input, square(3))),
@@ -149,5 +223,11 @@ CASES: tuple[Case, ...] = (
     Case("residual", (16, 10, 10), residual),
     Case("residual-downsample", (12, 14, 14), downsample),
     Case("lenet", (1, 28, 28), lenet),
+    Case("gate", (8, 9, 9), gate),
+    Case("hard-swish", (8, 9, 9), hard_swish),
+    Case("silu", (8, 9, 9), silu),
+    Case("dense", (8, 9, 9), dense),
+    Case("shuffle", (8, 9, 9), shuffle),
+    Case("up", (8, 6, 6), up),
     Case("mobile", (8, 10, 10), mobile),
 )

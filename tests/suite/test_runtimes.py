@@ -10,15 +10,8 @@ import pytest
 from deploykit.reference import integer
 from deploykit.runtime import litert, ort
 from deploykit.spec.arrays import Tensors
-from deploykit.spec.quantized import (
-    ActivationTensor,
-    Add,
-    GlobalAveragePool,
-    IoType,
-    Port,
-    Quantization,
-    QuantizedNetwork,
-)
+from deploykit.spec.operators import Add, GlobalAveragePool
+from deploykit.spec.quantized import ActivationTensor, IoType, Port, Quantization, QuantizedNetwork
 from tests.suite.cases import CASES, Case
 from tests.suite.runners import RUNNERS, computed
 

@@ -10,7 +10,8 @@ import pytest
 from deploykit.errors import ParityError
 from deploykit.reference import integer
 from deploykit.spec.arrays import AnyArray, Float32Array, Tensors
-from deploykit.spec.quantized import QuantizedNetwork, operator_inputs
+from deploykit.spec.operators import operator_inputs
+from deploykit.spec.quantized import QuantizedNetwork
 from deploykit.verify import integers
 from deploykit.verify.formats import OnnxFormat, quantized_inputs
 from deploykit.verify.integers import compare_golden, compare_with_runtimes, run_reference

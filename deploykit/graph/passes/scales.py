@@ -22,7 +22,7 @@ def fold_channel_scales(network: Network) -> Rewritten:
     model = network.model.clone()
     affine = Affine(model.graph, dict(network.variance))
     for node in list(model.graph):
-        found = _per_channel(node)
+        found = per_channel(node)
         if found is None:
             continue
         source, scale, offset = found
@@ -36,7 +36,7 @@ def fold_channel_scales(network: Network) -> Rewritten:
     return affine.finish(network, model)
 
 
-def _per_channel(node: ir.Node) -> tuple[ir.Value, Float64Array, Float64Array] | None:
+def per_channel(node: ir.Node) -> tuple[ir.Value, Float64Array, Float64Array] | None:
     """(x, scale [C], offset [C]) where the node is x op constant along axis 1, else None."""
     if node.op_type not in {"Mul", "Div", "Add", "Sub"} or len(node.inputs) != 2:
         return None

@@ -1,0 +1,123 @@
+"""What the operators of a .tflite file that only move integers mean in a QuantizedNetwork."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from deploykit.emit.tflite_file import FileOperator
+from deploykit.emit.tflite_views import (
+    Order,
+    ReaderState,
+    constant_of,
+    network_axis,
+    operand,
+    refuse_activation,
+    require_same_quantization,
+)
+from deploykit.spec.operators import Concat, DepthToSpace, Gather, Repeat, Slice
+
+
+def read_concat(state: ReaderState, operator: FileOperator) -> None:
+    """CONCATENATION of tensors of one order."""
+    refuse_activation(operator, 1)
+    views = [state.unpadded(operator, position) for position in range(len(operator.inputs))]
+    first = views[0]
+    rank = len(first.tensor.shape)
+    axis = network_axis(operator, operator.option(0) % rank, first)
+    shape = list(first.tensor.shape)
+    for view in views:
+        other = view.tensor.shape
+        if view.order is not first.order or len(other) != rank:
+            raise operator.refuse("its inputs differ in rank or order.")
+        if [*other[:axis], *other[axis + 1 :]] != [*shape[:axis], *shape[axis + 1 :]]:
+            raise operator.refuse(f"its inputs differ beside axis {axis}.")
+    shape[axis] = sum(view.tensor.shape[axis] for view in views)
+    result = state.define(operator.output, tuple(shape), first.order)
+    for view in views:
+        require_same_quantization(operator, view.tensor, result)
+    inputs = tuple(view.tensor.name for view in views)
+    state.operators.append(Concat(result.name, inputs, result.name, axis))
+
+
+def read_slice(state: ReaderState, operator: FileOperator) -> None:
+    """SLICE or STRIDED_SLICE along one axis."""
+    view = state.unpadded(operator)
+    begin, extent = (
+        constant_of(operator, position, np.dtype(np.int32), rank=1).tolist() for position in (1, 2)
+    )
+    shape = operand(operator, 0).shape
+    if not len(begin) == len(extent) == len(shape):
+        raise operator.refuse(f"it states {len(begin)} axes of a tensor with {len(shape)}.")
+    if operator.code == "SLICE":
+        ends = [start + size for start, size in zip(begin, extent, strict=True)]
+        steps = [1] * len(shape)
+    else:
+        if any(operator.option(slot) for slot in range(5)):
+            raise operator.refuse("deploykit reads it without masks.")
+        ends = extent
+        steps = constant_of(operator, 3, np.dtype(np.int32), rank=1).tolist()
+    whole = [(0, size, 1) for size in shape]
+    spans = list(zip(begin, ends, steps, strict=True))
+    cut = [axis for axis, span in enumerate(spans) if span != whole[axis]]
+    if len(cut) > 1:
+        raise operator.refuse("deploykit reads it along one axis.")
+    place = cut[0] if cut else len(shape) - 1
+    start, stop, step = spans[place]
+    if not 0 <= start < stop <= shape[place] or step < 1:
+        raise operator.refuse(f"it takes {start} to {stop} in steps of {step} of {shape[place]}.")
+    axis = network_axis(operator, place, view)
+    left = list(view.tensor.shape)
+    left[axis] = len(range(start, stop, step))
+    result = state.define(operator.output, tuple(left), view.order)
+    require_same_quantization(operator, view.tensor, result)
+    state.operators.append(
+        Slice(result.name, view.tensor.name, result.name, axis, start, stop, step)
+    )
+
+
+def read_gather(state: ReaderState, operator: FileOperator) -> None:
+    """GATHER of channels."""
+    view = state.unpadded(operator)
+    indices = constant_of(operator, 1, np.dtype(np.int32), rank=1).tolist()
+    place = operator.option(0) % len(view.tensor.shape)
+    channels = view.tensor.shape[1]
+    if network_axis(operator, place, view) != 1 or operator.option(1):
+        raise operator.refuse("deploykit reads it along the channels.")
+    if not indices or min(indices) < 0 or max(indices) >= channels:
+        raise operator.refuse(f"its indices do not fit {channels} channels.")
+    shape = (view.tensor.shape[0], len(indices), *view.tensor.shape[2:])
+    result = state.define(operator.output, shape, view.order)
+    require_same_quantization(operator, view.tensor, result)
+    state.operators.append(
+        Gather(result.name, view.tensor.name, result.name, tuple(map(int, indices)))
+    )
+
+
+def read_repeat(state: ReaderState, operator: FileOperator) -> None:
+    """RESIZE_NEAREST_NEIGHBOR to whole multiples, from the corner."""
+    view = state.unpadded(operator)
+    size = constant_of(operator, 1, np.dtype(np.int32), rank=1).tolist()
+    if view.order is not Order.NHWC or operator.option(0, "<?") or operator.option(1, "<?"):
+        raise operator.refuse("deploykit reads it on NHWC images, without shifted corners.")
+    batch, channels, height, width = view.tensor.shape
+    if len(size) != 2 or size[0] % height or size[1] % width or min(size) < 1:
+        raise operator.refuse(f"{height}x{width} to {size} is no whole multiple.")
+    result = state.define(operator.output, (batch, channels, *map(int, size)), Order.NHWC)
+    require_same_quantization(operator, view.tensor, result)
+    rows, columns = size[0] // height, size[1] // width
+    state.operators.append(
+        Repeat(result.name, view.tensor.name, result.name, int(rows), int(columns))
+    )
+
+
+def read_depth_to_space(state: ReaderState, operator: FileOperator) -> None:
+    """DEPTH_TO_SPACE."""
+    view = state.unpadded(operator)
+    block = operator.option(0)
+    if view.order is not Order.NHWC or block < 1 or view.tensor.shape[1] % (block * block):
+        raise operator.refuse(f"its block {block} does not fit {list(view.tensor.shape)}.")
+    batch, depth, height, width = view.tensor.shape
+    shape = (batch, depth // (block * block), height * block, width * block)
+    result = state.define(operator.output, shape, Order.NHWC)
+    require_same_quantization(operator, view.tensor, result)
+    state.operators.append(DepthToSpace(result.name, view.tensor.name, result.name, block))

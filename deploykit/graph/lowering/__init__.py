@@ -1,0 +1,34 @@
+"""The float graph in operators that have an integer form on every runtime: same function.
+
+    HardSwish, HardSigmoid      a sum, a clip and a product; the 1/6 goes into the next weights
+    AveragePool                 a depthwise convolution of equal weights
+    BatchNormalization, x*s+t   a depthwise 1x1 convolution, where no layer could take it in
+    ConvTranspose               a convolution, DepthToSpace and a Slice
+
+Each is the form that the int8 kernels of both runtimes are fast on and agree on.
+"""
+
+from __future__ import annotations
+
+from deploykit.graph.lowering.activations import lower_activations
+from deploykit.graph.lowering.average_pool import lower_average_pools
+from deploykit.graph.lowering.channel_affine import lower_channel_affines
+from deploykit.graph.lowering.conv_transpose import lower_conv_transposes
+from deploykit.graph.lowering.push_scales import push_scales
+from deploykit.graph.tracking import Pass, apply_pass
+from deploykit.spec.network import Network
+
+PASSES: tuple[tuple[str, Pass], ...] = (
+    ("lower_activations", lower_activations),
+    ("lower_average_pools", lower_average_pools),
+    ("lower_channel_affines", lower_channel_affines),
+    ("lower_conv_transposes", lower_conv_transposes),
+    ("push_scales", push_scales),
+)
+
+
+def lower(network: Network) -> Network:
+    """Every pass in order. network: canonical; tensors that stay keep their names."""
+    for name, rewrite in PASSES:
+        network = apply_pass(name, rewrite, network)
+    return network

@@ -1,0 +1,63 @@
+"""New nodes in place of one that goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from deploykit.graph.edit import fresh_name, set_initializer, take_over
+from deploykit.spec.arrays import AnyArray
+
+
+class Replacement:
+    """Nodes that are put before `node`; the last one takes its output over.
+
+    New tensors and constants are named after the output of the node that goes.
+    """
+
+    def __init__(self, graph: ir.Graph, node: ir.Node) -> None:
+        self._graph = graph
+        self._node = node
+        self._name = str(node.outputs[0].name)
+
+    def constant(self, suffix: str, array: AnyArray) -> ir.Value:
+        """An initializer in the element type of the node's output, integers as they are."""
+        kind = self._node.outputs[0].dtype
+        if array.dtype.kind == "f" and kind is not None:
+            array = array.astype(kind.numpy())
+        return set_initializer(
+            self._graph, fresh_name(self._graph, f"{self._name}.{suffix}"), array
+        )
+
+    def node(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        suffix: str,
+        shape: Sequence[int],
+        attributes: Mapping[str, Any] | None = None,
+    ) -> ir.Value:
+        """The output of a new node, of this shape."""
+        made = ir.node(op_type, list(inputs), dict(attributes or {}))
+        (output,) = made.outputs
+        output.name = fresh_name(self._graph, f"{self._name}.{suffix}")
+        output.shape, output.type = ir.Shape(list(shape)), self._node.outputs[0].type
+        made.name = output.name
+        self._graph.insert_before(self._node, made)
+        return output
+
+    def finish(self, result: ir.Value) -> None:
+        """`result` stands for the node's output from now on; the node is gone."""
+        producer = result.producer()
+        take_over(self._graph, self._node.outputs[0], result)
+        if producer is not None:
+            producer.name = self._node.name or self._name
+        self._graph.remove(self._node, safe=True)
+
+
+def scalar(value: float, rank: int) -> AnyArray:
+    """A number that broadcasts to any tensor of a rank: [1, 1, ...]."""
+    return np.full((1,) * rank, value)

@@ -1,0 +1,33 @@
+"""Constants that a sum or product reads, as integers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from deploykit.quantize.operators import constant
+from deploykit.quantize.structure import Layer
+from deploykit.spec.plan import ConstantPlan
+from deploykit.spec.quantized import Quantization, int_range
+
+
+def constant_operand(layer: Layer, scale_of_zero: float) -> ConstantPlan | None:
+    """The constant of an Add or Mul, None where both operands are activations.
+
+    Symmetric: scale = max |c| / 127, so that a single number is exact to float32. Zeros alone take
+    `scale_of_zero`.
+    """
+    node = layer.nodes[0]
+    for side in (0, 1):
+        array = constant(node, side)
+        if array is None:
+            continue
+        rank = len(node.outputs[0].shape or ())
+        wide = array.astype(np.float64).reshape((1,) * (rank - array.ndim) + array.shape)
+        _, highest = int_range(8)
+        largest = float(np.abs(wide).max(initial=0.0))
+        scale = np.float32(largest / highest if largest > 0.0 else scale_of_zero)
+        values = np.clip(np.rint(wide / np.float64(scale)), -highest, highest).astype(np.int8)
+        value = node.inputs[side]
+        assert value is not None
+        return ConstantPlan(str(value.name), side, Quantization(float(scale), 0), values)
+    return None

@@ -1,0 +1,152 @@
+"""Scales that every runtime takes, and on which none can round otherwise than another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from deploykit.errors import QuantizationError
+from deploykit.quantize.agreement import (
+    Agreement,
+    Average,
+    Pairs,
+    Question,
+    Table,
+    WithConstant,
+)
+from deploykit.quantize.operators import BINARY, Kind, constant, function_of
+from deploykit.quantize.sharing import Group
+from deploykit.quantize.structure import Layer
+from deploykit.quantize.weights import LARGEST_RATIO
+from deploykit.spec.network import FloatEvaluator, static_shape
+from deploykit.spec.operators import Add, Mul
+from deploykit.spec.plan import ConstantPlan, Proof
+from deploykit.spec.quantized import IntegerRunner, Quantization, int_range
+
+NUDGE = 1.0003
+TRIES = 64
+"""Moves of one scale; far more than the twenty that were ever needed."""
+
+
+@dataclass(frozen=True)
+class Runners:
+    """Who evaluates while planning: floats for calibration, integers for the proofs."""
+
+    evaluate: FloatEvaluator
+    reference: IntegerRunner
+    runtimes: Sequence[IntegerRunner]
+
+
+def settle_scales(
+    layers: Sequence[Layer],
+    groups: Sequence[Group],
+    chosen: dict[str, Quantization],
+    constants: Mapping[str, ConstantPlan | None],
+    runners: Runners,
+) -> tuple[Proof, ...]:
+    """Grow scales in `chosen` until all hold; tensors of a group move together.
+
+    A layer whose output has a scale of its own kind (a sigmoid) moves its input's instead.
+
+    Raises QuantizationError where no scale nearby does.
+    """
+    held = {name: group for group in groups for name in group.tensors}
+    agreement = Agreement(runners.reference, runners.runtimes)
+    moves: dict[str, int] = {}
+
+    def move(name: str, scale: float) -> None:
+        for tensor in held[name].tensors:
+            chosen[tensor] = replace(chosen[tensor], scale=float(np.float32(scale)))
+
+    def settled(layer: Layer) -> bool:
+        smallest = _smallest_scale(layer, chosen)
+        if chosen[layer.output].scale < smallest:
+            move(layer.output, smallest)
+            return False
+        asked = _question(layer, constants.get(layer.name))
+        if asked is None or agreement.holds(asked, _quantizations(layer, chosen, constants)):
+            return True
+        moved = layer.inputs[0] if layer.kind is Kind.LOOKUP else layer.output
+        moves[moved] = moves.get(moved, 0) + 1
+        if moves[moved] > TRIES:
+            raise QuantizationError(
+                f"{layer.name}: no scale within {NUDGE**TRIES - 1:.1%} makes the runtimes round "
+                f"alike; this is not expected: please report the scales ({moved}: "
+                f"{chosen[moved].scale!r}, zero point {chosen[moved].zero_point})"
+            )
+        move(moved, chosen[moved].scale * NUDGE)
+        return False
+
+    while not all(settled(layer) for layer in layers):
+        pass
+    return tuple(_proofs(layers, chosen, constants, agreement, moves, runners))
+
+
+def _proofs(
+    layers: Sequence[Layer],
+    chosen: Mapping[str, Quantization],
+    constants: Mapping[str, ConstantPlan | None],
+    agreement: Agreement,
+    moves: Mapping[str, int],
+    runners: Runners,
+) -> Iterator[Proof]:
+    names = tuple(runner.name for runner in runners.runtimes)
+    for layer in layers:
+        asked = _question(layer, constants.get(layer.name))
+        if asked is not None:
+            moved = layer.inputs[0] if layer.kind is Kind.LOOKUP else layer.output
+            tried = agreement.tried(asked, _quantizations(layer, chosen, constants))
+            yield Proof(layer.name, tried, moves.get(moved, 0), names)
+
+
+def _question(layer: Layer, held: ConstantPlan | None) -> Question | None:
+    """What has to be tried for a layer, None where its arithmetic is the same everywhere."""
+    if layer.kind is Kind.LOOKUP:
+        return Table(function_of(layer.nodes[0]))
+    if layer.kind is Kind.GLOBAL_AVERAGE_POOL:
+        shape = static_shape(layer.nodes[0].inputs[0])
+        assert shape is not None
+        return Average((shape[2], shape[3]))
+    if layer.kind not in BINARY:
+        return None
+    operator = Add if layer.kind is Kind.ADD else Mul
+    if held is not None:
+        values = tuple(int(value) for value in np.unique(held.values))
+        return WithConstant(operator, values)
+    shapes = [static_shape(value) or () for value in layer.nodes[0].inputs]
+    full = static_shape(layer.nodes[0].outputs[0])
+    wide = (shapes[0] == full, shapes[1] == full)
+    return Pairs(operator, wide)
+
+
+def _quantizations(
+    layer: Layer,
+    chosen: Mapping[str, Quantization],
+    constants: Mapping[str, ConstantPlan | None],
+) -> tuple[Quantization, ...]:
+    """Of what a layer reads, a constant last, and of its output."""
+    read = [chosen[name] for name in layer.inputs]
+    held = constants.get(layer.name)
+    return (*read, *(() if held is None else (held.quantization,)), chosen[layer.output])
+
+
+def _smallest_scale(layer: Layer, chosen: Mapping[str, Quantization]) -> float:
+    """The finest output scale that runtimes take, and that tells anything.
+
+    A Relu that never fires, or a sum that cancels, asks for a scale far under its inputs'. A
+    convolution's accumulator moves in steps of input scale * weight scale: a finer output scale
+    tells nothing more, and multiplies a large negative sum beyond int32.
+    """
+    inputs = max(chosen[name].scale for name in layer.inputs)
+    match layer.kind:
+        case Kind.CONV | Kind.LINEAR:
+            weight = constant(layer.nodes[0], 1)
+            assert weight is not None
+            largest = np.abs(weight.astype(np.float64)).max(initial=0.0)
+            return float(np.float32(inputs * largest / int_range(8)[1]))
+        case Kind.ADD | Kind.GLOBAL_AVERAGE_POOL:
+            return float(np.float32(inputs / LARGEST_RATIO))
+        case _:
+            return 0.0

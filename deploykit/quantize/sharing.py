@@ -1,0 +1,167 @@
+"""Tensors that share one quantization, and the sums that keep apart those that cannot.
+
+A concatenation and what it joins have one scale, for runtimes that rescale while they join round
+differently. Where a part has a range of its own (a Relu that saturates at zero beside a tensor with
+negative values, a sigmoid, the network's input), the part is added to zero: a sum that rescales.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import onnx_ir as ir
+
+from deploykit.quantize.operators import SHARING, Kind
+from deploykit.quantize.structure import Layer, build_structure
+from deploykit.spec.network import Network
+
+RESCALED = ".rescaled"
+"""Ends the names of tensors that are added to zero."""
+
+
+class Bounds(NamedTuple):
+    """Real values at which a range ends for good; None where it is open."""
+
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Group:
+    """tensors: that share one quantization. makers: what computes numbers in it, not moves them.
+
+    bounds: that hold for all of them.
+    """
+
+    tensors: tuple[str, ...]
+    makers: tuple[str, ...]
+    bounds: Bounds
+
+
+def find_groups(layers: Sequence[Layer], source: str) -> tuple[Group, ...]:
+    """Every tensor in exactly one group. source: the graph's input."""
+    parent: dict[str, str] = {source: source}
+
+    def root(name: str) -> str:
+        while parent[name] != name:
+            name = parent[name]
+        return name
+
+    for layer in layers:
+        parent[layer.output] = layer.output
+        if layer.kind in SHARING:
+            for name in layer.inputs:
+                parent[root(name)] = root(layer.output)
+    members: dict[str, list[str]] = {}
+    for name in parent:
+        members.setdefault(root(name), []).append(name)
+    made = {layer.output: layer for layer in layers if layer.kind not in SHARING}
+    ranges = _ranges(layers, source)
+    return tuple(
+        Group(
+            tuple(names),
+            tuple(name for name in names if name == source or name in made),
+            _weakest([ranges[name] for name in names if name == source or name in made]),
+        )
+        for names in members.values()
+    )
+
+
+def separate_concats(network: Network) -> Network:
+    """The same function, with a sum with zero before each concatenation that needs one."""
+    while True:
+        layers = build_structure(network)
+        source = str(network.model.graph.inputs[0].name)
+        edges = _conflicts(layers, source)
+        if not edges:
+            return network
+        network = _rescale(network, edges)
+
+
+def _conflicts(layers: Sequence[Layer], source: str) -> list[tuple[str, str]]:
+    """(concatenation's output, its input) to be rescaled: first within each, then within groups."""
+    demands, ranges = _demands(layers, source), _ranges(layers, source)
+    joins = [layer for layer in layers if layer.kind is Kind.CONCAT]
+    found = [
+        (join.output, name)
+        for join in joins
+        for name in dict.fromkeys(join.inputs)
+        if not demands[name] <= {_weakest([ranges[one] for one in join.inputs])}
+    ]
+    if found:
+        return found
+    held = {name: group for group in find_groups(layers, source) for name in group.tensors}
+    return [
+        (join.output, name)
+        for join in joins
+        for name in dict.fromkeys(join.inputs)
+        if not demands[name] <= {held[name].bounds}
+    ]
+
+
+def _demands(layers: Sequence[Layer], source: str) -> Mapping[str, frozenset[Bounds | None]]:
+    """By tensor the bounds that its quantization must have; None: a quantization of its own."""
+    found: dict[str, frozenset[Bounds | None]] = {source: frozenset({None})}
+    for layer in layers:
+        if layer.kind in SHARING:
+            found[layer.output] = frozenset().union(*(found[name] for name in layer.inputs))
+        elif layer.kind is Kind.LOOKUP:
+            found[layer.output] = frozenset({None})
+        elif layer.low is None and layer.high is None:
+            found[layer.output] = frozenset()
+        else:
+            found[layer.output] = frozenset({Bounds(layer.low, layer.high)})
+    return found
+
+
+def _ranges(layers: Sequence[Layer], source: str) -> Mapping[str, Bounds]:
+    """By tensor the bounds of its values, as far as activations say."""
+    found = {source: Bounds(None, None)}
+    for layer in layers:
+        if layer.kind in SHARING:
+            found[layer.output] = _weakest([found[name] for name in layer.inputs])
+        elif layer.output.endswith(RESCALED):
+            found[layer.output] = found[layer.inputs[0]]
+        elif layer.kind is Kind.LOOKUP:
+            found[layer.output] = Bounds(None, None)
+        else:
+            found[layer.output] = Bounds(layer.low, layer.high)
+    return found
+
+
+def _weakest(bounds: Sequence[Bounds]) -> Bounds:
+    """What holds for all of them."""
+    lows, highs = [one.low for one in bounds], [one.high for one in bounds]
+    low = None if None in lows else min(low for low in lows if low is not None)
+    high = None if None in highs else max(high for high in highs if high is not None)
+    return Bounds(low, high)
+
+
+def _rescale(network: Network, edges: Sequence[tuple[str, str]]) -> Network:
+    model = network.model.clone()
+    graph = model.graph
+    joins = {str(node.outputs[0].name): node for node in graph}
+    for output, name in edges:
+        join = joins[output]
+        places = [
+            i for i, value in enumerate(join.inputs) if value is not None and value.name == name
+        ]
+        value = join.inputs[places[0]]
+        assert value is not None and value.shape is not None and value.dtype is not None
+        called = f"{name}.in.{output}{RESCALED}"
+        zeros = np.zeros((1,) * len(value.shape), value.dtype.numpy())
+        zero = ir.Value(
+            name=f"{called}.zero", const_value=ir.tensor(zeros, name=f"{called}.zero"),
+            shape=ir.Shape(zeros.shape), type=ir.TensorType(value.dtype),
+        )  # fmt: skip
+        graph.register_initializer(zero)
+        added = ir.node("Add", [value, zero], name=called)
+        (result,) = added.outputs
+        result.name, result.shape, result.type = called, value.shape, value.type
+        graph.insert_before(join, added)
+        for place in places:
+            join.replace_input_with(place, result)
+    return Network(model, network.variance)

@@ -1,0 +1,44 @@
+"""The 256 integers of a real function.
+
+    table[q] = clip(rint(float32(f(sx * (q - zx))) / sy) + zy, -128, 127)
+
+f in float64 of the float32 input, its result rounded to float32 as the runtimes have it; the
+division float32, rint half to even. Runtimes compute f in float32 by approximations of their own:
+where one of them lands on the other side of a rounding, the planner moves the scale or says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from deploykit.spec.arrays import Float64Array, Int8Array
+from deploykit.spec.operators import Function
+from deploykit.spec.quantized import Quantization
+
+EVERY_INTEGER: Int8Array = np.arange(-128, 128, dtype=np.int8)
+
+
+def _sigmoid(x: Float64Array) -> Float64Array:
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * x)))
+
+
+FUNCTIONS: Mapping[Function, Callable[[Float64Array], Float64Array]] = {
+    Function.SIGMOID: _sigmoid,
+    Function.TANH: lambda x: np.asarray(np.tanh(x)),
+}
+
+
+def table(function: Function, source: Quantization, into: Quantization) -> Int8Array:
+    """[256] int8: the function's integer for -128, -127, ..., 127."""
+    real = source.dequantize(EVERY_INTEGER).astype(np.float64)
+    return into.quantize(FUNCTIONS[function](real).astype(np.float32))
+
+
+def lookup(
+    values: Int8Array, function: Function, source: Quantization, into: Quantization
+) -> Int8Array:
+    """The function of every element."""
+    entries = table(function, source, into)
+    return np.asarray(entries[values.astype(np.int16) + 128], dtype=np.int8)

@@ -1,0 +1,245 @@
+"""The operators of the integer network.
+
+Shapes are NCHW (or [N, F]) whatever a file format prefers; an operator refers to activations and
+to integer constants of the network by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from deploykit.spec.arrays import Float32Array, Int8Array, Int32Array
+
+
+@dataclass(frozen=True)
+class IntegerWeight:
+    """Symmetric per-output-channel weights. values: [O, ...] int8 within `bits`; scale: [O]."""
+
+    name: str
+    values: Int8Array
+    scale: Float32Array
+    bits: int = 8
+
+
+@dataclass(frozen=True)
+class Window:
+    """Geometry of a sliding window. pads: top, left, bottom, right."""
+
+    kernel: tuple[int, int]
+    strides: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilations: tuple[int, int] = (1, 1)
+
+
+@dataclass(frozen=True)
+class Conv:
+    """weight: [O, I/groups, kh, kw]; bias: [O] int32 in steps of input scale * weight scale.
+
+    Padded positions hold the input's zero point, so they add nothing.
+    """
+
+    name: str
+    input: str
+    output: str
+    weight: IntegerWeight
+    bias: Int32Array
+    window: Window
+    groups: int = 1
+
+
+@dataclass(frozen=True)
+class Linear:
+    """weight: [O, I]; bias: [O] int32. input: [N, I]."""
+
+    name: str
+    input: str
+    output: str
+    weight: IntegerWeight
+    bias: Int32Array
+
+
+@dataclass(frozen=True)
+class Add:
+    """Sum of two tensors whose shapes broadcast; each of the three has scales of its own."""
+
+    name: str
+    left: str
+    right: str
+    output: str
+
+
+@dataclass(frozen=True)
+class Mul:
+    """Product of two tensors whose shapes broadcast; each of the three has scales of its own."""
+
+    name: str
+    left: str
+    right: str
+    output: str
+
+
+class Function(Enum):
+    """Real functions that a Lookup tabulates."""
+
+    SIGMOID = "sigmoid"
+    TANH = "tanh"
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """y = round(f(x)), one of 256 integers for each of 256: see reference.lookup."""
+
+    name: str
+    input: str
+    output: str
+    function: Function
+
+
+@dataclass(frozen=True)
+class MaxPool:
+    """Padded positions never win. Input and output share one quantization."""
+
+    name: str
+    input: str
+    output: str
+    window: Window
+
+
+@dataclass(frozen=True)
+class GlobalAveragePool:
+    """Mean over H and W, which stay as axes of length 1."""
+
+    name: str
+    input: str
+    output: str
+
+
+@dataclass(frozen=True)
+class Flatten:
+    """[N, C, H, W] -> [N, C*H*W], channel-major. Input and output share one quantization."""
+
+    name: str
+    input: str
+    output: str
+
+
+@dataclass(frozen=True)
+class Clamp:
+    """clip(q, low, high) for an activation that could not be fused into its producer's range.
+
+    Input and output share one quantization.
+    """
+
+    name: str
+    input: str
+    output: str
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class Concat:
+    """Tensors one behind another along an axis. All of them share one quantization."""
+
+    name: str
+    inputs: tuple[str, ...]
+    output: str
+    axis: int
+
+
+@dataclass(frozen=True)
+class Slice:
+    """x[start:stop:step] along one axis, start < stop. Input and output share one quantization."""
+
+    name: str
+    input: str
+    output: str
+    axis: int
+    start: int
+    stop: int
+    step: int = 1
+
+
+@dataclass(frozen=True)
+class Gather:
+    """x[indices] along the channel axis. Input and output share one quantization."""
+
+    name: str
+    input: str
+    output: str
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Every pixel of [N, C, H, W] `rows` times down and `columns` times across: nearest resizing.
+
+    Input and output share one quantization.
+    """
+
+    name: str
+    input: str
+    output: str
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True)
+class DepthToSpace:
+    """[N, b*b*C, H, W] -> [N, C, b*H, b*W]; channel (i*b + j)*C + c is pixel (i, j) of channel c.
+
+    ONNX calls the order DCR. Input and output share one quantization.
+    """
+
+    name: str
+    input: str
+    output: str
+    block: int
+
+
+Operator = (
+    Conv
+    | Linear
+    | Add
+    | Mul
+    | Lookup
+    | MaxPool
+    | GlobalAveragePool
+    | Flatten
+    | Clamp
+    | Concat
+    | Slice
+    | Gather
+    | Repeat
+    | DepthToSpace
+)
+
+Moving = MaxPool | Flatten | Clamp | Concat | Slice | Gather | Repeat | DepthToSpace
+"""Operators that move or compare integers: their tensors share one quantization."""
+
+
+def operator_inputs(operator: Operator) -> tuple[str, ...]:
+    """Names of the tensors that an operator reads, weights apart."""
+    match operator:
+        case Add() | Mul():
+            return (operator.left, operator.right)
+        case Concat():
+            return operator.inputs
+        case _:
+            return (operator.input,)
+
+
+def renamed(operator: Operator, called: str, name: Callable[[str], str]) -> Operator:
+    """The same operator under another name, its tensors renamed by `name`."""
+    output = name(operator.output)
+    match operator:
+        case Add() | Mul():
+            left, right = name(operator.left), name(operator.right)
+            return replace(operator, name=called, left=left, right=right, output=output)
+        case Concat():
+            inputs = tuple(name(read) for read in operator.inputs)
+            return replace(operator, name=called, inputs=inputs, output=output)
+        case _:
+            return replace(operator, name=called, input=name(operator.input), output=output)

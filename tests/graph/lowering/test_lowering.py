@@ -1,0 +1,160 @@
+"""Each lowering keeps the function, and leaves operators that have an integer form."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from deploykit.graph.lowering import lower
+from deploykit.reference.float import evaluate
+from deploykit.spec.arrays import AnyArray
+from deploykit.spec.network import Network, static_shape
+from tests.quantize.graphs import CONV1, CONV3, float_network, seeded
+
+
+def operators(network: Network) -> Counter[str]:
+    return Counter(node.op_type for node in network.model.graph)
+
+
+def assert_same_function(before: Network, after: Network, atol: float = 1e-5) -> None:
+    shape = static_shape(before.model.graph.inputs[0])
+    assert shape is not None
+    values = np.random.default_rng(0).normal(size=shape).astype(np.float32) * 3
+    name = str(before.model.graph.outputs[0].name)
+    assert name == after.model.graph.outputs[0].name
+    expected, found = evaluate(before, values)[name], evaluate(after, values)[name]
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, atol=atol, rtol=1e-5)
+
+
+def between(text: str, **more: AnyArray) -> Network:
+    """conv `x` -> `text`, which gives y -> conv -> output, on 4 channels of 6x6."""
+    return float_network(
+        f"g (float[1,3,6,6] input) => (float[1,5,6,6] output) {{"
+        f" x = Conv <{CONV3}> (input, w, b) {text} output = Conv <{CONV1}> (y, v, c) }}",
+        w=seeded(4, 3, 3, 3), b=seeded(4, seed=1), u=seeded(4, 4, 1, 1, seed=8),
+        v=seeded(5, 4, 1, 1, seed=2), c=seeded(5, seed=3), **more,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("y = HardSwish (x)", {"Conv": 2, "Add": 1, "Clip": 1, "Mul": 1}),
+        ("y = HardSigmoid <alpha=0.16666667, beta=0.5> (x)", {"Conv": 2, "Add": 1, "Clip": 1}),
+        ("y = HardSigmoid (x)", {"Conv": 2, "Add": 1, "Clip": 1}),
+        # The factors of the gate and of the activation both end in the last layer.
+        (
+            f"h = HardSwish (x) p = GlobalAveragePool (h) q = Conv <{CONV1}> (p, u, b) "
+            "g = HardSigmoid <alpha=0.16666667, beta=0.5> (q) y = Mul (h, g)",
+            {"Conv": 3, "Add": 2, "Clip": 2, "Mul": 2, "GlobalAveragePool": 1},
+        ),
+        # x + 3 is not six times as large where x is.
+        (
+            "h = HardSwish (x) p = GlobalAveragePool (h) g = HardSigmoid (p) y = Mul (h, g)",
+            {"Conv": 2, "Add": 2, "Clip": 2, "Mul": 3, "GlobalAveragePool": 1},
+        ),
+        # A square would take the factor twice: it stays.
+        ("h = HardSwish (x) y = Mul (h, h)", {"Conv": 2, "Add": 1, "Clip": 1, "Mul": 3}),
+        # One side of a sum alone cannot carry it.
+        ("h = HardSwish (x) y = Add (h, x)", {"Conv": 2, "Add": 2, "Clip": 1, "Mul": 2}),
+        ("h = HardSwish (x) y = MaxPool <kernel_shape=[3,3], strides=[1,1], pads=[1,1,1,1]> (h)",
+         {"Conv": 2, "Add": 1, "Clip": 1, "Mul": 1, "MaxPool": 1}),
+        (f"y = AveragePool <{CONV3.replace(', dilations=[1,1]', '')}, count_include_pad=1> (x)",
+         {"Conv": 3}),
+        # Windows at the border hold fewer numbers: no single weight is right.
+        (f"y = AveragePool <{CONV3.replace(', dilations=[1,1]', '')}> (x)",
+         {"Conv": 2, "AveragePool": 1}),
+    ],
+)  # fmt: skip
+def test_the_function_stays(text: str, left: dict[str, int]) -> None:
+    network = between(text)
+    lowered = lower(network)
+    assert operators(lowered) == left
+    assert_same_function(network, lowered)
+
+
+def test_a_factor_before_an_output_stays_a_product() -> None:
+    network = float_network(
+        f"g (float[1,3,6,6] input) => (float[1,4,6,6] output) {{"
+        f" x = Conv <{CONV3}> (input, w, b) output = HardSwish (x) }}",
+        w=seeded(4, 3, 3, 3), b=seeded(4, seed=1),
+    )  # fmt: skip
+    lowered = lower(network)
+    assert operators(lowered) == {"Conv": 1, "Add": 1, "Clip": 1, "Mul": 2}
+    assert_same_function(network, lowered)
+
+
+def test_a_batch_norm_without_a_layer_is_a_depthwise_convolution() -> None:
+    network = between(
+        "r = Relu (x) n = BatchNormalization (r, g, t, m, s) y = Relu (n)",
+        g=seeded(4, seed=4), t=seeded(4, seed=5), m=seeded(4, seed=6), s=np.abs(seeded(4, seed=7)),
+    )  # fmt: skip
+    lowered = lower(network)
+    assert operators(lowered) == {"Conv": 3, "Relu": 2}
+    (affine,) = (node for node in lowered.model.graph if node.outputs[0].name == "n")
+    assert affine.attributes["group"].as_int() == 4
+    assert_same_function(network, lowered)
+
+
+def test_a_product_and_a_sum_per_channel_are_one_convolution() -> None:
+    network = between(
+        "r = Relu (x) p = Mul (r, g) y = Add (p, t)",
+        g=seeded(1, 4, 1, 1, seed=4), t=seeded(4, 1, 1, seed=5),
+    )  # fmt: skip
+    lowered = lower(network)
+    assert operators(lowered) == {"Conv": 3, "Relu": 1}
+    assert_same_function(network, lowered)
+
+
+def test_what_lowering_does_not_touch_is_the_same_object() -> None:
+    network = between("y = Relu (x)")
+    assert lower(network) is network
+
+
+@settings(max_examples=120, deadline=None)
+@given(st.data())
+def test_a_transposed_convolution_is_a_convolution_and_pixels(data: st.DataObject) -> None:
+    stride = data.draw(st.integers(1, 3), "stride")
+    kernel = [data.draw(st.integers(1, 5), name) for name in ("rows", "columns")]
+    pads = [data.draw(st.integers(0, 2), name) for name in ("top", "left", "bottom", "right")]
+    extra = [data.draw(st.integers(0, stride - 1), name) for name in ("below", "beside")]
+    size = [data.draw(st.integers(1, 5), name) for name in ("height", "width")]
+    result = [(size[i] - 1) * stride + kernel[i] + extra[i] - pads[i] - pads[i + 2] for i in (0, 1)]
+    assume(min(result) > 0)
+    network = float_network(
+        f"g (float[2,3,{size[0]},{size[1]}] input) => (float[2,4,{result[0]},{result[1]}] output) "
+        f"{{ output = ConvTranspose <strides=[{stride},{stride}], pads={pads}, "
+        f"output_padding={extra}> (input, w, b) }}",
+        w=seeded(3, 4, *kernel), b=seeded(4, seed=1),
+    )  # fmt: skip
+    lowered = lower(network)
+    assert operators(lowered)["ConvTranspose"] == 0
+    assert operators(lowered)["Conv"] == 1
+    assert_same_function(network, lowered)
+
+
+def test_a_doubling_transposed_convolution_is_one_by_one() -> None:
+    network = float_network(
+        "g (float[1,3,4,4] input) => (float[1,2,8,8] output) "
+        "{ output = ConvTranspose <strides=[2,2]> (input, w) }",
+        w=seeded(3, 2, 2, 2),
+    )
+    lowered = lower(network)
+    assert operators(lowered) == {"Conv": 1, "DepthToSpace": 1}
+    (conv,) = (node for node in lowered.model.graph if node.op_type == "Conv")
+    assert tuple(conv.inputs[1].shape or ()) == (8, 3, 1, 1)  # type: ignore[union-attr]
+
+
+def test_variances_of_weights_that_change_shape_are_dropped_by_name() -> None:
+    network = float_network(
+        "g (float[1,3,4,4] input) => (float[1,2,8,8] output) "
+        "{ output = ConvTranspose <strides=[2,2]> (input, w) }",
+        w=seeded(3, 2, 2, 2),
+    )
+    spread = Network(network.model, {"w": np.ones((3, 2, 2, 2), np.float32)})
+    assert lower(spread).variance == {}

@@ -1,0 +1,150 @@
+"""Networks whose operators have an integer form only once they are lowered, from end to end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+import deploykit
+from deploykit.bundle import Bundle
+from deploykit.emit.tflite_file import parse_tflite
+from deploykit.spec.parity import Verdict
+from tests.exported import copy_of, mend, save
+
+BODY = """
+<ir_version: 10, opset_import: ["": 20]>
+mobile (float[1,3,16,16] image) => (float[1,5,8,8] scores) {
+    stem = Conv <kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]> (image, w0, b0)
+    trunk = HardSwish (stem)
+    squeezed = GlobalAveragePool (trunk)
+    few = Conv (squeezed, w1, b1)
+    lit = Relu (few)
+    many = Conv (lit, w2, b2)
+    gate = HardSigmoid <alpha=0.16666667, beta=0.5> (many)
+    gated = Mul (trunk, gate)
+    narrow = Conv <kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]> (gated, w3, b3)
+    low = Relu (narrow)
+    smooth = AveragePool <kernel_shape=[2,2], strides=[2,2]> (trunk)
+    wide = Conv (smooth, w6, b6)
+    opened = Sigmoid (wide)
+    soft = Mul (wide, opened)
+    joined = Concat <axis=1> (low, soft)
+    normed = BatchNormalization (joined, g, t, m, v)
+    again = Relu (normed)
+    up = ConvTranspose <kernel_shape=[2,2], strides=[2,2]> (again, w4, b4)
+    coarse = Resize <mode="nearest", coordinate_transformation_mode="asymmetric",
+                     nearest_mode="floor"> (low, , scales)
+    beside = Concat <axis=1> (up, coarse)
+    scores = Conv (beside, w5, b5)
+}
+"""
+
+
+def mobile() -> onnx.ModelProto:
+    """A stem, a gate, a hard swish, both ways of resizing, concatenations of unlike ranges."""
+    rng = np.random.default_rng(3)
+    model = onnx.parser.parse_model(BODY)
+    shapes = {
+        "w0": (8, 3, 3, 3), "w1": (4, 8, 1, 1), "w2": (8, 4, 1, 1), "w3": (6, 8, 3, 3),
+        "w4": (12, 4, 2, 2), "w5": (5, 10, 1, 1), "w6": (6, 8, 1, 1),
+    }  # fmt: skip
+    sizes = {"b0": 8, "b1": 4, "b2": 8, "b3": 6, "b4": 4, "b5": 5, "b6": 6,
+             "g": 12, "t": 12, "m": 12, "v": 12}  # fmt: skip
+    arrays = {
+        name: rng.normal(size=shape) / np.sqrt(np.prod(shape[1:])) * 2
+        for name, shape in shapes.items()
+    }
+    arrays |= {name: rng.normal(size=size) / 4 for name, size in sizes.items()}
+    arrays["v"] = np.abs(arrays["v"]) + 0.5
+    arrays["scales"] = np.array([1, 1, 2, 2], np.float32)
+    for name, array in arrays.items():
+        held = array.astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(held, name))
+    for node in model.graph.node:
+        node.name = node.output[0]
+    onnx.checker.check_model(onnx.shape_inference.infer_shapes(model, strict_mode=True))
+    return model
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp("lowered")
+    onnx.save(mobile(), folder / "mobile.onnx")
+    inputs = np.random.default_rng(1).normal(size=(32, 3, 16, 16)).astype(np.float32)
+    save(folder / "data.npz", inputs=inputs)
+    return deploykit.export(
+        folder / "mobile.onnx", data=folder / "data.npz", out=folder / "bundle", exact=True
+    )
+
+
+def test_both_runtimes_compute_the_reference_in_every_tensor(bundle: Bundle) -> None:
+    assert [one["differing"] for one in bundle.manifest["parity"]] == [0, 0]
+    report = deploykit.verify_bundle(bundle.path)
+    assert report.complete
+    assert not report.failed
+
+
+def test_every_operator_runs_in_a_fast_kernel(bundle: Bundle) -> None:
+    kernels = {layer["name"]: layer["kernels"] for layer in bundle.manifest["layers"]}
+    slow = {name: by["litert"] for name, by in kernels.items() if by["litert"] != "XNNPACK"}
+    assert slow == {"coarse": "RESIZE_NEAREST_NEIGHBOR"}
+    floats = {by["onnxruntime"] for by in kernels.values()} & {"Conv", "Add", "Mul", "Sigmoid"}
+    assert not floats
+    codes = [one.code for one in parse_tflite(bundle.file("model.tflite").read_bytes()).operators]
+    assert "TRANSPOSE" not in codes
+
+
+def test_the_factors_of_the_hard_activations_are_gone(bundle: Bundle) -> None:
+    operators = [layer["operator"] for layer in bundle.manifest["layers"]]
+    # x + 3 twice; a sum with zero where a Relu meets a tensor with negative values, twice.
+    assert operators.count("Add") == 4
+    assert operators.count("Mul") == 3
+    assert operators.count("Lookup") == 1
+    assert operators.count("DepthToSpace") == 1
+
+
+def test_the_integers_follow_the_floats(bundle: Bundle) -> None:
+    assert min(value for value in bundle.manifest["sqnr_db"].values() if value) > 25.0
+
+
+def test_the_float_model_stays_as_it_was_shipped(bundle: Bundle) -> None:
+    kinds = {node.op_type for node in onnx.load(bundle.file("model.float.onnx")).graph.node}
+    assert {"HardSwish", "HardSigmoid", "AveragePool", "ConvTranspose"} <= kinds
+
+
+def test_a_constant_that_somebody_changed_is_found(bundle: Bundle, tmp_path: Path) -> None:
+    changed = copy_of(bundle.path, tmp_path)
+    model = onnx.load(changed / "model.float.onnx")
+    node = next(one for one in model.graph.node if one.op_type == "HardSigmoid")
+    del node.attribute[:]
+    node.attribute.append(helper.make_attribute("alpha", 0.2))
+    onnx.save(model, changed / "model.float.onnx")
+    mend(changed)
+    failed = [
+        step
+        for step in deploykit.verify_bundle(changed).steps
+        if step.verdict is Verdict.FAILED and "float weights" in step.compared
+    ]
+    assert len(failed) == 2
+
+
+@pytest.mark.parametrize("means", [None, [1e9] * 3, "many"])
+def test_a_bias_correction_by_means_that_no_tensor_has_is_refused(
+    means: object, bundle: Bundle, tmp_path: Path
+) -> None:
+    changed = copy_of(bundle.path, tmp_path)
+    plan = json.loads((changed / "plan.json").read_bytes())
+    first = next(layer for layer in plan["layers"].values() if "weight" in layer)
+    first["bias_corrected_by_input_means"] = means
+    (changed / "plan.json").write_text(json.dumps(plan))
+    mend(changed)
+    failed = [
+        step for step in deploykit.verify_bundle(changed).steps if step.verdict is Verdict.FAILED
+    ]
+    assert failed
+    assert all("input means" in step.detail for step in failed)

@@ -40,6 +40,9 @@ HIDING_INPUTS = 4
 HOST = "host"
 """The target whose kernels this processor runs."""
 
+WIDEST_STEP = 1024
+"""Wider than any kernel's tile; a typing error would fill the memory with zeros."""
+
 
 def removal_options(
     values: Mapping[str, Any], runtime: Runtime, element: Element
@@ -154,6 +157,11 @@ def _narrowing(target: object, runtime: Runtime, element: Element) -> WidthTable
 
 
 def _step(text: str) -> int:
-    if text.isdecimal() and int(text) > 0:
+    few = text.isdecimal() and len(text) <= len(str(WIDEST_STEP))
+    if few and 0 < int(text) <= WIDEST_STEP:
         return int(text)
-    raise ConfigError(f"--align {text}: give auto, none, or a number of channels such as 8")
+    shown = text if len(text) <= 20 else f"{text[:20]}..."
+    raise ConfigError(
+        f"--align {shown}: give auto, none, or a number of channels such as 8, "
+        f"at most {WIDEST_STEP}"
+    )

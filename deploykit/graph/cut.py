@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from deploykit.graph.channels.cutting import Step
 from deploykit.graph.channels.operands import take
+from deploykit.graph.layer_work import positions_and_taps
 from deploykit.graph.passes.groups import NO_PARTS, Parts
 from deploykit.spec.arrays import AnyArray, Float64Array
 from deploykit.spec.network import Network
@@ -43,17 +45,34 @@ class Cut:
         return values
 
 
-def shares_left(made: Cut) -> dict[str, float]:
-    """By convolution that was split: MACs of its groups, over those at the widest one's widths."""
+@dataclass(frozen=True)
+class SplitGain:
+    """Of a convolution that was split. share: of its MACs that are left, over those at the widest
+    group's widths everywhere. saved: MACs less. nodes: convolutions that it became.
+    """
+
+    share: float
+    saved: float
+    nodes: int
+
+
+def split_gains(made: Cut) -> dict[str, SplitGain]:
+    """By convolution that was split."""
     sizes: dict[str, list[tuple[int, int]]] = {}
+    work: dict[str, float] = {}
     last = made.steps[-1]
     for site in last.found.structure.sites:
         part = made.parts.made.get(site.outputs[0])
+        if part is None:
+            continue
         widths = [last.arranged[name].size for name in (site.inputs[0], site.outputs[0])]
-        if part is not None and all(widths):
+        if all(widths):
             sizes.setdefault(part.layer, []).append((widths[0], widths[1]))
-    return {
-        layer: sum(i * o for i, o in held)
-        / (len(held) * max(i for i, _ in held) * max(o for _, o in held))
-        for layer, held in sizes.items()
-    }
+            work[part.layer] = positions_and_taps(site.node)
+    gains = {}
+    for layer, held in sizes.items():
+        left = sum(i * o for i, o in held)
+        equal = len(held) * max(i for i, _ in held) * max(o for _, o in held)
+        runs = 1 + sum(one != other for one, other in pairwise(held))
+        gains[layer] = SplitGain(left / equal, (equal - left) * work[layer], runs)
+    return gains

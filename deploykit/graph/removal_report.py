@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from deploykit.graph.channels.mixing import Mixing
 from deploykit.graph.cost import totals, weight_bytes
 from deploykit.graph.cut import Cut
 from deploykit.graph.edit import label
-from deploykit.graph.passes.groups import Parts
+from deploykit.graph.passes.groups import JOINED, Parts
 from deploykit.spec.network import Network
 from deploykit.spec.removal import (
     Certificate,
@@ -49,11 +50,13 @@ def describe(network: Network, made: Cut, certificate: Certificate) -> RemovalRe
 
 def _split(made: Cut) -> tuple[str, ...]:
     """Convolutions whose groups are several nodes now."""
-    makers = {
-        str(value.name): node.op_type for node in made.exact.model.graph for value in node.outputs
-    }
-    layers = {part.tensor: part.layer for part in made.parts.made.values()}
-    return tuple(layer for tensor, layer in layers.items() if makers.get(tensor) == "Concat")
+    computed = {str(value.name) for node in made.exact.model.graph for value in node.outputs}
+    counts = Counter(
+        part.layer
+        for tensor, part in made.parts.made.items()
+        if computed.intersection((tensor, f"{tensor}{JOINED}"))
+    )
+    return tuple(layer for layer, count in counts.items() if count > 1)
 
 
 def _tensors(made: Cut) -> tuple[TensorRemoval, ...]:

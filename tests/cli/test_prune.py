@@ -120,7 +120,7 @@ def test_groups_are_split_unless_they_shall_stay_equal(tmp_path: Path) -> None:
         node("Flatten", "p", "features"), node("Gemm", "features w2", "logits"),
     ]  # fmt: skip
     constants = {"w0": first, "w1": weight, "w2": normal(8, 5)}
-    model = file(nodes, constants, {"image": ["N", 3, 8, 8]}, {"logits": ["N", 5]})
+    model = file(nodes, constants, {"image": ["N", 3, 64, 64]}, {"logits": ["N", 5]})
     source = save(model, tmp_path / "in.onnx")
     operators = {}
     for words in ((), ("--groups", "equal")):
@@ -132,7 +132,7 @@ def test_groups_are_split_unless_they_shall_stay_equal(tmp_path: Path) -> None:
         assert ("note: for a file to quantize with export" in told) is (not words)
         operators[words] = [held.op_type for held in onnx.load(out).graph.node]
         for batch in (1, 3):
-            given = {"image": normal(batch, 3, 8, 8)}
+            given = {"image": normal(batch, 3, 64, 64)}
             np.testing.assert_allclose(
                 run_once(out.read_bytes(), given)["logits"],
                 run_once(source.read_bytes(), given)["logits"], rtol=1e-4, atol=1e-4,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from deploykit.graph import removal
 from deploykit.graph.cost import totals
 from deploykit.graph.options import Groups, RemovalOptions
 from deploykit.graph.passes.groups import join_groups, split_groups
@@ -28,6 +31,14 @@ from tests.graph.text import (
 )
 
 SPLIT, EQUAL = RemovalOptions(groups=Groups.SPLIT), RemovalOptions(groups=Groups.EQUAL)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def calls_cost_nothing() -> Iterator[None]:
+    """Small convolutions are split as large ones would be."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(removal, "LEAST_SAVED", 0)
+        yield
 
 
 def grouped(

@@ -70,7 +70,10 @@ class Join(Plain):
         ]
 
     def cut(self, cutting: Cutting) -> Sequence[Arrangement]:
-        """Nothing to cut; the inputs have to hold the same atoms in the same order."""
+        """Nothing to cut; the inputs have to hold the same positions, in the same order.
+
+        Positions, not atoms: in x + shuffle(x) one atom stands at several.
+        """
         wide = self._widened(cutting.inputs)
         full = cutting.outputs[0].shape
         found: Arrangement | None = None
@@ -87,10 +90,13 @@ class Join(Plain):
         for index, labels in enumerate(wide):
             if self._is_spread(index, full):
                 continue
-            held = labels.reshape(-1)[cutting.arranged[index]]
-            held = held.reshape((1,) * (len(full) - held.ndim) + held.shape)
+            stays = cutting.arranged[index]
+            stays = stays.reshape((1,) * (len(full) - stays.ndim) + stays.shape)
+            held, wanted = stays, found
+            if labels.shape != full:
+                held, wanted = labels.reshape(-1)[stays], atoms
             try:
-                equal = np.array_equal(np.broadcast_to(held, atoms.shape), atoms)
+                equal = np.array_equal(np.broadcast_to(held, wanted.shape), wanted)
             except ValueError:
                 equal = False
             if not equal:

@@ -31,6 +31,8 @@ from deploykit.spec.network import Network, static_shape
 AXIS = 1
 """Of the channels."""
 CONVOLUTIONS = frozenset(("Conv", "ConvTranspose"))
+JOINED = ".joined"
+"""Behind the first group's tensor: the name of what several groups compute together."""
 
 
 @dataclass(frozen=True)
@@ -249,7 +251,7 @@ def _merged(affine: Affine, run: Sequence[ir.Node]) -> ir.Node:
         attributes.append(ir.AttrInt64("group", len(run)))
     conv = ir.Node("", first.op_type, values, attributes, name=label(first))
     (output,) = conv.outputs
-    output.name = fresh_name(graph, f"{first.outputs[0].name}.joined")
+    output.name = fresh_name(graph, f"{first.outputs[0].name}{JOINED}")
     channels = sum(_channels(one.outputs[0]) for one in run)
     output.shape, output.type = _with(first.outputs[0], channels), first.outputs[0].type
     return conv

@@ -11,8 +11,10 @@ from deploykit.errors import GraphError
 from deploykit.graph.tracking import Rewritten
 from deploykit.spec.network import Network
 
-SKIPPED = ("eliminate_duplicate_initializer",)
-"""It gives equal initializers one name: two zero biases would share one bias's variance."""
+SKIPPED = ("eliminate_duplicate_initializer", "fuse_preceding_mul_into_conv")
+"""The first gives equal initializers one name: two zero biases would share one bias's variance. The
+second moves a constant per channel into the next convolution even where it spreads one channel over
+all of them, and calls that equal; scales are folded by our own passes."""
 
 
 def simplify(network: Network) -> Rewritten:

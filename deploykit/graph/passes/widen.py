@@ -106,7 +106,9 @@ def _grow(affine: Affine, structure: Structure, block: Block, more: int) -> None
             count = affine.graph.initializers[_name(node.inputs[1])].shape
             assert count is not None
             node.attributes["group"] = ir.AttrInt64("group", int(count[0]))  # type: ignore[arg-type]
-        elif isinstance(site.operator, Mixing):
+        elif isinstance(site.operator, Mixing) and held.intersection(
+            (site.inputs[0], site.outputs[0])
+        ):
             axis = output_axis(node)
             assert axis is not None
             if site.outputs[0] in held:

@@ -7,9 +7,12 @@ those of the network shifted by 128, which changes nothing in (q - zero point).
 from __future__ import annotations
 
 OPSET = 13
-"""The first with per-channel DequantizeLinear; later ones add nothing that int8 needs."""
+"""The first with per-channel DequantizeLinear; later ones add nothing that most networks need."""
 
 IR_VERSION = 8
+
+OPSET_WITH_GELU, IR_WITH_GELU = 20, 9
+"""Written only where the network holds a Gelu: ONNX Runtime knows it from 1.17 on."""
 
 PRODUCER = "deploykit"
 

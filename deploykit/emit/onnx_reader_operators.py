@@ -168,8 +168,10 @@ def _mul(operands: Operands, node: NodeProto) -> Operator:
 
 
 def _lookup(operands: Operands, node: NodeProto) -> Operator:
-    refuse_other_attributes(node, ())
+    refuse_other_attributes(node, ("approximate",))
     function = Function(node.op_type.lower())
+    if attribute(node, "approximate", b"none") == b"tanh":
+        function = Function.GELU_TANH
     return Lookup(node.name, operands.activation(node, 0), operands.requantized(node), function)
 
 
@@ -249,8 +251,10 @@ READ: Mapping[str, Callable[[Operands, NodeProto], Operator]] = {
     "Concat": _concat,
     "Conv": _conv,
     "DepthToSpace": _depth_to_space,
+    "Elu": _lookup,
     "Flatten": _flatten,
     "Gather": _gather,
+    "Gelu": _lookup,
     "Gemm": _linear,
     "GlobalAveragePool": _global_average_pool,
     "MaxPool": _max_pool,

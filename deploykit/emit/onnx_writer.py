@@ -4,7 +4,7 @@
     Conv               Conv                                          QLinearConv
     Linear             Gemm, transB = 1                              QGemm
     Add, Mul           Add, Mul                                      QLinearAdd, QLinearMul
-    Lookup             Sigmoid; Tanh                                 QLinearSigmoid; Tanh
+    Lookup             Sigmoid; Tanh, Elu, Gelu                      QLinearSigmoid; in float
     GlobalAveragePool  GlobalAveragePool                             QLinearGlobalAveragePool
 
     MaxPool, Flatten, Clamp, Concat, Slice, Gather, Repeat (Resize), DepthToSpace: the ONNX operator
@@ -24,7 +24,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from deploykit.emit.onnx_format import IR_VERSION, OPSET, PRODUCER
+from deploykit.emit.onnx_format import (
+    IR_VERSION,
+    IR_WITH_GELU,
+    OPSET,
+    OPSET_WITH_GELU,
+    PRODUCER,
+)
 from deploykit.emit.onnx_graph import OnnxGraph
 from deploykit.errors import GraphError
 from deploykit.spec.arrays import Float32Array
@@ -57,9 +63,12 @@ PORT_TYPE = {
     IoType.UINT8: TensorProto.UINT8,
 }
 
-FUNCTION_NODES: Mapping[Function, str] = {
-    Function.SIGMOID: "Sigmoid",
-    Function.TANH: "Tanh",
+FUNCTION_NODES: Mapping[Function, tuple[str, Mapping[str, object]]] = {
+    Function.SIGMOID: ("Sigmoid", {}),
+    Function.TANH: ("Tanh", {}),
+    Function.ELU: ("Elu", {}),
+    Function.GELU: ("Gelu", {}),
+    Function.GELU_TANH: ("Gelu", {"approximate": "tanh"}),
 }
 NEAREST: Mapping[str, object] = {
     "mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"
@@ -110,7 +119,8 @@ def _write_operator(operator: Operator, graph: OnnxGraph) -> None:
             _write_real(type(operator).__name__, inputs, operator.output, name, graph)
         case Lookup():
             inputs = [graph.dequantize(operator.input, name)]
-            _write_real(FUNCTION_NODES[operator.function], inputs, operator.output, name, graph)
+            op_type, options = FUNCTION_NODES[operator.function]
+            _write_real(op_type, inputs, operator.output, name, graph, options)
         case GlobalAveragePool():
             inputs = [graph.dequantize(operator.input, name)]
             _write_real("GlobalAveragePool", inputs, operator.output, name, graph)
@@ -264,11 +274,14 @@ def _model(network: QuantizedNetwork, graph: OnnxGraph) -> onnx.ModelProto:
         graph.nodes, PRODUCER, inputs, outputs, graph.initializers, value_info=inside
     )
     made.quantization_annotation.extend(annotations)
+    opset, ir_version = OPSET, IR_VERSION
+    if any(node.op_type == "Gelu" for node in graph.nodes):
+        opset, ir_version = OPSET_WITH_GELU, IR_WITH_GELU
     model = helper.make_model(
         made,
         producer_name=PRODUCER,
-        ir_version=IR_VERSION,
-        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=ir_version,
+        opset_imports=[helper.make_opsetid("", opset)],
     )
     helper.set_model_props(model, dict(sorted(graph.metadata.items())))
     return model

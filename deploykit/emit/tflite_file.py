@@ -39,7 +39,9 @@ OPERATOR_NAMES = {
     60: "PADV2",
     65: "SLICE",
     97: "RESIZE_NEAREST_NEIGHBOR",
+    111: "ELU",
     114: "QUANTIZE",
+    150: "GELU",
 }
 ELEMENT_TYPES = {0: "<f4", 2: "<i4", 3: "|u1", 9: "|i1"}
 

@@ -4,7 +4,7 @@ Conv               CONV_2D, kernel_ohwi with I = channels / groups;
                    DEPTHWISE_CONV_2D, kernel_1hwo, where groups = channels
 Linear             FULLY_CONNECTED, weight [O, I]
 Add, Mul           ADD, MUL
-Lookup             LOGISTIC, TANH
+Lookup             LOGISTIC, TANH, ELU, GELU
 MaxPool            MAX_POOL_2D
 GlobalAveragePool  MEAN over H and W
 Flatten            RESHAPE; its readers' weight columns are permuted, see tflite_layout
@@ -77,7 +77,13 @@ class Site:
     constants: dict[str, int] = field(default_factory=dict)
 
 
-FUNCTION_CODES: Mapping[Function, str] = {Function.SIGMOID: "LOGISTIC", Function.TANH: "TANH"}
+FUNCTION_CODES: Mapping[Function, tuple[str, Options | None]] = {
+    Function.SIGMOID: ("LOGISTIC", None),
+    Function.TANH: ("TANH", None),
+    Function.ELU: ("ELU", None),
+    Function.GELU: ("GELU", Options("GeluOptions", {"approximate": False})),
+    Function.GELU_TANH: ("GELU", Options("GeluOptions", {"approximate": True})),
+}
 
 
 def lower(operator: Operator, site: Site) -> None:
@@ -93,8 +99,9 @@ def lower(operator: Operator, site: Site) -> None:
             output = site.index[operator.output]
             site.graph.operator(kind.upper(), sides, output, Options(f"{kind}Options"))
         case Lookup():
-            code = FUNCTION_CODES[operator.function]
-            site.graph.operator(code, (site.index[operator.input],), site.index[operator.output])
+            code, options = FUNCTION_CODES[operator.function]
+            source, output = site.index[operator.input], site.index[operator.output]
+            site.graph.operator(code, (source,), output, options)
         case MaxPool():
             _max_pool(operator, site)
         case GlobalAveragePool():

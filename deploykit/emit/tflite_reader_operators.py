@@ -143,9 +143,11 @@ def read_binary(state: ReaderState, operator: FileOperator) -> None:
 
 
 def read_lookup(state: ReaderState, operator: FileOperator) -> None:
-    """LOGISTIC or TANH."""
+    """LOGISTIC, TANH, ELU or GELU."""
     view = state.unpadded(operator)
-    function = {"LOGISTIC": Function.SIGMOID, "TANH": Function.TANH}[operator.code]
+    function = LOOKUPS[operator.code]
+    if operator.code == "GELU" and operator.options is not None and operator.option(0, "<?"):
+        function = Function.GELU_TANH
     result = state.define(operator.output, view.tensor.shape, view.order, view.unflattened)
     state.operators.append(Lookup(result.name, view.tensor.name, result.name, function))
 
@@ -297,6 +299,13 @@ def _bias(operator: FileOperator, source: ActivationTensor, weight: IntegerWeigh
     return values.astype(np.int32)
 
 
+LOOKUPS: Mapping[str, Function] = {
+    "ELU": Function.ELU,
+    "GELU": Function.GELU,
+    "LOGISTIC": Function.SIGMOID,
+    "TANH": Function.TANH,
+}
+
 READERS: Mapping[str, Callable[[ReaderState, FileOperator], None]] = {
     "ADD": read_binary,
     "CONCATENATION": read_concat,
@@ -305,6 +314,8 @@ READERS: Mapping[str, Callable[[ReaderState, FileOperator], None]] = {
     "DEPTH_TO_SPACE": read_depth_to_space,
     "FULLY_CONNECTED": read_linear,
     "GATHER": read_gather,
+    "ELU": read_lookup,
+    "GELU": read_lookup,
     "LOGISTIC": read_lookup,
     "MAXIMUM": read_bound,
     "MAX_POOL_2D": read_max_pool,

@@ -50,8 +50,8 @@ WEIGHTED = frozenset((Kind.CONV, Kind.LINEAR))
 
 SUPPORTED = (
     "Conv (2-D), ConvTranspose, Gemm, Add, Mul, MaxPool, AveragePool, GlobalAveragePool, Relu, "
-    "Clip, HardSigmoid, HardSwish, Sigmoid, Tanh, BatchNormalization, Concat, Split, Slice, Gather "
-    "of channels, Resize to whole multiples, DepthToSpace, Flatten"
+    "Clip, HardSigmoid, HardSwish, Sigmoid, Tanh, Elu, Gelu, BatchNormalization, Concat, Split, "
+    "Slice, Gather of channels, Resize to whole multiples, DepthToSpace, Flatten"
 )
 
 
@@ -102,7 +102,9 @@ def clip_bounds(node: ir.Node) -> tuple[float | None, float | None]:
 
 
 def function_of(node: ir.Node) -> Function:
-    """What a Sigmoid or Tanh node tabulates."""
+    """What a node of kind LOOKUP tabulates."""
+    if node.op_type == "Gelu" and _string(node, "approximate", "none") == "tanh":
+        return Function.GELU_TANH
     return FUNCTIONS[node.op_type]
 
 
@@ -190,6 +192,12 @@ def _flatten(node: ir.Node) -> Kind | None:
     return Kind.FLATTEN if whole else None
 
 
+def _elu(node: ir.Node) -> Kind | None:
+    """Of alpha 1: LiteRT knows no other."""
+    alpha = node.attributes["alpha"].as_float() if "alpha" in node.attributes else 1.0
+    return Kind.LOOKUP if alpha == 1.0 else None
+
+
 def _gather(node: ir.Node) -> Kind | None:
     shape, indices = static_shape(node.inputs[0]), constant(node, 1)
     axis = int(node.attributes["axis"].as_int()) if "axis" in node.attributes else 0
@@ -219,7 +227,12 @@ def _rank(value: ir.Value | None) -> int:
     return -1 if value is None or value.shape is None else len(value.shape)
 
 
-FUNCTIONS: Mapping[str, Function] = {"Sigmoid": Function.SIGMOID, "Tanh": Function.TANH}
+FUNCTIONS: Mapping[str, Function] = {
+    "Elu": Function.ELU,
+    "Gelu": Function.GELU,
+    "Sigmoid": Function.SIGMOID,
+    "Tanh": Function.TANH,
+}
 
 KINDS: Mapping[str, Callable[[ir.Node], Kind | None]] = {
     "Add": _binary,
@@ -227,7 +240,9 @@ KINDS: Mapping[str, Callable[[ir.Node], Kind | None]] = {
     "Concat": lambda node: Kind.CONCAT if len(activations(node)) == len(node.inputs) else None,
     "Conv": _conv,
     "DepthToSpace": _depth_to_space,
+    "Elu": _elu,
     "Flatten": _flatten,
+    "Gelu": lambda node: Kind.LOOKUP,
     "Gather": _gather,
     "Gemm": _linear,
     "GlobalAveragePool": _of_rank_4(Kind.GLOBAL_AVERAGE_POOL),

@@ -103,9 +103,9 @@ def _wanted(
     """What calibration asks for, before scales move."""
     if group.makers == (source,):
         return input_quantization(histograms[source], method)
-    by_output = {layer.output: layer for layer in layers}
-    if len(group.makers) == 1 and by_output[group.makers[0]].kind is Kind.LOOKUP:
-        return FIXED[function_of(by_output[group.makers[0]].nodes[0])]
+    maker = next(layer for layer in layers if layer.output == group.makers[0])
+    if maker.kind is Kind.LOOKUP and function_of(maker.nodes[0]) in FIXED:
+        return FIXED[function_of(maker.nodes[0])]
     merged = merge([histograms[name] for name in group.makers])
     return activation_quantization(merged, method, group.bounds.low, group.bounds.high)
 

@@ -17,6 +17,7 @@ from deploykit.quantize.agreement import (
     WithConstant,
 )
 from deploykit.quantize.operators import BINARY, Kind, constant, function_of
+from deploykit.quantize.scales import FIXED
 from deploykit.quantize.sharing import Group
 from deploykit.quantize.structure import Layer
 from deploykit.quantize.weights import LARGEST_RATIO
@@ -68,7 +69,7 @@ def settle_scales(
         asked = _question(layer, constants.get(layer.name))
         if asked is None or agreement.holds(asked, _quantizations(layer, chosen, constants)):
             return True
-        moved = layer.inputs[0] if layer.kind is Kind.LOOKUP else layer.output
+        moved = _movable(layer)
         moves[moved] = moves.get(moved, 0) + 1
         if moves[moved] > TRIES:
             raise QuantizationError(
@@ -96,9 +97,15 @@ def _proofs(
     for layer in layers:
         asked = _question(layer, constants.get(layer.name))
         if asked is not None:
-            moved = layer.inputs[0] if layer.kind is Kind.LOOKUP else layer.output
+            moved = _movable(layer)
             tried = agreement.tried(asked, _quantizations(layer, chosen, constants))
             yield Proof(layer.name, tried, moves.get(moved, 0), names)
+
+
+def _movable(layer: Layer) -> str:
+    """The tensor whose scale may grow."""
+    fixed = layer.kind is Kind.LOOKUP and function_of(layer.nodes[0]) in FIXED
+    return layer.inputs[0] if fixed else layer.output
 
 
 def _question(layer: Layer, held: ConstantPlan | None) -> Question | None:

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-from deploykit.quantize.operators import SHARING, Kind
+from deploykit.quantize.operators import SHARING, Kind, function_of
+from deploykit.quantize.scales import FIXED
 from deploykit.quantize.structure import Layer, build_structure
 from deploykit.spec.network import Network
 
@@ -108,7 +109,7 @@ def _demands(layers: Sequence[Layer], source: str) -> Mapping[str, frozenset[Bou
     for layer in layers:
         if layer.kind in SHARING:
             found[layer.output] = frozenset().union(*(found[name] for name in layer.inputs))
-        elif layer.kind is Kind.LOOKUP:
+        elif layer.kind is Kind.LOOKUP and function_of(layer.nodes[0]) in FIXED:
             found[layer.output] = frozenset({None})
         elif layer.low is None and layer.high is None:
             found[layer.output] = frozenset()

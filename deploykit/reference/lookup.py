@@ -13,11 +13,28 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from deploykit.reference.error_function import erf
 from deploykit.spec.arrays import Float64Array, Int8Array
 from deploykit.spec.operators import Function
 from deploykit.spec.quantized import Quantization
 
 EVERY_INTEGER: Int8Array = np.arange(-128, 128, dtype=np.int8)
+
+
+SQRT_HALF = 0.5**0.5
+SQRT_2_BY_PI = (2.0 / np.pi) ** 0.5
+
+
+def _elu(x: Float64Array) -> Float64Array:
+    return np.asarray(np.where(x < 0.0, np.expm1(np.minimum(x, 0.0)), x))
+
+
+def _gelu(x: Float64Array) -> Float64Array:
+    return np.asarray(0.5 * x * (1.0 + erf(SQRT_HALF * x)))
+
+
+def _gelu_tanh(x: Float64Array) -> Float64Array:
+    return np.asarray(0.5 * x * (1.0 + np.tanh(SQRT_2_BY_PI * (x + 0.044715 * x**3))))
 
 
 def _sigmoid(x: Float64Array) -> Float64Array:
@@ -27,6 +44,9 @@ def _sigmoid(x: Float64Array) -> Float64Array:
 FUNCTIONS: Mapping[Function, Callable[[Float64Array], Float64Array]] = {
     Function.SIGMOID: _sigmoid,
     Function.TANH: lambda x: np.asarray(np.tanh(x)),
+    Function.ELU: _elu,
+    Function.GELU: _gelu,
+    Function.GELU_TANH: _gelu_tanh,
 }
 
 

@@ -85,6 +85,9 @@ class Function(Enum):
 
     SIGMOID = "sigmoid"
     TANH = "tanh"
+    ELU = "elu"
+    GELU = "gelu"
+    GELU_TANH = "gelu_tanh"
 
 
 @dataclass(frozen=True)

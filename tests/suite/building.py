@@ -127,7 +127,8 @@ class Builder:
 
     def lookup(self, source: str, function: Function) -> str:
         """A tabulated function, on the scale that runtimes want for it."""
-        output = self._next(self.of(source).shape, FIXED[function])
+        free = Quantization(self.of(source).quantization.scale, -100)
+        output = self._next(self.of(source).shape, FIXED.get(function, free))
         self._operators.append(Lookup(f"lookup_{output}", source, output, function))
         return output
 

@@ -10,7 +10,7 @@ GlobalAveragePool  MEAN over H and W
 Flatten            RESHAPE; its readers' weight columns are permuted, see tflite_layout
 Clamp              MAXIMUM and MINIMUM with a constant: builtin kernels, fast and exact
                    (XNNPACK has neither in int8; RELU and RELU6 standing alone are slow)
-Concat             CONCATENATION
+Concat             CONCATENATION, of five at a time
 Slice              SLICE, or STRIDED_SLICE where it steps
 Gather             GATHER along the last axis
 Repeat             RESIZE_NEAREST_NEIGHBOR
@@ -86,6 +86,10 @@ FUNCTION_CODES: Mapping[Function, tuple[str, Options | None]] = {
 }
 
 
+MOST_JOINED = 5
+"""Inputs of a CONCATENATION that XNNPACK takes, in LiteRT 2.3."""
+
+
 def lower(operator: Operator, site: Site) -> None:
     """Append one operator of the network to the graph."""
     match operator:
@@ -112,11 +116,7 @@ def lower(operator: Operator, site: Site) -> None:
         case Clamp():
             _clamp(operator, site)
         case Concat():
-            inputs = tuple(site.index[name] for name in operator.inputs)
-            output = site.index[operator.output]
-            fields = {"axis": _axis(site, operator.output, operator.axis)}
-            options = Options("ConcatenationOptions", fields)
-            site.graph.operator("CONCATENATION", inputs, output, options)
+            _concat(operator, site)
         case Slice():
             _slice(operator, site)
         case Gather():
@@ -183,6 +183,22 @@ def _clamp(operator: Clamp, site: Site) -> None:
         steps.append(("MINIMUM", operator.high))
     source, result = site.index[operator.input], site.index[operator.output]
     limit(site.graph, source, result, operator.output, steps)
+
+
+def _concat(operator: Concat, site: Site) -> None:
+    """In parts of MOST_JOINED, which XNNPACK takes at a time."""
+    output = site.index[operator.output]
+    axis = _axis(site, operator.output, operator.axis)
+    options = Options("ConcatenationOptions", {"axis": axis})
+    held = [site.index[name] for name in operator.inputs]
+    while len(held) > MOST_JOINED:
+        first = tuple(held[:MOST_JOINED])
+        shape = list(site.graph.tensors[output].shape)
+        shape[axis] = sum(site.graph.tensors[index].shape[axis] for index in first)
+        part = site.graph.like(output, f"{operator.output}/part", tuple(shape))
+        site.graph.operator("CONCATENATION", first, part, options)
+        held = [part, *held[MOST_JOINED:]]
+    site.graph.operator("CONCATENATION", tuple(held), output, options)
 
 
 def _slice(operator: Slice, site: Site) -> None:

@@ -16,6 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from deploykit.emit.tflite_file import FileOperator, FilePort, FileTensor, TfliteFile, parse_tflite
+from deploykit.emit.tflite_reader_moves import join_concats
 from deploykit.emit.tflite_reader_operators import READERS, join_clamps
 from deploykit.emit.tflite_views import (
     NO_PADS,
@@ -58,7 +59,9 @@ def read_tflite(data: bytes) -> QuantizedNetwork:
     inputs = tuple(state.inputs[port.name] for port in file.inputs)
     reads = Counter(name for operator in state.operators for name in operator_inputs(operator))
     public = {port.tensor for port in (*inputs, *outputs)}
-    join_clamps(state, frozenset(name for name, count in reads.items() if count == 1) - public)
+    hidden = frozenset(name for name, count in reads.items() if count == 1) - public
+    join_clamps(state, hidden)
+    join_concats(state, hidden)
     return QuantizedNetwork(
         state.tensors, tuple(state.operators), inputs, outputs, io, state.constants
     )

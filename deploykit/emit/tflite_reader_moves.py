@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from deploykit.emit.tflite_file import FileOperator
@@ -14,7 +16,7 @@ from deploykit.emit.tflite_views import (
     refuse_activation,
     require_same_quantization,
 )
-from deploykit.spec.operators import Concat, DepthToSpace, Gather, Repeat, Slice
+from deploykit.spec.operators import Concat, DepthToSpace, Gather, Operator, Repeat, Slice
 
 
 def read_concat(state: ReaderState, operator: FileOperator) -> None:
@@ -121,3 +123,30 @@ def read_depth_to_space(state: ReaderState, operator: FileOperator) -> None:
     result = state.define(operator.output, shape, Order.NHWC)
     require_same_quantization(operator, view.tensor, result)
     state.operators.append(DepthToSpace(result.name, view.tensor.name, result.name, block))
+
+
+def join_concats(state: ReaderState, hidden: frozenset[str]) -> None:
+    """A concatenation that only another one along the same axis reads becomes part of it.
+
+    hidden: names of tensors that one operator reads and that are no output. An integer network
+    holds no such pair (graph.lowering merges them); a file does where it joins many.
+    """
+    made = {one.output: one for one in state.operators if isinstance(one, Concat)}
+    gone: set[str] = set()
+    kept: list[Operator] = []
+    for operator in state.operators:
+        if isinstance(operator, Concat):
+            inputs: list[str] = []
+            for name in operator.inputs:
+                inner = made.get(name)
+                if inner is not None and name in hidden and inner.axis == operator.axis:
+                    inputs.extend(inner.inputs)
+                    gone.add(name)
+                else:
+                    inputs.append(name)
+            operator = replace(operator, inputs=tuple(inputs))
+            made[operator.output] = operator
+        kept.append(operator)
+    state.operators = [operator for operator in kept if operator.output not in gone]
+    for name in gone:
+        del state.tensors[name]

@@ -138,6 +138,13 @@ def up(build: Builder) -> str:
     return build.conv(build.concat(finer, build.repeat(trunk, 2, 2)), 8, square(1))
 
 
+def many(build: Builder) -> str:
+    """Thirteen parts, more than a runtime joins at a time."""
+    trunk = build.conv(build.input, 16, square(1), zero_point=-128)
+    parts = [build.slice(trunk, 1, i, i + 4) for i in range(13)]
+    return build.conv(build.concat(*parts), 8, square(1))
+
+
 CASES: tuple[Case, ...] = (
     Case("conv-1x1", (16, 9, 11), lambda b: b.conv(b.input, 24, square(1))),
     Case("conv-1x1-stride", (16, 9, 11), lambda b: b.conv(b.input, 24, square(1, 2))),
@@ -230,6 +237,7 @@ CASES: tuple[Case, ...] = (
     Case("hard-swish", (8, 9, 9), hard_swish),
     Case("silu", (8, 9, 9), silu),
     Case("dense", (8, 9, 9), dense),
+    Case("many", (8, 9, 9), many),
     Case("shuffle", (8, 9, 9), shuffle),
     Case("up", (8, 6, 6), up),
     Case("mobile", (8, 10, 10), mobile),

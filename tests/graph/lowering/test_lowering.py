@@ -78,6 +78,18 @@ def test_the_function_stays(text: str, left: dict[str, int]) -> None:
     assert_same_function(network, lowered)
 
 
+def test_nested_concatenations_are_one() -> None:
+    network = float_network(
+        "g (float[1,2,3,3] input) => (float[1,10,3,3] output) {"
+        " a = Relu (input) b = Concat <axis=1> (input, a) c = Concat <axis=-3> (a, b)"
+        " output = Concat <axis=1> (c, c, input) }"
+    )
+    lowered = lower(network)
+    # c is read twice by one node: it stays a tensor of its own.
+    assert operators(lowered) == {"Relu": 1, "Concat": 1}
+    assert_same_function(network, lowered)
+
+
 def test_a_factor_before_an_output_stays_a_product() -> None:
     network = float_network(
         f"g (float[1,3,6,6] input) => (float[1,4,6,6] output) {{"

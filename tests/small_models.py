@@ -45,8 +45,13 @@ def residual() -> nn.Module:
 
 
 def softmax() -> nn.Module:
-    """Ends in an operator without an integer form; takes [N, 1, 4, 4]."""
-    return nn.Sequential(nn.Flatten(), nn.Linear(16, 4), nn.Softmax(dim=1))
+    """Holds a softmax, which has a form at the end alone; takes [N, 1, 4, 4]."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 4), nn.Softmax(dim=1), nn.Linear(4, 3))
+
+
+def probabilities() -> nn.Module:
+    """Ends in a softmax; takes [N, 1, 4, 4]."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 4), nn.ReLU(), nn.Linear(4, 3), nn.Softmax(1))
 
 
 def softplus() -> nn.Module:

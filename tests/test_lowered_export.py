@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,7 +14,10 @@ from onnx import helper, numpy_helper
 import deploykit
 from deploykit.bundle import Bundle
 from deploykit.emit.tflite_file import parse_tflite
+from deploykit.errors import QuantizationError
+from deploykit.runtime import litert, ort
 from deploykit.spec.parity import Verdict
+from tests import small_models
 from tests.exported import copy_of, mend, save
 
 BODY = """
@@ -148,3 +152,56 @@ def test_a_bias_correction_by_means_that_no_tensor_has_is_refused(
     ]
     assert failed
     assert all("input means" in step.detail for step in failed)
+
+
+@pytest.fixture(scope="module")
+def probabilities(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a network that ends in a softmax, and labelled data."""
+    folder = tmp_path_factory.mktemp("softmax")
+    small_models.save_random(small_models.probabilities(), folder / "small.pt")
+    drawn = np.random.default_rng(0).normal(size=(16, 1, 4, 4)).astype(np.float32)
+    save(folder / "data.npz", inputs=drawn, labels=np.arange(16) % 3)
+    return folder
+
+
+def export_probabilities(folder: Path, **options: Any) -> Bundle:
+    return deploykit.export(
+        folder / "small.pt", model="tests.small_models:probabilities", input_shape=(1, 1, 4, 4),
+        data=folder / "data.npz", eval_data=folder / "data.npz", prune_rule="none",
+        out=folder / "bundle", **options,
+    )  # fmt: skip
+
+
+def test_a_softmax_at_the_end_stays_a_softmax(probabilities: Path) -> None:
+    bundle = export_probabilities(probabilities)
+    assert [one["differing"] for one in bundle.manifest["parity"]] == [0, 0]
+    report = deploykit.verify_bundle(bundle.path)
+    assert report.complete
+    assert not report.failed
+    with np.load(probabilities / "data.npz") as data:
+        inputs = data["inputs"]
+    (onnx_output,) = ort.run(bundle.file("model.onnx").read_bytes(), {"input": inputs}).values()
+    lite = litert.run(
+        bundle.file("model.tflite").read_bytes(), {"input": inputs.transpose(0, 2, 3, 1)}
+    )
+    np.testing.assert_allclose(onnx_output.sum(axis=1), 1.0, atol=1e-6)
+    np.testing.assert_allclose(lite["output"], onnx_output, atol=1e-6)
+
+
+def test_a_softmax_cannot_be_an_integer(probabilities: Path) -> None:
+    with pytest.raises(QuantizationError, match="--io int8: the network ends in Softmax"):
+        export_probabilities(probabilities, io="int8")
+
+
+def test_a_softmax_that_somebody_took_away_is_found(probabilities: Path, tmp_path: Path) -> None:
+    changed = copy_of(export_probabilities(probabilities).path, tmp_path)
+    model = onnx.load(changed / "model.onnx")
+    softmax = next(one for one in model.graph.node if one.op_type == "Softmax")
+    softmax.op_type = "Identity"
+    del softmax.attribute[:]
+    onnx.save(model, changed / "model.onnx")
+    mend(changed)
+    failed = [
+        step for step in deploykit.verify_bundle(changed).steps if step.verdict is Verdict.FAILED
+    ]
+    assert failed

@@ -46,6 +46,10 @@ class Parts:
         """Whether a tensor is an initializer."""
         return name in self._constants
 
+    def made_by(self, name: str) -> str | None:
+        """Operator that computes a tensor, None for an input or constant."""
+        return self._producers[name].op_type if name in self._producers else None
+
     def producer(self, name: str, reader: NodeProto, op_type: str) -> NodeProto:
         """The node behind a tensor, which has to be an `op_type`."""
         node = self._producers.get(name)

@@ -12,7 +12,7 @@ from onnx import NodeProto, TensorProto
 
 from deploykit.emit.onnx_file import parse_onnx
 from deploykit.emit.onnx_format import BITS_KEY, TENSOR_KEY
-from deploykit.emit.onnx_parts import Parts
+from deploykit.emit.onnx_parts import Parts, attribute
 from deploykit.emit.onnx_reader_operators import Operands, read_operator
 from deploykit.errors import GraphError
 from deploykit.spec.quantized import (
@@ -21,6 +21,7 @@ from deploykit.spec.quantized import (
     Port,
     Quantization,
     QuantizedNetwork,
+    Tail,
 )
 
 IO_TYPES: Mapping[int, IoType] = {
@@ -61,12 +62,16 @@ class _Reader:
             read_operator(self.operands, node)
             for node in self.graph.node
             if node.op_type not in ("QuantizeLinear", "DequantizeLinear")
+            and self._tail(node.output[0]) is None
         )
         network = QuantizedNetwork(
             self.tensors,
             operators,
             tuple(Port(value.name, self._input_tensor(value.name)) for value in self.graph.input),
-            tuple(Port(value.name, self._output_tensor(value.name)) for value in self.graph.output),
+            tuple(
+                Port(value.name, self._output_tensor(value.name), self._tail(value.name))
+                for value in self.graph.output
+            ),
             self._io(),
             self.operands.constants,
         )
@@ -131,7 +136,17 @@ class _Reader:
                 self._check_shift(self.parts.quantization(node), source, port)
                 return source
             case _:
+                if self._tail(port) is not None:
+                    softmax = self.parts.producer(port, node, "Softmax")
+                    if attribute(softmax, "axis", -1) != -1:
+                        raise GraphError(f"Softmax {softmax.name!r} runs along another axis.")
+                    node = NodeProto(op_type="Port", name=port, input=[softmax.input[0]])
                 return self.operands.activation(node, 0)
+
+    def _tail(self, port: str) -> Tail | None:
+        """What computes a float output behind the last integers."""
+        public = any(value.name == port for value in self.graph.output)
+        return Tail.SOFTMAX if public and self.parts.made_by(port) == "Softmax" else None
 
     def _check_shift(self, port: Quantization, tensor: str, name: str) -> None:
         if port != self.tensors[tensor].quantization:

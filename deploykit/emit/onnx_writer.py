@@ -55,7 +55,7 @@ from deploykit.spec.operators import (
     Window,
     operator_inputs,
 )
-from deploykit.spec.quantized import UINT8_SHIFT, IoType, Port, QuantizedNetwork
+from deploykit.spec.quantized import UINT8_SHIFT, IoType, Port, QuantizedNetwork, Tail
 
 PORT_TYPE = {
     IoType.FLOAT: TensorProto.FLOAT,
@@ -238,7 +238,10 @@ def _write_output(port: Port, io: IoType, graph: OnnxGraph) -> None:
             pass
         case IoType.FLOAT:
             inputs = [integer, *graph.parameters(port.tensor)]
-            graph.helper("DequantizeLinear", inputs, port.name, f"{port.name}.dequantize")
+            real = port.name if port.tail is None else graph.real(port.tensor)
+            graph.helper("DequantizeLinear", inputs, real, f"{port.name}.dequantize")
+            if port.tail is Tail.SOFTMAX:
+                graph.helper("Softmax", [real], port.name, f"{port.name}.softmax", {"axis": -1})
         case IoType.INT8:
             real = graph.dequantize(port.tensor, port.name)
             inputs = [real, *_signed_parameters(port, graph)]

@@ -28,6 +28,7 @@ OPERATOR_NAMES = {
     17: "MAX_POOL_2D",
     18: "MUL",
     22: "RESHAPE",
+    25: "SOFTMAX",
     28: "TANH",
     34: "PAD",
     36: "GATHER",

@@ -29,7 +29,7 @@ from deploykit.emit.tflite_views import (
 )
 from deploykit.errors import GraphError
 from deploykit.spec.operators import operator_inputs
-from deploykit.spec.quantized import IoType, Port, QuantizedNetwork
+from deploykit.spec.quantized import IoType, Port, QuantizedNetwork, Tail
 
 IO_TYPES = {"float32": IoType.FLOAT, "int8": IoType.INT8, "uint8": IoType.UINT8}
 
@@ -49,6 +49,8 @@ def read_tflite(data: bytes) -> QuantizedNetwork:
                 _convert(state, operator)
             case "TRANSPOSE":
                 _transpose(state, operator)
+            case "SOFTMAX":
+                _softmax(state, operator)
             case "PAD" | "PADV2":
                 _pad(state, operator)
             case code:
@@ -91,9 +93,19 @@ def _convert(state: ReaderState, operator: FileOperator) -> None:
         activation_quantization(result)
         state.waiting[result.index] = state.waiting.pop(source.index)
     elif source.dtype == np.int8 and result.dtype in (np.float32, np.uint8):
-        state.views[result.index] = state.unpadded(operator)
+        real = result.dtype == np.float32
+        state.views[result.index] = replace(state.unpadded(operator), real=real)
     else:
         raise operator.refuse("deploykit reads it at the graph's inputs and outputs only.")
+
+
+def _softmax(state: ReaderState, operator: FileOperator) -> None:
+    """Over the features of an output's real values."""
+    view = state.unpadded(operator)
+    plain = view.real and view.tail is None and view.order is Order.FLAT
+    if not plain or operator.option(0, "<f", 1) != 1.0:
+        raise operator.refuse("deploykit reads it of an output's real values [N, F], beta 1.")
+    state.views[operator.output.index] = replace(view, tail=Tail.SOFTMAX)
 
 
 def _shifted_by_128(operator: FileOperator, source: FileTensor, result: FileTensor) -> None:
@@ -149,7 +161,7 @@ def _output(state: ReaderState, port: FilePort) -> Port:
             f"Output {port.name!r} is not computed, or is a padded or H, W, C-flattened helper; "
             "only a tensor that a network can have may be an output."
         )
-    return Port(port.name, view.tensor.name)
+    return Port(port.name, view.tensor.name, view.tail)
 
 
 def _is_public(view: View) -> bool:

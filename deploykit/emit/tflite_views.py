@@ -15,7 +15,7 @@ from deploykit.emit.tflite_file import FileOperator, FilePort, FileTensor
 from deploykit.errors import GraphError
 from deploykit.spec.arrays import AnyArray
 from deploykit.spec.operators import Operator
-from deploykit.spec.quantized import ActivationTensor, ConstantTensor, Port, Quantization
+from deploykit.spec.quantized import ActivationTensor, ConstantTensor, Port, Quantization, Tail
 
 Shape = tuple[int, ...]
 NO_PADS = (0, 0, 0, 0)
@@ -35,7 +35,8 @@ class Order(Enum):
 class View:
     """pads: top, left, bottom, right around the tensor, holding `fill`.
 
-    unflattened: (C, H, W) of an Order.FLAT_HWC view.
+    unflattened: (C, H, W) of an Order.FLAT_HWC view. real: whether it shows real values, as an
+    output does, and tail what they went through.
     """
 
     tensor: ActivationTensor
@@ -43,6 +44,8 @@ class View:
     pads: tuple[int, int, int, int] = NO_PADS
     fill: int | None = None
     unflattened: tuple[int, int, int] | None = None
+    real: bool = False
+    tail: Tail | None = None
 
 
 @dataclass
@@ -63,6 +66,8 @@ class ReaderState:
             self.resolve(tensor, self.waiting[tensor.index], Order.NHWC)
         if tensor.index not in self.views:
             raise operator.refuse(f"it reads {tensor.name!r}, which nothing before it computes.")
+        if self.views[tensor.index].real and operator.code != "SOFTMAX":
+            raise operator.refuse(f"it reads real values ({tensor.name!r}); only outputs are real.")
         return self.views[tensor.index]
 
     def unpadded(self, operator: FileOperator, position: int = 0) -> View:

@@ -30,6 +30,7 @@ from deploykit.spec.quantized import (
     Port,
     Quantization,
     QuantizedNetwork,
+    Tail,
 )
 
 TO_NHWC = (0, 2, 3, 1)
@@ -104,7 +105,13 @@ def _add_output(
         source = turned
     match network.io:
         case IoType.FLOAT:
-            graph.operator("DEQUANTIZE", (source,), public, Options("DequantizeOptions"))
+            real = public
+            if port.tail is not None:
+                real = graph.activation(f"{port.name}/real", tensor.shape, None, np.float32)
+            graph.operator("DEQUANTIZE", (source,), real, Options("DequantizeOptions"))
+            if port.tail is Tail.SOFTMAX:
+                options = Options("SoftmaxOptions", {"beta": 1.0})
+                graph.operator("SOFTMAX", (real,), public, options)
         case IoType.UINT8:
             graph.operator("QUANTIZE", (source,), public, Options("QuantizeOptions"))
         case IoType.INT8:

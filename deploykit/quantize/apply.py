@@ -12,7 +12,7 @@ from deploykit.quantize.operators import (
     window_of,
 )
 from deploykit.quantize.planning import quantized_name
-from deploykit.quantize.structure import Layer, build_structure
+from deploykit.quantize.structure import Layer, build_structure, tails
 from deploykit.spec.arrays import Int32Array
 from deploykit.spec.network import Network, static_shape
 from deploykit.spec.operators import (
@@ -71,13 +71,24 @@ def apply_plan(network: Network, plan: QuantPlan) -> QuantizedNetwork:
         tensors,
         operators,
         tuple(Port(str(v.name), quantized_name(network, str(v.name))) for v in graph.inputs),
-        tuple(Port(str(v.name), quantized_name(network, str(v.name))) for v in graph.outputs),
+        _outputs(network),
         plan.io,
         {
             held.name: ConstantTensor(held.name, held.values, held.quantization)
             for held in constants
         },
     )
+
+
+def _outputs(network: Network) -> tuple[Port, ...]:
+    ends = tails(network)
+    ports = []
+    for value in network.model.graph.outputs:
+        node, tail, tensor = value.producer(), None, value
+        if node is not None and node in ends and node.inputs[0] is not None:
+            tail, tensor = ends[node], node.inputs[0]
+        ports.append(Port(str(value.name), quantized_name(network, str(tensor.name)), tail))
+    return tuple(ports)
 
 
 def _operator(layer: Layer, plan: LayerPlan, output: Quantization) -> Operator:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from deploykit.errors import QuantizationError
 from deploykit.quantize.calibration import Calibration
 from deploykit.quantize.constants import constant_operand
 from deploykit.quantize.histogram import Histogram, merge
@@ -16,7 +17,7 @@ from deploykit.quantize.operators import BINARY, WEIGHTED, Kind, function_of
 from deploykit.quantize.scales import FIXED, activation_quantization, input_quantization
 from deploykit.quantize.settling import Runners, settle_scales
 from deploykit.quantize.sharing import Group, find_groups
-from deploykit.quantize.structure import Layer, build_structure
+from deploykit.quantize.structure import Layer, build_structure, tails
 from deploykit.quantize.weights import round_bias, round_weights, weight_scales
 from deploykit.spec.arrays import Float64Array
 from deploykit.spec.correction import corrected_bias
@@ -59,6 +60,12 @@ def plan_quantization(
     Raises UnsupportedOperatorError, QuantizationError or DataError.
     """
     layers = build_structure(network)
+    if options.io is not IoType.FLOAT and tails(network):
+        (last, *_) = tails(network)
+        raise QuantizationError(
+            f"--io {options.io.value}: the network ends in {last.op_type} {last.name!r}, which is "
+            "computed in float; leave --io out, or end the network before it"
+        )
     source = str(network.model.graph.inputs[0].name)
     groups = find_groups(layers, source)
     makers = [name for group in groups for name in group.makers]

@@ -17,6 +17,7 @@ from deploykit.quantize.operators import (
     kind_of,
 )
 from deploykit.spec.network import Network
+from deploykit.spec.quantized import Tail
 
 
 @dataclass(frozen=True)
@@ -44,16 +45,37 @@ def build_structure(network: Network) -> tuple[Layer, ...]:
     the output's range starts at zero, and integer saturation does the clipping. Any other Relu or
     Clip becomes a Clamp.
 
+    What `tails` finds stays outside.
+
     Raises UnsupportedOperatorError naming the operator, the node, and what to do.
     """
     layers: list[Layer] = []
-    fused: set[ir.Node] = set()
+    fused = set(tails(network))
     for node in network.model.graph:
         if node not in fused:
             for layer in _layers(node):
                 layers.append(layer)
                 fused.update(layer.nodes[1:])
     return tuple(layers)
+
+
+def tails(network: Network) -> dict[ir.Node, Tail]:
+    """The nodes that turn the last integers' real values into a graph output, in float.
+
+    A Softmax over the features of [N, F] whose input nobody else reads: runtimes have no integer
+    form of it that is fast and equal, and nothing behind it needs one.
+    """
+    found: dict[ir.Node, Tail] = {}
+    for value in network.model.graph.outputs:
+        node = value.producer()
+        source = None if node is None or node.op_type != "Softmax" else node.inputs[0]
+        if node is None or source is None or source.producer() is None or value.uses():
+            continue
+        axis = int(node.attributes["axis"].as_int()) if "axis" in node.attributes else -1
+        last = source.shape is not None and len(source.shape) == 2 and axis in (1, -1)
+        if last and len(source.uses()) == 1 and not source.is_graph_output():
+            found[node] = Tail.SOFTMAX
+    return found
 
 
 def _layers(node: ir.Node) -> Iterator[Layer]:

@@ -83,12 +83,27 @@ class IoType(Enum):
     UINT8 = "uint8"
 
 
+class Tail(Enum):
+    """What a file computes in float between the last integers and an output."""
+
+    SOFTMAX = "softmax"
+
+    def __call__(self, real: Float32Array) -> Float32Array:
+        """[N, F]: exp(x) over its sum along F, in float32."""
+        powers = np.exp(real - real.max(axis=1, keepdims=True))
+        return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float32)
+
+
 @dataclass(frozen=True)
 class Port:
-    """A graph input or output: its public name and the integer tensor behind it."""
+    """A graph input or output: its public name and the integer tensor behind it.
+
+    tail: of an output, applied to the tensor's real values; only where ports are float.
+    """
 
     name: str
     tensor: str
+    tail: Tail | None = None
 
 
 @dataclass(frozen=True)

@@ -208,7 +208,7 @@ def named_as_planned(network: QuantizedNetwork, plan: Mapping[str, Any]) -> Quan
         {name(key): replace(tensor, name=name(key)) for key, tensor in network.tensors.items()},
         tuple(operator(found) for found in network.operators),
         tuple(Port(port.name, name(port.tensor)) for port in network.inputs),
-        tuple(Port(port.name, name(port.tensor)) for port in network.outputs),
+        tuple(Port(port.name, name(port.tensor), port.tail) for port in network.outputs),
         network.io,
         network.constants,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from deploykit.emit.onnx_writer import write_onnx
 from deploykit.emit.tflite_reader import read_tflite
 from deploykit.emit.tflite_writer import write_tflite
 from deploykit.spec.operators import Conv, MaxPool
-from deploykit.spec.quantized import IoType, QuantizedNetwork
+from deploykit.spec.quantized import IoType, QuantizedNetwork, Tail
 from deploykit.spec.record import first_difference, record_network
 from deploykit.verify.formats import named_as_planned
 from tests.suite.cases import CASES, Case
@@ -32,6 +33,28 @@ def test_an_onnx_file_comes_back(case: Case, io: IoType) -> None:
     found = named(read_onnx(write_onnx(network)), network)
     assert first_difference(record_network(network), record_network(found)) is None
     assert [one.name for one in found.operators] == [one.name for one in network.operators]
+
+
+def with_softmax(tail: Tail | None = Tail.SOFTMAX) -> QuantizedNetwork:
+    (case,) = (case for case in CASES if case.name == "lenet")
+    network = case.network()
+    (port,) = network.outputs
+    return replace(network, outputs=(replace(port, tail=tail),))
+
+
+@pytest.mark.parametrize(
+    ("write", "read"), [(write_onnx, read_onnx), (write_tflite, read_tflite)],
+    ids=["onnx", "tflite"],
+)  # fmt: skip
+def test_a_softmax_behind_the_last_integers_comes_back(
+    write: Callable[[QuantizedNetwork], bytes], read: Callable[[bytes], QuantizedNetwork]
+) -> None:
+    network = without_idle_pads(with_softmax())
+    found = named(read(write(network)), network)
+    assert first_difference(record_network(network), record_network(found)) is None
+    assert found.outputs[0].tail is Tail.SOFTMAX
+    without = record_network(without_idle_pads(with_softmax(None)))
+    assert first_difference(without, record_network(found)) is not None
 
 
 def without_idle_pads(network: QuantizedNetwork) -> QuantizedNetwork:

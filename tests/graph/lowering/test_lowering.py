@@ -85,7 +85,6 @@ def test_nested_concatenations_are_one() -> None:
         " output = Concat <axis=1> (c, c, input) }"
     )
     lowered = lower(network)
-    # c is read twice by one node: it stays a tensor of its own.
     assert operators(lowered) == {"Relu": 1, "Concat": 1}
     assert_same_function(network, lowered)
 

@@ -96,7 +96,10 @@ def feeding_lines(manifest: Any) -> list[str]:
             continue
         ports = [
             f"{side} {port['name']!r} {port['dtype']} {port[key]}{_quantization(port)}"
-            for side, port in (("input", manifest["input"]), ("output", manifest["output"]))
+            for side, port in (
+                ("input", manifest["input"]),
+                *(("output", port) for port in manifest["outputs"]),
+            )
         ]
         lines.append(f"{file}: {', '.join(ports)}")
     return lines

@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 import deploykit
 from deploykit.bundle import Bundle
 from deploykit.emit.tflite_file import parse_tflite
-from deploykit.errors import QuantizationError
+from deploykit.errors import DataError, QuantizationError
 from deploykit.runtime import litert, ort
 from deploykit.spec.parity import Verdict
 from tests import small_models
@@ -205,3 +205,59 @@ def test_a_softmax_that_somebody_took_away_is_found(probabilities: Path, tmp_pat
         step for step in deploykit.verify_bundle(changed).steps if step.verdict is Verdict.FAILED
     ]
     assert failed
+
+
+@pytest.fixture(scope="module")
+def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A detector: three outputs of different ranks, one in the middle of the network."""
+    folder = tmp_path_factory.mktemp("heads")
+    model = onnx.parser.parse_model(
+        """
+        <ir_version: 10, opset_import: ["": 20]>
+        g (float[1,3,8,8] image) => (float[1,4,8,8] map, float[1,6,4,4] boxes, float[1,5] classes) {
+            a = Conv <kernel_shape=[3,3], pads=[1,1,1,1]> (image, w0, b0)
+            map = Relu (a)
+            boxes = Conv <kernel_shape=[2,2], strides=[2,2]> (map, w1, b1)
+            p = GlobalAveragePool (boxes)
+            f = Flatten (p)
+            logits = Gemm <transB=1> (f, w2, b2)
+            classes = Softmax <axis=1> (logits)
+        }
+        """
+    )
+    rng = np.random.default_rng(2)
+    shapes = {"w0": (4, 3, 3, 3), "b0": (4,), "w1": (6, 4, 2, 2), "b1": (6,), "w2": (5, 6),
+              "b2": (5,)}  # fmt: skip
+    for name, shape in shapes.items():
+        drawn = rng.normal(size=shape).astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(drawn, name))
+    onnx.save(model, folder / "heads.onnx")
+    inputs = rng.normal(size=(16, 3, 8, 8)).astype(np.float32)
+    save(folder / "data.npz", inputs=inputs, labels=np.arange(16) % 5)
+    return folder
+
+
+def test_several_outputs_keep_their_names_and_agree(heads: Path) -> None:
+    data = heads / "data.npz"
+    bundle = deploykit.export(heads / "heads.onnx", data=data, out=heads / "bundle")
+    assert [port["name"] for port in bundle.manifest["outputs"]] == ["map", "boxes", "classes"]
+    assert [one["differing"] for one in bundle.manifest["parity"]] == [0, 0]
+    report = deploykit.verify_bundle(bundle.path)
+    assert report.complete
+    assert not report.failed
+    with np.load(data) as stored:
+        inputs = stored["inputs"]
+    found = ort.run(bundle.file("model.onnx").read_bytes(), {"image": inputs})
+    lite = litert.run(
+        bundle.file("model.tflite").read_bytes(), {"image": inputs.transpose(0, 2, 3, 1)}
+    )
+    assert set(found) == set(lite) == {"map", "boxes", "classes"}
+    np.testing.assert_array_equal(lite["boxes"].transpose(0, 3, 1, 2), found["boxes"])
+    np.testing.assert_array_equal(lite["map"].transpose(0, 3, 1, 2), found["map"])
+    np.testing.assert_allclose(lite["classes"], found["classes"], atol=1e-6)
+
+
+def test_labels_say_nothing_of_several_outputs(heads: Path) -> None:
+    data = heads / "data.npz"
+    with pytest.raises(DataError, match="has 3 outputs, so its answers cannot be held"):
+        deploykit.export(heads / "heads.onnx", data=data, eval_data=data, out=heads / "other")

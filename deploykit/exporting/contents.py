@@ -109,7 +109,7 @@ def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
     """manifest.json: what went in, what came out, and what was measured on the way."""
     options, network, removal = outcome.options, outcome.network, outcome.removal
     sqnr = layer_sqnr(outcome)
-    (source,), (target,) = network.inputs, network.outputs
+    (source,) = network.inputs
     return {
         "schema": SCHEMA,
         "versions": _versions(),
@@ -117,7 +117,7 @@ def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
         "io": options.quantization.io.value,
         "tflite_layout": options.tflite_layout.value,
         "input": _port(source, outcome),
-        "output": _port(target, outcome),
+        "outputs": [_port(target, outcome) for target in network.outputs],
         "calibration": {
             "method": outcome.plan.calibration, "samples": outcome.plan.calibration_samples,
         },

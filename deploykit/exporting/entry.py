@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, assert_never
 
-from deploykit.errors import GraphError
+from deploykit.errors import DataError, GraphError
 from deploykit.exporting.file_inputs import difference, draw
 from deploykit.exporting.onnx_bytes import model_bytes
 from deploykit.exporting.options import CheckpointOptions, OnnxOptions, Source
@@ -18,6 +18,7 @@ from deploykit.graph.onnx_source import OnnxSource, read_onnx
 from deploykit.runtime import ort
 from deploykit.runtime.single_pass import run_once
 from deploykit.spec.arrays import AnyArray, Float32Array
+from deploykit.spec.joined import joined_outputs
 from deploykit.spec.network import Network
 from deploykit.spec.posterior import FoldReport
 from deploykit.spec.progress import Progress
@@ -138,8 +139,13 @@ class OnnxEntry:
 
     def enter(self, samples: Samples, labelled: Samples | None, progress: Progress) -> Entered:
         """Check that reading changed nothing, on one drawn input."""
-        del samples, labelled
+        del samples
         source = self.source
+        if labelled is not None and labelled.labels is not None and len(source.outputs) > 1:
+            raise DataError(
+                f"{source.path} has {len(source.outputs)} outputs, so its answers cannot be held "
+                "against `labels`: leave them out of --eval-data"
+            )
         with progress.stage("compare with the file"):
             inputs = draw(source.inputs, source.shapes)
             static = model_bytes(source.network)
@@ -152,10 +158,10 @@ class OnnxEntry:
                     f"it was brought from opset {source.opset} to one that deploykit reads; export "
                     "it with a newer opset, and please report the model"
                 )
-        (port,), (target,) = source.inputs, source.outputs
+        (port,), names = source.inputs, [target.name for target in source.outputs]
 
         def unpruned(values: Float32Array) -> AnyArray:
-            return ort.run(static, {port.name: values})[target.name]
+            return joined_outputs(ort.run(static, {port.name: values}), names)
 
         return Entered(
             network=source.network,
@@ -171,10 +177,9 @@ class OnnxEntry:
 def check_exportable(source: OnnxSource) -> None:
     """Raise GraphError where the file's inputs or outputs have no form in an integer network."""
     ports = (*source.inputs, *source.outputs)
-    if len(source.inputs) != 1 or len(source.outputs) != 1:
+    if len(source.inputs) != 1:
         raise GraphError(
-            f"{source.path} has {len(source.inputs)} inputs and {len(source.outputs)} outputs; "
-            "this version exports networks with one of each"
+            f"{source.path} has {len(source.inputs)} inputs; this version exports networks with one"
         )
     for port in ports:
         if port.dtype != "float32":

@@ -9,16 +9,17 @@ import numpy as np
 from deploykit.bundle import Golden
 from deploykit.exporting.entry import Entered
 from deploykit.exporting.onnx_bytes import model_bytes
-from deploykit.graph.edit import output_name
+from deploykit.graph.edit import output_names
 from deploykit.reference.float import evaluate
 from deploykit.runtime import ort
 from deploykit.spec.arrays import AnyArray, Float32Array
+from deploykit.spec.joined import joined_outputs
 from deploykit.spec.network import Network
 from deploykit.spec.parity import Accuracy, IntegerComparison
 from deploykit.spec.progress import Advance
 from deploykit.spec.quantized import QuantizedNetwork
 from deploykit.spec.samples import Samples
-from deploykit.verify.formats import Format, port_inputs, real_outputs
+from deploykit.verify.formats import Format, port_inputs, real_output
 from deploykit.verify.golden import GoldenFloats, full_indices, golden_inputs, make_golden
 from deploykit.verify.integers import compare_with_runtimes
 from deploykit.verify.metrics import accuracy
@@ -36,7 +37,9 @@ def record_golden(
     floats = GoldenFloats(
         folded=entered.unpruned(inputs),
         # float32, because the last bits of float64 sums depend on how many threads added them up.
-        masked=evaluate(masked, inputs[full_indices()])[output_name(masked)].astype(np.float32),
+        masked=joined_outputs(
+            evaluate(masked, inputs[full_indices()]), output_names(masked)
+        ).astype(np.float32),
         mean_forward=None if entered.mean_forward is None else entered.mean_forward(inputs),
     )
     return make_golden(network, samples, inputs, floats)
@@ -76,10 +79,11 @@ def measure_accuracy(
     outputs[entered.stage] = entered.unpruned(inputs)
     (source,) = network.inputs
     floats = ort.run(model_bytes(pruned), {source.name: inputs})
-    outputs["pruned"] = floats[output_name(pruned)]
+    outputs["pruned"] = joined_outputs(floats, output_names(pruned))
     for fmt, data in models.items():
         raw = fmt.run_outputs(data, network, port_inputs(network, inputs))
-        outputs[fmt.file] = real_outputs(network, raw)
+        (port,) = network.outputs
+        outputs[fmt.file] = real_output(network, port, raw)
     return Accuracy(
         len(labels), {stage: accuracy(values, labels) for stage, values in outputs.items()}
     )

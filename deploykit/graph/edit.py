@@ -138,6 +138,6 @@ def drop_unused_initializers(graph: ir.Graph) -> None:
         del graph.initializers[name]
 
 
-def output_name(network: Network) -> str:
-    """Name of the graph's one output."""
-    return str(network.model.graph.outputs[0].name)
+def output_names(network: Network) -> tuple[str, ...]:
+    """Names of the graph's outputs."""
+    return tuple(str(value.name) for value in network.model.graph.outputs)

@@ -175,9 +175,8 @@ def quantized_inputs(network: QuantizedNetwork, inputs: Float32Array) -> dict[st
     return {port.name: network.tensors[port.tensor].quantization.quantize(inputs)}
 
 
-def real_outputs(network: QuantizedNetwork, outputs: Tensors) -> AnyArray:
-    """The one output in real values, whatever element type the file gives it."""
-    (port,) = network.outputs
+def real_output(network: QuantizedNetwork, port: Port, outputs: Tensors) -> AnyArray:
+    """An output in real values, whatever element type the file gives it."""
     values = outputs[port.name]
     quantization = network.tensors[port.tensor].quantization
     if values.dtype == np.uint8:

@@ -13,7 +13,7 @@ from deploykit.spec.arrays import AnyArray, Float32Array, Int8Array, Tensors
 from deploykit.spec.parity import IntegerComparison
 from deploykit.spec.progress import Advance, ignore
 from deploykit.spec.quantized import QuantizedNetwork
-from deploykit.verify.formats import Format, port_inputs, quantized_inputs, real_outputs
+from deploykit.verify.formats import Format, port_inputs, quantized_inputs, real_output
 
 BYTES_AT_ONCE = 32 * 2**20
 TAIL_ROUNDING = 1e-6
@@ -116,15 +116,16 @@ def compare_golden(
     tally = _empty_tally(fmt, network)
     actual = fmt.run_all(data, network, port_inputs(network, inputs[full]))
     tally.add(network, actual, expected.integers)
-    (port,) = network.outputs
-    public = real_outputs(network, fmt.run_outputs(data, network, port_inputs(network, inputs)))
-    integers = expected.outputs[port.tensor]
-    real = network.tensors[port.tensor].quantization.dequantize(integers)
-    differs = public != real if port.tail is None else ~_close(public, port.tail(real))
-    tally.compared[port.tensor] += integers.size
-    tally.differing[port.tensor] += int(np.count_nonzero(differs))
-    if differs.any() and tally.operator is None:
-        tally.operator = f"output {port.name}"
+    outputs = fmt.run_outputs(data, network, port_inputs(network, inputs))
+    for port in network.outputs:
+        public = real_output(network, port, outputs)
+        integers = expected.outputs[port.tensor]
+        real = network.tensors[port.tensor].quantization.dequantize(integers)
+        differs = public != real if port.tail is None else ~_close(public, port.tail(real))
+        tally.compared[port.tensor] += integers.size
+        tally.differing[port.tensor] += int(np.count_nonzero(differs))
+        if differs.any() and tally.operator is None:
+            tally.operator = f"output {port.name}"
     return tally.result(len(inputs))
 
 

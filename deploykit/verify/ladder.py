@@ -25,10 +25,11 @@ from deploykit.bundle import (
 from deploykit.emit.onnx_file import read_float_onnx
 from deploykit.emit.tflite_layout import TfliteLayout
 from deploykit.errors import DeploykitError, IntegrityError
-from deploykit.graph.edit import output_name
+from deploykit.graph.edit import output_names
 from deploykit.reference.float import evaluate
 from deploykit.spec.arrays import AnyArray, Tensors
 from deploykit.spec.difference import relative_difference
+from deploykit.spec.joined import joined_outputs
 from deploykit.spec.network import Network, static_shape
 from deploykit.spec.parity import ParityReport, Step, Verdict
 from deploykit.spec.quantized import QuantizedNetwork
@@ -77,8 +78,8 @@ def verify_bundle(path: Path, announce: Announce = lambda text: None) -> ParityR
         lowered = evaluated
         steps.append(evaluated)
     else:
-        floats, output = evaluated
-        steps.append(_pruned(golden, floats[output]))
+        floats, outputs = evaluated
+        steps.append(_pruned(golden, joined_outputs(floats, outputs)))
         lowered = _attempt(3, INTEGER, partial(integer_form, float_model))
         if isinstance(lowered, Step):
             steps.append(lowered)
@@ -142,15 +143,15 @@ def _rounding(
     return Step(4, compared, Verdict.FAILED, detail, operator)
 
 
-def _float_tensors(network: Network, golden: Golden) -> tuple[Tensors, str]:
-    """Every tensor of the float model on the golden inputs in `full`, and its output's name."""
+def _float_tensors(network: Network, golden: Golden) -> tuple[Tensors, tuple[str, ...]]:
+    """Every tensor of the float model on the golden inputs in `full`, and its outputs' names."""
     declared = static_shape(network.model.graph.inputs[0])
     if declared is None or declared[1:] != golden.inputs.shape[1:]:
         raise IntegrityError(
             f"{FLOAT_MODEL} declares the input {declared} where golden inputs are "
             f"{golden.inputs.shape}"
         )
-    return evaluate(network, golden.inputs[golden.full]), output_name(network)
+    return evaluate(network, golden.inputs[golden.full]), output_names(network)
 
 
 def _mean_forward(golden: Golden, bundle: Bundle) -> Step:
@@ -254,13 +255,14 @@ def _float_to_integer(
         {name: values[real] for name, values in golden.integers.items()},
     )
     stated = bundle.manifest["sqnr_db"]  # null: no error at all
-    (port,) = network.outputs
     absent = sorted(network.tensors.keys() - (measured.keys() & stated.keys()))
     if absent:
         reason = f"{absent[0]} has no recorded integers, no float tensor, or no stated SQNR"
         return Step(3, INTEGER, Verdict.FAILED, reason, absent[0])
-    detail = f"output SQNR {measured[port.tensor]:.1f} dB"
-    if golden.labels is not None:
+    least = min(measured[port.tensor] for port in network.outputs)
+    detail = f"output SQNR {least:.1f} dB"
+    if golden.labels is not None and len(network.outputs) == 1:
+        (port,) = network.outputs
         quantization = network.tensors[port.tensor].quantization
         integers = quantization.dequantize(golden.outputs[port.tensor][: golden.real])
         detail += f", accuracy {accuracy(integers, golden.labels):.3f} on {golden.real} samples"

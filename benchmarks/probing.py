@@ -3,9 +3,9 @@
 Nothing of deploykit's liveness is used here. On the float graph with batch norm folded:
 
 Constant: a channel of a tensor is constant if ONNX Runtime gives it one value over several random
-    inputs and all positions, up to 1e-6 of the tensor's largest value; zero if that value is under
-    1e-7 of it. From the third input on, noise takes the place of the channels that were seen to
-    vary, in front of every layer: a relu that few inputs open is not constant.
+    inputs and all positions, up to 1e-6 of the tensor's largest value on the first two; zero if
+    that value is under 1e-7 of it. From the third input on, noise takes the place of the channels
+    that were seen to vary, in front of every layer: a relu that few inputs open is not constant.
 Unread: a layer does not read a channel of its input if noise in its place, put in front of that
     layer alone, changes no output of the network (in ONNX Runtime, by more than 1e-6 of the
     output's largest value). Gradients find the suspects: only channels whose gradient, in float64
@@ -126,6 +126,7 @@ def _spans(graph: Graph, found: Walk) -> dict[str, Span]:
     wanted |= {name for product in found.products for name in product.node.input}
     low: dict[str, Array] = {}
     high: dict[str, Array] = {}
+    scales: dict[str, float] = {}
     varying: list[Read] = []
     for seed in range(PROBES):
         own = {graph.input_name: random_input(graph, seed)}
@@ -133,7 +134,11 @@ def _spans(graph: Graph, found: Walk) -> dict[str, Span]:
         for name in wanted:
             low[name] = np.minimum(low.get(name, values[name]), values[name])
             high[name] = np.maximum(high.get(name, values[name]), values[name])
-        spans = {name: _span(found.labels[name], low[name], high[name]) for name in wanted}
+            if seed < QUIET_PROBES:
+                scales[name] = max(scales.get(name, 0.0), float(np.abs(values[name]).max()))
+        spans = {
+            name: _span(found.labels[name], low[name], high[name], scales[name]) for name in wanted
+        }
         sources = {layer.node.output[0]: layer.source for layer in found.layers}
         varying = [
             (name, label)
@@ -144,10 +149,10 @@ def _spans(graph: Graph, found: Walk) -> dict[str, Span]:
     return spans
 
 
-def _span(labels: Labels, low: Array, high: Array) -> Span:
+def _span(labels: Labels, low: Array, high: Array, scale: float) -> Span:
+    """scale: the tensor's largest value without noise, which would hide what borders differ by."""
     uniform = tuple(axis for axis, size in enumerate(labels.shape) if size == 1)
     least, most = low.min(axis=uniform).ravel(), high.max(axis=uniform).ravel()
-    scale = float(max(abs(least.min()), abs(most.max())))
     constant = most - least <= CONSTANT * scale
     zero = constant & (np.maximum(abs(least), abs(most)) <= ZERO * scale)
     own = labels.ravel()

@@ -211,7 +211,7 @@ def test_groups_that_are_apart_are_not_aligned(tmp_path: Path) -> None:
          make("Conv", ["ar", "w"], ["c"], group=4), make("Relu", ["c"], ["cr"]),
          make("Conv", ["cr", "w3"], ["z"])],
         {"w1": drawn(16, 3, 1, 1), "w": uneven(4, 4), "w3": drawn(4, 16, 1, 1)},
-        [1, 3, 128, 128], [1, 4, 128, 128],
+        [1, 3, 96, 96], [1, 4, 96, 96],
     )  # fmt: skip
     free, aligned = (prune(path, align=align) for align in ("none", "3"))
     assert free["split_groups"] == aligned["split_groups"] == ["c"]

@@ -57,7 +57,7 @@ def export_bundle(
     from deploykit.verify.integer_form import integer_form
 
     formats = formats_for(options.to, options.tflite_layout)
-    runners = Runners(ort.evaluate, ReferenceRunner(), [WrittenRunner(fmt) for fmt in formats])
+    runners = Runners(ort.Evaluator(), ReferenceRunner(), [WrittenRunner(fmt) for fmt in formats])
 
     entered = entry.enter(samples, labelled, progress)
     with progress.stage("fold batch norm and scales"):

@@ -52,8 +52,10 @@ def observe(histogram: Histogram, values: FloatArray) -> Histogram:
     while low < -reach or high >= reach:
         counts, reach = _double(counts), 2.0 * reach
     width = 2.0 * reach / BINS
-    index = np.floor(flat.astype(np.float64) / width).astype(np.int64) + BINS // 2
-    added = np.bincount(index, minlength=BINS)
+    # float64, because a float32 product may underflow to a zero without its sign.
+    scaled = np.multiply(flat, 1.0 / width, dtype=np.float64)
+    np.floor(scaled, out=scaled)
+    added = np.bincount(scaled.astype(np.intp) + BINS // 2, minlength=BINS)
     return Histogram(counts + added, reach, min(low, histogram.low), max(high, histogram.high))
 
 

@@ -91,6 +91,26 @@ def evaluate(network: Network, inputs: GraphInputs) -> dict[str, AnyArray]:
 
     Graph optimizations are off, so that no tensor is fused away.
     """
+    return Evaluator()(network, inputs)
+
+
+class Evaluator:
+    """`evaluate` for many calls: it keeps the session of the network that it was last asked for."""
+
+    def __init__(self) -> None:
+        self._network: Network | None = None
+        self._session: Any = None
+
+    def __call__(self, network: Network, inputs: GraphInputs) -> dict[str, AnyArray]:
+        """See `evaluate`."""
+        if network is not self._network:
+            self._session, self._network = _evaluating(network), network
+        values = _typed_inputs(self._session, inputs)
+        return {**values, **_run(self._session, values)}
+
+
+def _evaluating(network: Network) -> Any:
+    """A session that returns every tensor."""
     model: onnx.ModelProto = ir.to_proto(network.model)
     known = {value.name for value in model.graph.output}
     computed = (
@@ -98,9 +118,7 @@ def evaluate(network: Network, inputs: GraphInputs) -> dict[str, AnyArray]:
     )
     for name in dict.fromkeys(name for name in computed if name and name not in known):
         model.graph.output.append(onnx.ValueInfoProto(name=name))
-    session = _session(model.SerializeToString(), 1, optimize=False)
-    values = _typed_inputs(session, inputs)
-    return {**values, **_run(session, values)}
+    return _session(model.SerializeToString(), 1, optimize=False)
 
 
 def kernels(data: bytes) -> Mapping[str, str]:

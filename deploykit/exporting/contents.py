@@ -25,7 +25,7 @@ from deploykit.exporting.onnx_bytes import model_bytes
 from deploykit.exporting.options import CheckpointOptions, ExportOptions, OnnxOptions
 from deploykit.exporting.removal_record import alignment_record, hiding_record, removal_record
 from deploykit.graph.cost import LayerCost, layer_costs
-from deploykit.reference.float import evaluate
+from deploykit.runtime import ort
 from deploykit.spec.negligible import Negligible
 from deploykit.spec.network import Network
 from deploykit.spec.parity import Accuracy, IntegerComparison
@@ -171,7 +171,7 @@ def layer_sqnr(outcome: Outcome) -> dict[str, float]:
     """SQNR by tensor on the real ones of the golden inputs whose integers are all kept."""
     golden = outcome.golden
     real = golden.full < golden.real
-    floats = evaluate(outcome.lowered, golden.inputs[golden.full[real]])
+    floats = ort.evaluate(outcome.lowered, golden.inputs[golden.full[real]])
     integers = {name: values[real] for name, values in golden.integers.items()}
     return sqnr_by_tensor(outcome.network, floats, integers)
 

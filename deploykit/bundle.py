@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -232,8 +233,19 @@ def golden_bytes(golden: Golden) -> bytes:
     arrays.update({f"outputs/{name}": value for name, value in golden.outputs.items()})
     optional = {"labels": golden.labels, "mean_forward": golden.mean_forward}
     arrays.update({name: value for name, value in optional.items() if value is not None})
+    return _npz_bytes(arrays)
+
+
+def _npz_bytes(arrays: Mapping[str, Any]) -> bytes:
+    """As np.savez_compressed, at zlib's fastest level: integers hardly deflate (2 % more bytes)."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, array in arrays.items():
+            held = io.BytesIO()
+            np.lib.format.write_array(held, np.asanyarray(array), allow_pickle=False)
+            # ZipInfo without a date is of 1980, so that equal arrays give equal bytes.
+            entry = zipfile.ZipInfo(f"{name}.npy")
+            archive.writestr(entry, held.getvalue(), zipfile.ZIP_DEFLATED, compresslevel=1)
     return buffer.getvalue()
 
 

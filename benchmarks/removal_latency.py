@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -32,6 +31,7 @@ from typing import Any
 
 import numpy as np
 from bounds import Bound, print_bounds
+from children import run_children
 from removal_latency_timing import Ratio
 
 from deploykit.bench.summary import INTERVAL_MIN_ROUNDS
@@ -196,22 +196,15 @@ def main() -> int:
         print(json.dumps(asdict(measure(options.child, float(options.kill), options))))
         return 0
     chosen = options.networks.split(",") if options.networks else zoo()
-    rows, failed = [], {}
-    for name in chosen:
-        for kill, runtime in product(options.kill.split(","), options.runtimes.split(",")):
-            command = child(name, kill, runtime, options)
-            done = subprocess.run(command, check=False, capture_output=True, text=True)
-            if done.returncode:
-                failed[f"{name}, {kill}, {runtime}"] = last_line(done)
-                continue
-            rows.append(row_of(json.loads(done.stdout.splitlines()[-1])))
-            print(f"{name}, {kill}, {runtime}: done", file=sys.stderr)
+    cases = product(chosen, options.kill.split(","), options.runtimes.split(","))
+    found, failed = run_children({", ".join(case): child(*case, options) for case in cases})
+    rows = [row_of(record) for record in found]
     print_rows(rows)
     for name, reason in failed.items():
         print(f"{name} failed: {reason}")
     if options.json:
-        found = {"rows": [asdict(row) for row in rows], "failed": failed}
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+        whole = {"rows": [asdict(row) for row in rows], "failed": failed}
+        options.json.write_text(json.dumps(whole, indent=1) + "\n")
     bounds = [*bounds_of(rows), Bound("measurements that failed", len(failed), 0)]
     return print_bounds(bounds)
 
@@ -222,11 +215,6 @@ def zoo() -> list[str]:
     from removal_sources import EFFICIENTNET
 
     return [*ARCHITECTURES, EFFICIENTNET]
-
-
-def last_line(done: subprocess.CompletedProcess[str]) -> str:
-    """What a process that failed said last; its exit code where it said nothing."""
-    return (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
 
 
 def child(name: str, kill: str, runtime: str, options: argparse.Namespace) -> list[str]:

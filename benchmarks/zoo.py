@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -28,6 +27,7 @@ from typing import Any
 
 import numpy as np
 from bounds import Bound, print_bounds
+from children import run_children
 from export_time import Stopwatch
 
 FAST: Mapping[str, frozenset[str]] = {
@@ -173,9 +173,16 @@ def print_rows(rows: Sequence[Row]) -> None:
         )
 
 
+def child(name: str, options: argparse.Namespace) -> list[str]:
+    """The command that measures one network."""
+    command = [sys.executable, __file__, "--child", name, "--samples", str(options.samples)]
+    command += ["--calibration", str(options.calibration), "--rounds", str(options.rounds)]
+    return command + (["--latency"] if options.latency else [])
+
+
 def main() -> int:
     """Export every network in its own process, print the table, then the bounds."""
-    from removal_latency import last_line, zoo
+    from removal_latency import zoo
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--networks", help="comma-separated; all by default")
@@ -189,18 +196,9 @@ def main() -> int:
     if options.child:
         print(json.dumps(asdict(measure(options.child, options))))
         return 0
-    rows, failed = [], {}
-    for name in options.networks.split(",") if options.networks else zoo():
-        command = [sys.executable, __file__, "--child", name, "--samples", str(options.samples)]
-        command += ["--calibration", str(options.calibration), "--rounds", str(options.rounds)]
-        command += ["--latency"] if options.latency else []
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
-        if done.returncode:
-            failed[name] = last_line(done)
-            print(f"{name}: {failed[name]}", file=sys.stderr)
-            continue
-        rows.append(Row(**json.loads(done.stdout.splitlines()[-1])))
-        print(f"{name}: done", file=sys.stderr)
+    names = options.networks.split(",") if options.networks else zoo()
+    records, failed = run_children({name: child(name, options) for name in names})
+    rows = [Row(**record) for record in records]
     print_rows(rows)
     for name, reason in failed.items():
         print(f"{name}: {reason}")

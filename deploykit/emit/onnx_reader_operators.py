@@ -157,14 +157,10 @@ def _linear(operands: Operands, node: NodeProto) -> Operator:
     return Linear(node.name, source, operands.requantized(node), weight, bias)
 
 
-def _add(operands: Operands, node: NodeProto) -> Operator:
+def _binary(operands: Operands, node: NodeProto) -> Operator:
     left, right = operands.operand(node, 0), operands.operand(node, 1)
-    return Add(node.name, left, right, operands.requantized(node))
-
-
-def _mul(operands: Operands, node: NodeProto) -> Operator:
-    left, right = operands.operand(node, 0), operands.operand(node, 1)
-    return Mul(node.name, left, right, operands.requantized(node))
+    kind = Add if node.op_type == "Add" else Mul
+    return kind(node.name, left, right, operands.requantized(node))
 
 
 def _lookup(operands: Operands, node: NodeProto) -> Operator:
@@ -246,7 +242,7 @@ def _whole(value: object) -> int:
 
 
 READ: Mapping[str, Callable[[Operands, NodeProto], Operator]] = {
-    "Add": _add,
+    "Add": _binary,
     "Clip": _clamp,
     "Concat": _concat,
     "Conv": _conv,
@@ -258,7 +254,7 @@ READ: Mapping[str, Callable[[Operands, NodeProto], Operator]] = {
     "Gemm": _linear,
     "GlobalAveragePool": _global_average_pool,
     "MaxPool": _max_pool,
-    "Mul": _mul,
+    "Mul": _binary,
     "Resize": _repeat,
     "Sigmoid": _lookup,
     "Slice": _slice,

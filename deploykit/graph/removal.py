@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
-
-import numpy as np
-import onnx_ir as ir
 
 from deploykit.errors import RemovalError
 from deploykit.graph.certificate import certify
@@ -17,8 +13,8 @@ from deploykit.graph.channels.cutting import NotArrangedError, Step, cut
 from deploykit.graph.channels.liveness import Liveness, analyse
 from deploykit.graph.cost import totals
 from deploykit.graph.cut import Cut, split_gains
-from deploykit.graph.edit import set_initializer
 from deploykit.graph.options import Groups, Measured, MultipleOf, RemovalOptions
+from deploykit.graph.own_types import in_own_types
 from deploykit.graph.passes.groups import (
     NO_PARTS,
     Parts,
@@ -101,10 +97,10 @@ def cut_channels(
         made = _split(network, options, ranges or {}, made)
     if options.align is not None:
         exact, added = _widened(made.exact, options.align)
-        made = replace(made, exact=exact, pruned=_rounded(network, exact), added=added)
+        made = replace(made, exact=exact, pruned=in_own_types(network, exact), added=added)
     if options.narrow is not None:
         exact, narrowed = _narrowed(made.exact, options.narrow)
-        made = replace(made, exact=exact, pruned=_rounded(network, exact), narrowed=narrowed)
+        made = replace(made, exact=exact, pruned=in_own_types(network, exact), narrowed=narrowed)
     return made
 
 
@@ -201,7 +197,7 @@ def _cut(
     held = frozenset(str(value.name) for node in exact.model.graph for value in node.outputs)
     return Cut(
         ordered,
-        _rounded(network, ordered),
+        in_own_types(network, ordered),
         tuple(steps),
         tuple(unarranged),
         moved,
@@ -243,61 +239,3 @@ def _apply(network: Network, found: Liveness) -> tuple[Network, Step]:
         return rewritten
 
     return apply_pass("remove_dead_channels", rewrite, network), steps[0]
-
-
-def _rounded(network: Network, exact: Network) -> Network:
-    """Every initializer in the element type that it had; new ones in that of what reads them.
-
-    Node names are made unique, which ONNX Runtime asks for; those of `network` come first.
-    """
-    types = {
-        name: value.const_value.numpy().dtype
-        for name, value in network.model.graph.initializers.items()
-        if value.const_value is not None
-    }
-    common = _element_type(network)
-    model = exact.model.clone()
-    for name, value in list(model.graph.initializers.items()):
-        if value.const_value is None:
-            continue
-        array = value.const_value.numpy()
-        wanted = types.get(name) or _read_as(value, types, common)
-        if array.dtype == np.float64 and wanted != np.float64:
-            set_initializer(model.graph, name, array.astype(wanted))
-    _name_apart(model.graph, {str(node.name) for node in network.model.graph if node.name})
-    return Network(model, exact.variance)
-
-
-def _read_as(
-    value: ir.Value, types: Mapping[str, np.dtype[Any]], common: np.dtype[Any]
-) -> np.dtype[Any]:
-    """The float type of what a new initializer is computed with; `common` where nothing tells."""
-    for use in value.uses():
-        beside = [other for other in use.node.inputs if other is not None and other is not value]
-        for other in (*beside, *use.node.outputs):
-            if str(other.name) in types and types[str(other.name)].kind == "f":
-                return types[str(other.name)]
-            kind = other.dtype if other.const_value is None else None
-            if kind is not None and kind.is_floating_point():
-                return np.dtype(kind.numpy())
-    return common
-
-
-def _name_apart(graph: ir.Graph, before: set[str]) -> None:
-    """before: names that keep their nodes; a new node with one of them gets a number."""
-    taken: set[str] = set()
-    nodes = sorted(graph, key=lambda node: str(node.name) not in before)
-    for node in nodes:
-        name, count = str(node.name or ""), 1
-        while name and (name if count == 1 else f"{name}_{count}") in taken:
-            count += 1
-        if name:
-            node.name = name if count == 1 else f"{name}_{count}"
-            taken.add(str(node.name))
-
-
-def _element_type(network: Network) -> np.dtype[Any]:
-    for value in network.model.graph.inputs:
-        if value.dtype is not None and value.dtype.is_floating_point():
-            return value.dtype.numpy()
-    return np.dtype(np.float32)

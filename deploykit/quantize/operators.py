@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 import onnx_ir as ir
 
-from deploykit.spec.arrays import AnyArray
+from deploykit.spec.arrays import AnyArray, Float64Array
 from deploykit.spec.network import static_shape
 from deploykit.spec.operators import Function, Window
 
@@ -154,6 +154,13 @@ def constant(node: ir.Node, index: int) -> AnyArray | None:
     value = node.inputs[index] if len(node.inputs) > index else None
     tensor = None if value is None else value.const_value
     return None if tensor is None else np.asarray(tensor.numpy())
+
+
+def parameter(node: ir.Node, index: int) -> Float64Array:
+    """A constant input of a layer in float64."""
+    array = constant(node, index)
+    assert array is not None
+    return array.astype(np.float64)
 
 
 def _conv(node: ir.Node) -> Kind | None:

@@ -6,17 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import onnx_ir as ir
 
 from deploykit.errors import QuantizationError
 from deploykit.quantize.calibration import Calibration
 from deploykit.quantize.constants import constant_operand
 from deploykit.quantize.histogram import Histogram, merge
 from deploykit.quantize.observe import observe_tensors
-from deploykit.quantize.operators import BINARY, WEIGHTED, Kind, function_of
-from deploykit.quantize.scales import FIXED, activation_quantization, input_quantization
+from deploykit.quantize.operators import BINARY, WEIGHTED, parameter
+from deploykit.quantize.scales import activation_quantization, input_quantization
 from deploykit.quantize.settling import Runners, settle_scales
-from deploykit.quantize.sharing import Group, find_groups
+from deploykit.quantize.sharing import Group, find_groups, fixed_quantization
 from deploykit.quantize.structure import Layer, build_structure, tails
 from deploykit.quantize.weights import round_bias, round_weights, weight_scales
 from deploykit.spec.arrays import Float64Array
@@ -82,7 +81,10 @@ def plan_quantization(
     }
     proofs = settle_scales(layers, groups, chosen, constants, runners)
     return QuantPlan(
-        {quantized_name(network, name): chosen[name] for name in _in_order(layers, source)},
+        {
+            quantized_name(network, name): chosen[name]
+            for name in (source, *(layer.output for layer in layers))
+        },
         tuple(
             _weighted_plan(network, layer, chosen, seen.means[layer.inputs[0]], options.bits)
             if layer.kind in WEIGHTED
@@ -96,10 +98,6 @@ def plan_quantization(
     )
 
 
-def _in_order(layers: Sequence[Layer], source: str) -> tuple[str, ...]:
-    return (source, *(layer.output for layer in layers))
-
-
 def _wanted(
     group: Group,
     layers: Sequence[Layer],
@@ -111,8 +109,9 @@ def _wanted(
     if group.makers == (source,):
         return input_quantization(histograms[source], method)
     maker = next(layer for layer in layers if layer.output == group.makers[0])
-    if maker.kind is Kind.LOOKUP and function_of(maker.nodes[0]) in FIXED:
-        return FIXED[function_of(maker.nodes[0])]
+    fixed = fixed_quantization(maker)
+    if fixed is not None:
+        return fixed
     merged = merge([histograms[name] for name in group.makers])
     return activation_quantization(merged, method, group.bounds.low, group.bounds.high)
 
@@ -133,7 +132,7 @@ def _weighted_plan(
 ) -> LayerPlan:
     """means: [I], of the layer's input channels over the calibration samples."""
     node = layer.nodes[0]
-    weight, bias = _floats(node.inputs[1]), _floats(node.inputs[2])
+    weight, bias = parameter(node, 1), parameter(node, 2)
     input_scale, output_scale = chosen[layer.inputs[0]].scale, chosen[layer.output].scale
     scale = weight_scales(weight, bias, input_scale, output_scale, bits)
     values = round_weights(weight, scale, bits)
@@ -148,8 +147,3 @@ def _weighted_plan(
         bias=round_bias(layer.name, corrected, values, input_scale, scale),
         input_means=stored,
     )
-
-
-def _floats(value: ir.Value | None) -> Float64Array:
-    assert value is not None and value.const_value is not None
-    return value.const_value.numpy().astype("float64")

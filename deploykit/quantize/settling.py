@@ -16,9 +16,8 @@ from deploykit.quantize.agreement import (
     Table,
     WithConstant,
 )
-from deploykit.quantize.operators import BINARY, Kind, constant, function_of
-from deploykit.quantize.scales import FIXED
-from deploykit.quantize.sharing import Group
+from deploykit.quantize.operators import BINARY, Kind, function_of, parameter
+from deploykit.quantize.sharing import Group, fixed_quantization
 from deploykit.quantize.structure import Layer
 from deploykit.quantize.weights import LARGEST_RATIO
 from deploykit.spec.network import FloatEvaluator, static_shape
@@ -104,8 +103,7 @@ def _proofs(
 
 def _movable(layer: Layer) -> str:
     """The tensor whose scale may grow."""
-    fixed = layer.kind is Kind.LOOKUP and function_of(layer.nodes[0]) in FIXED
-    return layer.inputs[0] if fixed else layer.output
+    return layer.output if fixed_quantization(layer) is None else layer.inputs[0]
 
 
 def _question(layer: Layer, held: ConstantPlan | None) -> Question | None:
@@ -149,9 +147,7 @@ def _smallest_scale(layer: Layer, chosen: Mapping[str, Quantization]) -> float:
     inputs = max(chosen[name].scale for name in layer.inputs)
     match layer.kind:
         case Kind.CONV | Kind.LINEAR:
-            weight = constant(layer.nodes[0], 1)
-            assert weight is not None
-            largest = np.abs(weight.astype(np.float64)).max(initial=0.0)
+            largest = np.abs(parameter(layer.nodes[0], 1)).max(initial=0.0)
             return float(np.float32(inputs * largest / int_range(8)[1]))
         case Kind.ADD | Kind.GLOBAL_AVERAGE_POOL:
             return float(np.float32(inputs / LARGEST_RATIO))

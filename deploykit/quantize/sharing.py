@@ -18,9 +18,15 @@ from deploykit.quantize.operators import SHARING, Kind, function_of
 from deploykit.quantize.scales import FIXED
 from deploykit.quantize.structure import Layer, build_structure
 from deploykit.spec.network import Network
+from deploykit.spec.quantized import Quantization
 
 RESCALED = ".rescaled"
 """Ends the names of tensors that are added to zero."""
+
+
+def fixed_quantization(layer: Layer) -> Quantization | None:
+    """What the output of a tabulated function must have where a runtime insists; else None."""
+    return FIXED.get(function_of(layer.nodes[0])) if layer.kind is Kind.LOOKUP else None
 
 
 class Bounds(NamedTuple):
@@ -109,7 +115,7 @@ def _demands(layers: Sequence[Layer], source: str) -> Mapping[str, frozenset[Bou
     for layer in layers:
         if layer.kind in SHARING:
             found[layer.output] = frozenset().union(*(found[name] for name in layer.inputs))
-        elif layer.kind is Kind.LOOKUP and function_of(layer.nodes[0]) in FIXED:
+        elif fixed_quantization(layer) is not None:
             found[layer.output] = frozenset({None})
         elif layer.low is None and layer.high is None:
             found[layer.output] = frozenset()

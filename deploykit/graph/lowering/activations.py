@@ -13,21 +13,14 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from deploykit.graph.edit import attribute_float
-from deploykit.graph.lowering.building import Replacement, scalar
+from deploykit.graph.lowering.building import Replacement, replace_each, scalar
 from deploykit.graph.tracking import Rewritten
 from deploykit.spec.network import Network, static_shape
 
 
 def lower_activations(network: Network) -> Rewritten:
     """Replace every HardSwish, and every HardSigmoid that rises."""
-    wanted = [node for node in network.model.graph if _slope(node) > 0.0]
-    if not wanted:
-        return Rewritten(network)
-    model = network.model.clone()
-    for node in list(model.graph):
-        if _slope(node) > 0.0:
-            _replace(model.graph, node)
-    return Rewritten(Network(model, network.variance))
+    return replace_each(network, lambda node: _slope(node) > 0.0, _replace)
 
 
 def _slope(node: ir.Node) -> float:

@@ -12,20 +12,14 @@ import numpy as np
 import onnx_ir as ir
 
 from deploykit.graph.edit import attribute_int, attribute_ints, attribute_string
-from deploykit.graph.lowering.building import Replacement
+from deploykit.graph.lowering.building import Replacement, replace_each
 from deploykit.graph.tracking import Rewritten
 from deploykit.spec.network import Network, static_shape
 
 
 def lower_average_pools(network: Network) -> Rewritten:
     """Replace every AveragePool over [N, C, H, W] whose windows all hold k*k numbers."""
-    if not any(_is_uniform(node) for node in network.model.graph):
-        return Rewritten(network)
-    model = network.model.clone()
-    for node in list(model.graph):
-        if _is_uniform(node):
-            _replace(model.graph, node)
-    return Rewritten(Network(model, network.variance))
+    return replace_each(network, _is_uniform, _replace)
 
 
 def _is_uniform(node: ir.Node) -> bool:

@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from deploykit.graph.edit import fresh_name, set_initializer, take_over
+from deploykit.graph.passes.affine import Affine
+from deploykit.graph.tracking import Rewritten
 from deploykit.spec.arrays import AnyArray
+from deploykit.spec.network import Network
+
+
+def replace_each(
+    network: Network,
+    fits: Callable[[ir.Node], bool],
+    replace: Callable[[ir.Graph, ir.Node], None],
+) -> Rewritten:
+    """A pass that puts something else in the place of every node that fits.
+
+    Constants that nobody reads any more go, with their variances. The very same network where no
+    node fits.
+    """
+    if not any(fits(node) for node in network.model.graph):
+        return Rewritten(network)
+    model = network.model.clone()
+    for node in list(model.graph):
+        if fits(node):
+            replace(model.graph, node)
+    return Affine(model.graph, dict(network.variance)).finish(network, model)
 
 
 class Replacement:

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from deploykit.graph.edit import readers
 from deploykit.graph.lowering.building import Replacement
+from deploykit.graph.passes.affine import Affine
 from deploykit.graph.passes.batchnorm import batchnorm_as_affine, is_inference
 from deploykit.graph.passes.scales import per_channel
 from deploykit.graph.tracking import Rewritten
@@ -47,7 +48,7 @@ def lower_channel_affines(network: Network) -> Rewritten:
         if found.inner is not None:
             gone.add(found.inner)
             model.graph.remove(found.inner, safe=True)
-    return Rewritten(Network(model, network.variance))
+    return Affine(model.graph, dict(network.variance)).finish(network, model)
 
 
 def _affine(node: ir.Node) -> _Affine | None:

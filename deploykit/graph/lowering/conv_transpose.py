@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from deploykit.graph.edit import attribute_int, attribute_ints, attribute_string, floats
-from deploykit.graph.lowering.building import Replacement
+from deploykit.graph.lowering.building import Replacement, replace_each
 from deploykit.graph.tracking import Rewritten
 from deploykit.spec.arrays import Float64Array
 from deploykit.spec.network import Network, static_shape
@@ -34,21 +34,7 @@ class _Axis:
 
 def lower_conv_transposes(network: Network) -> Rewritten:
     """Replace every ConvTranspose of one group, equal strides, and no dilation on [N, C, H, W]."""
-    if not any(_fits(node) for node in network.model.graph):
-        return Rewritten(network)
-    model = network.model.clone()
-    dropped: set[str] = set()
-    for node in list(model.graph):
-        if _fits(node):
-            dropped.update(str(value.name) for value in node.inputs[1:3] if value is not None)
-            _replace(model.graph, node)
-    variance = {name: v for name, v in network.variance.items() if name not in dropped}
-    for name in dropped:
-        value = model.graph.initializers.get(name)
-        if value is not None and not value.uses():
-            del model.graph.initializers[name]
-    gone = frozenset(network.variance) - frozenset(variance)
-    return Rewritten(Network(model, variance), dropped=gone)
+    return replace_each(network, _fits, _replace)
 
 
 def _fits(node: ir.Node) -> bool:

@@ -94,7 +94,7 @@ def read_images(folder: Path) -> tuple[Floats, npt.NDArray[np.int64]]:
 
     Raises FileNotFoundError where the folder holds no image.
     """
-    from PIL import Image  # type: ignore[import-not-found]
+    from PIL import Image
 
     paths = sorted([*folder.glob("*.jpg"), *folder.glob("*.png")])
     if not paths:

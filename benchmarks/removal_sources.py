@@ -102,7 +102,7 @@ def _from_file(file: OnnxFile) -> Network:
 
 def _from_torch(name: str) -> Network:
     import torch
-    from networks import ARCHITECTURES
+    from networks import ARCHITECTURES, SEQUENCES
     from networks.blocks import settle
     from networks.efficientnet_lite import efficientnet_lite0
 
@@ -110,7 +110,7 @@ def _from_torch(name: str) -> Network:
     if name == EFFICIENTNET:
         module, shape = efficientnet_lite0(fetched(CHECKPOINT)), EFFICIENTNET_SHAPE
     else:
-        architecture = ARCHITECTURES[name]
+        architecture = {**ARCHITECTURES, **SEQUENCES}[name]
         shape = architecture.input_shape
         module = settle(architecture.build(), shape)
     torch.save(module.state_dict(), CACHE / f"{name}.pt")

@@ -35,7 +35,7 @@ FAST: Mapping[str, frozenset[str]] = {
         (
             "QLinearConv", "QLinearAdd", "QLinearMul", "QGemm", "QLinearGlobalAveragePool",
             "QLinearSigmoid", "MaxPool", "Concat", "Slice", "Split", "Flatten", "Gather",
-            "DepthToSpace",
+            "DepthToSpace", "Reshape", "Transpose", "Squeeze", "Unsqueeze",
         )
     ),
     "litert": frozenset(("XNNPACK",)),
@@ -48,8 +48,9 @@ MOVES = ("TRANSPOSE", "PAD", "PADV2")
 class Row:
     """One network.
 
-    differing: integers by runtime, of `compared` each. slow: by runtime, operators by kernel that
-    is none of FAST. moves: operators of the TFLite file that only lay out. faster: float time over
+    differing: integers by runtime, of `compared` each. islands: parts in float; one_step: their
+    integers that a runtime rounds to the next step, by runtime. slow: by runtime, operators by
+    kernel that is none of FAST. moves: operators of the TFLite file that only lay out. faster: float time over
     int8 time by runtime, with its 95 % interval; None where it was not asked for.
     """
 
@@ -57,6 +58,8 @@ class Row:
     layers: int
     compared: int
     differing: Mapping[str, int]
+    islands: int
+    one_step: Mapping[str, int]
     slow: Mapping[str, Mapping[str, int]]
     moves: Mapping[str, int]
     sqnr_db: float
@@ -104,6 +107,8 @@ def measure(name: str, options: argparse.Namespace) -> Row:
     return Row(
         name, len(manifest["layers"]), min(one["integers"] for one in parity.values()),
         {runtime: one["differing"] for runtime, one in parity.items()},
+        sum("in_float" in layer for layer in manifest["layers"]),
+        {runtime: one["one_step_in_islands"] for runtime, one in parity.items()},
         {runtime: _slow(manifest, runtime) for runtime in parity},
         {code: codes[code] for code in MOVES if codes[code]},
         least,
@@ -114,7 +119,7 @@ def measure(name: str, options: argparse.Namespace) -> Row:
 
 
 def _slow(manifest: Mapping[str, Any], runtime: str) -> dict[str, int]:
-    found = (layer["kernels"][runtime] for layer in manifest["layers"])
+    found = (layer["kernels"][runtime] for layer in manifest["layers"] if "in_float" not in layer)
     return dict(Counter(str(kernel) for kernel in found if kernel not in FAST[runtime]))
 
 
@@ -147,8 +152,8 @@ def _latencies(bundle: Path, rounds: int) -> dict[str, dict[str, float]]:
 def print_rows(rows: Sequence[Row]) -> None:
     """One line each."""
     print(
-        f"{'network':<20}{'layers':>7}{'integers':>13}{'differ':>8}{'SQNR dB':>9}{'MB onnx':>9}"
-        f"{'MB tflite':>10}{'nudges':>7}{'s':>6}  "
+        f"{'network':<20}{'layers':>7}{'integers':>13}{'differ':>8}{'islands':>8}{'1 step':>7}"
+        f"{'SQNR dB':>9}{'MB onnx':>9}{'MB tflite':>10}{'nudges':>7}{'s':>6}  "
         f"{'int8 over float (ORT; LiteRT)':<36}slow operators"
     )
     for row in rows:
@@ -167,6 +172,7 @@ def print_rows(rows: Sequence[Row]) -> None:
         )
         print(
             f"{row.network:<20}{row.layers:>7}{row.compared:>13,}{sum(row.differing.values()):>8}"
+            f"{row.islands:>8}{max(row.one_step.values()):>7}"
             f"{row.sqnr_db:>9.1f}{row.bytes['model.onnx'] / 1e6:>9.2f}"
             f"{row.bytes['model.tflite'] / 1e6:>10.2f}{row.nudges:>7}{row.seconds:>6.1f}  "
             f"{faster:<36}{slow or 'none'}"
@@ -182,6 +188,7 @@ def child(name: str, options: argparse.Namespace) -> list[str]:
 
 def main() -> int:
     """Export every network in its own process, print the table, then the bounds."""
+    from networks import SEQUENCES
     from removal_latency import zoo
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -196,7 +203,7 @@ def main() -> int:
     if options.child:
         print(json.dumps(asdict(measure(options.child, options))))
         return 0
-    names = options.networks.split(",") if options.networks else zoo()
+    names = options.networks.split(",") if options.networks else [*zoo(), *SEQUENCES]
     records, failed = run_children({name: child(name, options) for name in names})
     rows = [Row(**record) for record in records]
     print_rows(rows)

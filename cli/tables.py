@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -76,9 +77,23 @@ def summary_table(manifest: Any) -> Table:
         table.add_row(
             f"reference / {found['runtime']}",
             f"{found['differing']} of {found['integers']:,} integers differ "
-            f"({found['samples']:,} inputs)",
+            f"({found['samples']:,} inputs){_steps(found)}",
+        )
+    islands = [layer["in_float"] for layer in manifest["layers"] if "in_float" in layer]
+    if islands:
+        counted = Counter(operator for island in islands for operator in island)
+        table.add_row(
+            f"in float ({len(islands)} islands)",
+            ", ".join(f"{count} {operator}" for operator, count in counted.most_common()),
         )
     return table
+
+
+def _steps(found: Any) -> str:
+    """What float islands add to a runtime's integers."""
+    if not found["one_step_in_islands"]:
+        return ""
+    return f"; {found['one_step_in_islands']:,} of float islands by one step"
 
 
 def _stage(name: str, fold: Any) -> str:

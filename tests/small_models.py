@@ -44,30 +44,22 @@ def residual() -> nn.Module:
     )
 
 
-def softmax() -> nn.Module:
-    """Holds a softmax, which has a form at the end alone; takes [N, 1, 4, 4]."""
-    return nn.Sequential(nn.Flatten(), nn.Linear(16, 4), nn.Softmax(dim=1), nn.Linear(4, 3))
+class CumulativeSum(nn.Module):
+    """Each feature and all before it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[N, F] -> the same."""
+        return torch.cumsum(x, dim=1)
+
+
+def cumulative() -> nn.Module:
+    """Holds an operator that neither format has; takes [N, 1, 4, 4]."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 4), CumulativeSum(), nn.Linear(4, 3))
 
 
 def probabilities() -> nn.Module:
     """Ends in a softmax; takes [N, 1, 4, 4]."""
     return nn.Sequential(nn.Flatten(), nn.Linear(16, 4), nn.ReLU(), nn.Linear(4, 3), nn.Softmax(1))
-
-
-def softplus() -> nn.Module:
-    """Holds an operator without an integer form."""
-    return nn.Sequential(nn.Flatten(), nn.Linear(16, 4), nn.Softplus(), nn.Linear(4, 3))
-
-
-def transposed() -> nn.Module:
-    """Holds an operator that nothing here knows."""
-    layers = (
-        nn.Conv2d(1, 2, 1),
-        nn.ConvTranspose2d(2, 2, 2, groups=2),
-        nn.Flatten(),
-        nn.Linear(50, 3),
-    )
-    return nn.Sequential(*layers)
 
 
 def linear() -> nn.Module:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from networks.crnn import crnn
 from networks.densenet import densenet121
 from networks.ds_cnn import ds_cnn
+from networks.encoder import encoder
 from networks.inception import inception_v3
 from networks.mobilenet_v2 import mobilenet_v2
 from networks.mobilenet_v3 import mobilenet_v3_large
@@ -23,7 +25,7 @@ from networks.yolo import yolo
 
 @dataclass(frozen=True)
 class Architecture:
-    """build: the network, weights not set yet; input_shape: [1, C, H, W]."""
+    """build: the network, weights not set yet; input_shape: [1, C, H, W] or [1, T, F]."""
 
     build: Callable[[], nn.Module]
     input_shape: tuple[int, ...]
@@ -46,3 +48,9 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "vit-mha": Architecture(vit_mha, (1, 3, 224, 224)),
 }
 """EfficientNet-Lite0 is not here: it comes with its own weights (networks.efficientnet_lite)."""
+
+SEQUENCES: Mapping[str, Architecture] = {
+    "encoder": Architecture(encoder, (1, 98, 40)),
+    "crnn": Architecture(crnn, (1, 1, 32, 128)),
+}
+"""Networks over sequences, whose channels no benchmark of removal masks."""

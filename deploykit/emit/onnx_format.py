@@ -22,6 +22,9 @@ TENSOR_KEY = "deploykit.tensor:"
 BITS_KEY = "deploykit.bits:"
 """Metadata key prefix: the initializer of a weight whose integers use fewer than 8 bits."""
 
+REGION_KEY = "deploykit.region:"
+"""Metadata key prefix: the uint8 result of an island or a rearrangement; the value is JSON."""
+
 SCALE_PARAMETER = "SCALE_TENSOR"
 ZERO_POINT_PARAMETER = "ZERO_POINT_TENSOR"
 """The keys of onnx.TensorAnnotation that the ONNX specification reserves for quantization."""

@@ -87,6 +87,25 @@ class OnnxGraph:
         self.nodes.append(made)
         return output
 
+    def outputs_node(
+        self,
+        op_type: str,
+        inputs: list[str],
+        outputs: list[str],
+        name: str,
+        attributes: Mapping[str, Any],
+    ) -> None:
+        """One node with any number of outputs; those that nobody reads have the name ""."""
+        self.nodes.append(helper.make_node(op_type, inputs, outputs, name=name, **attributes))
+
+    def fresh(self, wanted: str) -> str:
+        """A name for a tensor inside of an operator."""
+        return self._names.fresh(wanted)
+
+    def fresh_node(self, wanted: str) -> str:
+        """A name for a node inside of an operator."""
+        return self._node_names.fresh(wanted)
+
     def initializer(self, wanted: str, values: AnyArray) -> str:
         """A constant."""
         name = self._names.fresh(wanted)

@@ -50,6 +50,10 @@ class Parts:
         """Operator that computes a tensor, None for an input or constant."""
         return self._producers[name].op_type if name in self._producers else None
 
+    def maker(self, name: str) -> NodeProto | None:
+        """The node that computes a tensor, None for an input or constant."""
+        return self._producers.get(name)
+
     def producer(self, name: str, reader: NodeProto, op_type: str) -> NodeProto:
         """The node behind a tensor, which has to be an `op_type`."""
         node = self._producers.get(name)

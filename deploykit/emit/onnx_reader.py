@@ -11,9 +11,10 @@ import onnx
 from onnx import NodeProto, TensorProto
 
 from deploykit.emit.onnx_file import parse_onnx
-from deploykit.emit.onnx_format import BITS_KEY, TENSOR_KEY
+from deploykit.emit.onnx_format import BITS_KEY, REGION_KEY, TENSOR_KEY
 from deploykit.emit.onnx_parts import Parts, attribute
 from deploykit.emit.onnx_reader_operators import Operands, read_operator
+from deploykit.emit.onnx_reader_regions import find_regions
 from deploykit.errors import GraphError
 from deploykit.spec.quantized import (
     ActivationTensor,
@@ -55,13 +56,17 @@ class _Reader:
             for name, quantization in self._quantizations().items()
         }
         self.operands = Operands(self.parts, self.tensors, renamed, _by_prefix(metadata, BITS_KEY))
+        self.regions = find_regions(self.parts, self.operands, _by_prefix(metadata, REGION_KEY))
 
     def network(self) -> QuantizedNetwork:
         """The integer network of the whole graph."""
+        ends = {region.last: region for region in self.regions}
+        inside = {name for region in self.regions for name in region.inner}
         operators = tuple(
-            read_operator(self.operands, node)
+            ends[node.name].operator if node.name in ends else read_operator(self.operands, node)
             for node in self.graph.node
             if node.op_type not in ("QuantizeLinear", "DequantizeLinear")
+            and node.name not in inside
             and self._tail(node.output[0]) is None
         )
         network = QuantizedNetwork(

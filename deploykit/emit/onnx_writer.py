@@ -9,6 +9,7 @@
 
     MaxPool, Flatten, Clamp, Concat, Slice, Gather, Repeat (Resize), DepthToSpace: the ONNX operator
     on the uint8 tensors themselves, exact by definition
+    Rearrange, Island: see onnx_regions
 
 A float or int8 port is a QuantizeLinear or DequantizeLinear (int8: both) at the border of the
 uint8 interior; (q - z) * s divided by s rounds back to q - z for every q.
@@ -32,6 +33,7 @@ from deploykit.emit.onnx_format import (
     PRODUCER,
 )
 from deploykit.emit.onnx_graph import OnnxGraph
+from deploykit.emit.onnx_regions import opset_of, write_island, write_rearrange
 from deploykit.errors import GraphError
 from deploykit.spec.arrays import Float32Array
 from deploykit.spec.operators import (
@@ -44,12 +46,14 @@ from deploykit.spec.operators import (
     Function,
     Gather,
     GlobalAveragePool,
+    Island,
     Linear,
     Lookup,
     MaxPool,
     Moving,
     Mul,
     Operator,
+    Rearrange,
     Repeat,
     Slice,
     Window,
@@ -124,6 +128,8 @@ def _write_operator(operator: Operator, graph: OnnxGraph) -> None:
         case GlobalAveragePool():
             inputs = [graph.dequantize(operator.input, name)]
             _write_real("GlobalAveragePool", inputs, operator.output, name, graph)
+        case Island():
+            write_island(operator, graph)
         case _:
             _write_moving(operator, graph)
 
@@ -165,6 +171,9 @@ def _write_moving(operator: Moving, graph: OnnxGraph) -> None:
         case DepthToSpace():
             attributes = {"blocksize": operator.block, "mode": "DCR"}
             _write_integer("DepthToSpace", operator, graph, attributes=attributes)
+        case Rearrange():
+            _require_shared(operator, graph)
+            write_rearrange(operator, graph)
         case _:
             assert_never(operator)
 
@@ -190,15 +199,19 @@ def _write_integer(
     attributes: Mapping[str, object] | None = None,
 ) -> None:
     """An operator that moves or compares integers; input and output share one quantization."""
-    into, read = graph.tensor(operator.output), operator_inputs(operator)
-    for source in map(graph.tensor, read):
+    _require_shared(operator, graph)
+    inputs = [*map(graph.integer, operator_inputs(operator)), *(constants or [])]
+    graph.node(op_type, inputs, graph.integer(operator.output), operator.name, attributes)
+
+
+def _require_shared(operator: Moving, graph: OnnxGraph) -> None:
+    into = graph.tensor(operator.output)
+    for source in map(graph.tensor, operator_inputs(operator)):
         if source.quantization != into.quantization:
             raise GraphError(
                 f"{operator.name}: {source.name} and {into.name} must share one quantization, but "
                 f"have {source.quantization} and {into.quantization}; plan them together."
             )
-    inputs = [*map(graph.integer, read), *(constants or [])]
-    graph.node(op_type, inputs, graph.integer(operator.output), operator.name, attributes)
 
 
 def _bias_scale(operator: Conv | Linear, graph: OnnxGraph) -> Float32Array:
@@ -280,6 +293,10 @@ def _model(network: QuantizedNetwork, graph: OnnxGraph) -> onnx.ModelProto:
     opset, ir_version = OPSET, IR_VERSION
     if any(node.op_type == "Gelu" for node in graph.nodes):
         opset, ir_version = OPSET_WITH_GELU, IR_WITH_GELU
+    regions = [one for one in network.operators if isinstance(one, Island | Rearrange)]
+    if opset_of(regions) > opset:
+        opset = opset_of(regions)
+        ir_version = helper.find_min_ir_version_for([helper.make_opsetid("", opset)])
     model = helper.make_model(
         made,
         producer_name=PRODUCER,

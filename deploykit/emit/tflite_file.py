@@ -6,14 +6,15 @@ package but numpy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 
 from deploykit.emit.tflite_tables import Table, root_table
-from deploykit.errors import GraphError, UnsupportedOperatorError
+from deploykit.errors import GraphError
 from deploykit.spec.arrays import AnyArray, Float32Array
 
 OPERATOR_NAMES = {
@@ -44,6 +45,10 @@ OPERATOR_NAMES = {
     114: "QUANTIZE",
     150: "GELU",
 }
+REARRANGED = "deploykit.rearranged"
+"""Name of the metadata entry that maps each tensor that a chain of RESHAPEs and TRANSPOSEs gives to
+the one that it starts from: JSON, tensor names."""
+
 ELEMENT_TYPES = {0: "<f4", 2: "<i4", 3: "|u1", 9: "|i1"}
 
 
@@ -68,12 +73,21 @@ class FileOperator:
     position: int
     code: str
     inputs: tuple[FileTensor | None, ...]
-    output: FileTensor
+    outputs: tuple[FileTensor, ...]
     options: Table | None
+
+    @property
+    def output(self) -> FileTensor:
+        """Its one output."""
+        if len(self.outputs) != 1:
+            raise GraphError(
+                f"{self.code} number {self.position} has {len(self.outputs)} outputs, not 1."
+            )
+        return self.outputs[0]
 
     def refuse(self, what: str) -> GraphError:
         """The error that names this operator."""
-        return GraphError(f"{self.code} number {self.position} ({self.output.name!r}): {what}")
+        return GraphError(f"{self.code} number {self.position} ({self.outputs[0].name!r}): {what}")
 
     def option(self, slot: int, form: str = "<i", default: int = 0) -> int:
         """A scalar of the operator's options."""
@@ -90,12 +104,13 @@ class FilePort:
 
 @dataclass(frozen=True)
 class TfliteFile:
-    """The one subgraph of a file."""
+    """The one subgraph of a file. rearranged: see REARRANGED."""
 
     tensors: tuple[FileTensor, ...]
     operators: tuple[FileOperator, ...]
     inputs: tuple[FilePort, ...]
     outputs: tuple[FilePort, ...]
+    rearranged: Mapping[str, str]
 
 
 def parse_tflite(data: bytes) -> TfliteFile:
@@ -128,7 +143,24 @@ def parse_tflite(data: bytes) -> TfliteFile:
         operators,
         _ports(signature, 0, _indices(subgraph, 1), tensors),
         _ports(signature, 1, _indices(subgraph, 2), tensors),
+        _rearranged(model, buffers),
     )
+
+
+def _rearranged(model: Table, buffers: Sequence[Table]) -> Mapping[str, str]:
+    for entry in model.tables(6):
+        if entry.text(0) != REARRANGED:
+            continue
+        place = entry.integer(1, "<I")
+        stored = buffers[place].array(0, "|u1") if place < len(buffers) else None
+        try:
+            found = json.loads(b"" if stored is None else stored.tobytes())
+            return {str(output): str(source) for output, source in found.items()}
+        except (ValueError, AttributeError) as error:
+            raise GraphError(
+                f"The .tflite file's metadata {REARRANGED!r} is damaged ({error}); write it again."
+            ) from error
+    return {}
 
 
 def _operator_names(codes: Sequence[Table]) -> list[str]:
@@ -199,16 +231,11 @@ def _operator(
     code = table.integer(0, "<I")
     if code >= len(names):
         raise GraphError(f"Operator {position} has code {code} of {len(names)}.")
-    if names[code] not in OPERATOR_NAMES.values():
-        raise UnsupportedOperatorError(
-            f"Operator {position} is {names[code]!r}, which deploykit does not read; it reads "
-            f"{', '.join(sorted(OPERATOR_NAMES.values()))}."
-        )
     inputs = tuple(None if index == -1 else _pick(tensors, index) for index in _indices(table, 1))
-    outputs = [_pick(tensors, index) for index in _indices(table, 2)]
-    if len(outputs) != 1:
-        raise GraphError(f"Operator {position} ({names[code]}) has {len(outputs)} outputs, not 1.")
-    return FileOperator(position, names[code], inputs, outputs[0], table.table(4))
+    outputs = tuple(_pick(tensors, index) for index in _indices(table, 2))
+    if not outputs:
+        raise GraphError(f"Operator {position} ({names[code]}) has no outputs.")
+    return FileOperator(position, names[code], inputs, outputs, table.table(4))
 
 
 def _ports(

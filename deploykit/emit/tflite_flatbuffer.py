@@ -6,11 +6,13 @@ write import it, and inside functions, because it takes 0.1 s. It does not load 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from deploykit.emit.tflite_file import REARRANGED
 from deploykit.emit.tflite_graph import TfliteGraph, TfliteOperator, TfliteTensor
 from deploykit.errors import RuntimeUnavailableError
 
@@ -145,16 +147,24 @@ def load_schema() -> Any:
 
 
 def pack_graph(
-    graph: TfliteGraph, inputs: Sequence[FilePort], outputs: Sequence[FilePort]
+    graph: TfliteGraph,
+    inputs: Sequence[FilePort],
+    outputs: Sequence[FilePort],
+    rearranged: Mapping[str, str] | None = None,
 ) -> bytes:
-    """The file's bytes. Several ports may name one tensor; they become signature entries."""
+    """The file's bytes. Several ports may name one tensor; they become signature entries.
+
+    rearranged: what the file's metadata says of tensors that hold another's integers (see
+    tflite_file.REARRANGED).
+    """
     schema = load_schema()
     buffers: list[Any] = [schema.BufferT()]
     tensors = [_tensor(schema, tensor, buffers) for tensor in graph.tensors]
-    versions = {
-        operator.code: _version(operator, graph.tensors)
-        for operator in sorted(graph.operators, key=lambda operator: operator.code)
-    }
+    versions: dict[str, OperatorVersion] = {}
+    for operator in sorted(graph.operators, key=lambda operator: operator.code):
+        # A code has one version in a file, the newest that any of its operators needs.
+        found = _version(operator, graph.tensors)
+        versions[operator.code] = max(versions.get(operator.code, found), found, key=_age)
     codes = tuple(versions)
     subgraph = schema.SubGraphT(
         name="main",
@@ -169,15 +179,20 @@ def pack_graph(
         signatureKey="serving_default",
         subgraphIndex=0,
     )
-    runtime_version = _oldest_runtime(versions.values()).encode().ljust(16, b"\0")
-    buffers.append(schema.BufferT(data=np.frombuffer(runtime_version, dtype=np.uint8)))
+    stored = {"min_runtime_version": _oldest_runtime(versions.values()).encode().ljust(16, b"\0")}
+    if rearranged:
+        stored[REARRANGED] = json.dumps(rearranged).encode()
+    metadata = []
+    for name, content in stored.items():
+        buffers.append(schema.BufferT(data=np.frombuffer(content, dtype=np.uint8)))
+        metadata.append(schema.MetadataT(name=name, buffer=len(buffers) - 1))
     model = schema.ModelT(
         version=SCHEMA_VERSION,
         operatorCodes=[_operator_code(schema, *entry) for entry in versions.items()],
         subgraphs=[subgraph],
         description="deploykit",
         buffers=buffers,
-        metadata=[schema.MetadataT(name="min_runtime_version", buffer=len(buffers) - 1)],
+        metadata=metadata,
         signatureDefs=[signature],
     )
     return pack_model(model)
@@ -267,7 +282,7 @@ def _operator(schema: Any, operator: TfliteOperator, codes: Sequence[str]) -> An
 
 
 def _version(operator: TfliteOperator, tensors: Sequence[TfliteTensor]) -> OperatorVersion:
-    """By the element types that the operator reads and gives, which one file never mixes.
+    """By the element types that the operator reads and gives.
 
     Parameters (axes, shapes) are int32 and may come first.
     """
@@ -291,4 +306,12 @@ def _operator_code(schema: Any, code: str, version: OperatorVersion) -> Any:
 
 def _oldest_runtime(versions: Iterable[OperatorVersion]) -> str:
     releases = ["1.5.0", *(version.since for version in versions)]
-    return max(releases, key=lambda release: [int(part) for part in release.split(".")])
+    return max(releases, key=_numbers)
+
+
+def _age(version: OperatorVersion) -> tuple[int, list[int]]:
+    return version.version, _numbers(version.since)
+
+
+def _numbers(release: str) -> list[int]:
+    return [int(part) for part in release.split(".")]

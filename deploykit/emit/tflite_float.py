@@ -12,10 +12,9 @@ import onnx_ir as ir
 
 from deploykit.emit import tflite_float_node as read
 from deploykit.emit.tflite_flatbuffer import FilePort, pack_graph
+from deploykit.emit.tflite_float_body import lower_nodes
 from deploykit.emit.tflite_float_live import live_part
-from deploykit.emit.tflite_float_operators import lower
 from deploykit.emit.tflite_float_order import port_order
-from deploykit.emit.tflite_float_patterns import spelled_gelus
 from deploykit.emit.tflite_float_site import FloatSite
 from deploykit.errors import GraphError
 from deploykit.spec.network import Network
@@ -31,23 +30,18 @@ def write_float_tflite(network: Network) -> bytes:
     """
     model_graph = network.model.graph
     site = FloatSite(network.model.opset_imports.get("", 1))
-    for gelu in spelled_gelus(model_graph):
-        site.gelus[gelu.last] = gelu.value
-        site.absorbed.update(gelu.inner)
     inputs = [
         FilePort(str(value.name), _input(value, site))
         for value in model_graph.inputs
         if value.name not in model_graph.initializers
     ]
-    for node in model_graph:
-        if node not in site.absorbed and read.constant(node.outputs[0]) is None:
-            lower(node, site)
+    lower_nodes(model_graph, site)
     outputs = [FilePort(str(value.name), _output(value, site)) for value in model_graph.outputs]
     live, index = live_part(site.graph, [port.tensor for port in (*inputs, *outputs)])
-    ports = [
+    moved_in, moved_out = (
         [FilePort(port.name, index[port.tensor]) for port in side] for side in (inputs, outputs)
-    ]
-    return pack_graph(live, *ports)
+    )
+    return pack_graph(live, moved_in, moved_out)
 
 
 def _input(value: ir.Value, site: FloatSite) -> int:

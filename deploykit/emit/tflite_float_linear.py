@@ -9,7 +9,7 @@ from deploykit.emit import tflite_float_node as read
 from deploykit.emit.tflite_float_order import Order, natural, same_elements, with_last
 from deploykit.emit.tflite_float_site import FloatSite, Place
 from deploykit.emit.tflite_graph import Options
-from deploykit.emit.tflite_lowering import columns_as_hwc
+from deploykit.emit.tflite_lowering import columns_as_hwc, reshape
 from deploykit.spec.arrays import Float32Array
 
 
@@ -47,9 +47,19 @@ def matmul(node: ir.Node, site: FloatSite) -> None:
     (rank,) = ranks
     left, left_turned = _factor(node, site, 0)
     right, right_turned = _factor(node, site, 1)
+    if (left, left_turned) == (right, right_turned):
+        right = _apart(site, right)
     result, _ = site.result(node, natural(rank))
     options = Options("BatchMatMulOptions", {"adjX": left_turned, "adjY": right_turned})
     site.graph.operator("BATCH_MATMUL", (left, right), result, options)
+
+
+def _apart(site: FloatSite, source: int) -> int:
+    """A copy of a tensor: XNNPACK of LiteRT 2.3.0 multiplies a tensor by itself wrongly."""
+    tensor = site.graph.tensors[source]
+    copy = site.graph.like(source, f"{tensor.name}/copy", tensor.shape)
+    reshape(site.graph, source, copy)
+    return copy
 
 
 def _linear(node: ir.Node, site: FloatSite, weight: Float32Array) -> None:

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from deploykit.emit import tflite_float_elementwise as elementwise
 from deploykit.emit import tflite_float_linear as linear
 from deploykit.emit import tflite_float_node as read
+from deploykit.emit import tflite_float_recurrent as recurrent
 from deploykit.emit import tflite_float_reductions as reductions
 from deploykit.emit import tflite_float_resize as resolution
 from deploykit.emit import tflite_float_views as views
@@ -54,6 +55,7 @@ LOWER: Mapping[str, Callable[[ir.Node, FloatSite], None]] = {
     "Expand": elementwise.expand,
     "Flatten": views.reshape,
     "Gather": views.gather,
+    "GRU": recurrent.gru,
     "GatherND": views.gather_nd,
     "Gelu": elementwise.gelu,
     "Gemm": linear.gemm,
@@ -63,6 +65,7 @@ LOWER: Mapping[str, Callable[[ir.Node, FloatSite], None]] = {
     "HardSwish": elementwise.unary,
     "Identity": elementwise.alias,
     "InstanceNormalization": reductions.instance_normalization,
+    "LSTM": recurrent.lstm,
     "LayerNormalization": reductions.layer_normalization,
     "LeakyRelu": elementwise.leaky_relu,
     "Log": elementwise.unary,

@@ -58,6 +58,7 @@ class FloatSite:
     joined: dict[tuple[int, tuple[int, ...]], int] = field(default_factory=dict)
     _turned: dict[tuple[int, Order], int] = field(default_factory=dict)
     _reshaped: dict[int, int] = field(default_factory=dict)
+    _stored: dict[tuple[str, tuple[int, ...], bytes], int] = field(default_factory=dict)
 
     def define(self, value: ir.Value, order: Order) -> int:
         """Index of the new tensor of a value."""
@@ -136,6 +137,13 @@ class FloatSite:
     def number(self, name: str, value: float) -> int:
         """Index of a constant [1]."""
         return self.graph.constant(name, np.array([value], dtype=np.float32))
+
+    def shared(self, values: Float32Array, what: str, name: str) -> int:
+        """Index of a constant that may have been stored before under another name."""
+        key = (what, values.shape, values.tobytes())
+        if key not in self._stored:
+            self._stored[key] = self.graph.constant(f"{name}/{what}", np.ascontiguousarray(values))
+        return self._stored[key]
 
     def result(self, node: ir.Node, order: Order) -> tuple[int, Activation]:
         """Index of the new tensor that a node fills, and the activation that it fuses to do so."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import numpy as np
@@ -141,6 +141,26 @@ class TfliteGraph:
     ) -> None:
         """Append an operator that fills several tensors."""
         self.operators.append(TfliteOperator(code, inputs, outputs, options))
+
+    def store(self, index: int, values: AnyArray, quantization: TfliteQuantization) -> None:
+        """Let a constant come out of a DEQUANTIZE of the integers that mean the same."""
+        tensor = self.tensors[index]
+        stored = self.constant(f"{tensor.name}/int8", values, quantization)
+        self.tensors[index] = replace(tensor, values=None)
+        made = TfliteOperator("DEQUANTIZE", (stored,), (index,), Options("DequantizeOptions"))
+        self.operators.insert(0, made)
+
+    def redirect(self, old: int, new: int) -> None:
+        """Let whatever fills or reads one tensor fill or read another of the same shape instead."""
+        assert self.tensors[old].shape == self.tensors[new].shape
+
+        def moved(indices: tuple[int, ...]) -> tuple[int, ...]:
+            return tuple(new if index == old else index for index in indices)
+
+        self.operators = [
+            replace(one, inputs=moved(one.inputs), outputs=moved(one.outputs))
+            for one in self.operators
+        ]
 
     def _append(
         self,

@@ -15,6 +15,7 @@ Slice              SLICE, or STRIDED_SLICE where it steps
 Gather             GATHER along the last axis
 Repeat             RESIZE_NEAREST_NEIGHBOR
 DepthToSpace       DEPTH_TO_SPACE
+Rearrange, Island  see tflite_regions
 pads               SAME, VALID, or a PAD before the window, see tflite_padding
 """
 
@@ -39,6 +40,7 @@ from deploykit.emit.tflite_lowering import (
     require_dense,
     reshape,
 )
+from deploykit.emit.tflite_regions import write_island, write_rearrange
 from deploykit.spec.arrays import Int8Array, Int32Array
 from deploykit.spec.operators import (
     Add,
@@ -51,11 +53,13 @@ from deploykit.spec.operators import (
     Gather,
     GlobalAveragePool,
     IntegerWeight,
+    Island,
     Linear,
     Lookup,
     MaxPool,
     Mul,
     Operator,
+    Rearrange,
     Repeat,
     Slice,
 )
@@ -127,6 +131,13 @@ def lower(operator: Operator, site: Site) -> None:
             options = Options("DepthToSpaceOptions", {"blockSize": operator.block})
             source, output = site.index[operator.input], site.index[operator.output]
             site.graph.operator("DEPTH_TO_SPACE", (source,), output, options)
+        case Rearrange():
+            source, output = site.index[operator.input], site.index[operator.output]
+            write_rearrange(operator, site.network, site.graph, source, output)
+        case Island():
+            inputs = [site.index[name] for name in operator.inputs]
+            output = site.index[operator.output]
+            write_island(operator, site.network, site.graph, inputs, output)
         case _:
             assert_never(operator)
 

@@ -3,6 +3,7 @@
     QUANTIZE, DEQUANTIZE   at the ports: their io type
     TRANSPOSE              at the ports, or before a RESHAPE: an order, no operator
     PAD, PADV2             pads of the window that reads them
+    regions                float islands and rearrangements, see tflite_reader_regions
     everything else        tflite_reader_operators.READERS
 
 Files of other makers are read too where they use these forms.
@@ -15,9 +16,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from deploykit.emit.tflite_file import FileOperator, FilePort, FileTensor, TfliteFile, parse_tflite
+from deploykit.emit.tflite_file import (
+    OPERATOR_NAMES,
+    FileOperator,
+    FilePort,
+    FileTensor,
+    TfliteFile,
+    parse_tflite,
+)
 from deploykit.emit.tflite_reader_moves import join_concats
 from deploykit.emit.tflite_reader_operators import READERS, join_clamps
+from deploykit.emit.tflite_reader_regions import find_regions, read_region
 from deploykit.emit.tflite_views import (
     NO_PADS,
     Order,
@@ -27,7 +36,7 @@ from deploykit.emit.tflite_views import (
     operand,
     per_tensor_quantization,
 )
-from deploykit.errors import GraphError
+from deploykit.errors import GraphError, UnsupportedOperatorError
 from deploykit.spec.operators import operator_inputs
 from deploykit.spec.quantized import IoType, Port, QuantizedNetwork, Tail
 
@@ -43,7 +52,14 @@ def read_tflite(data: bytes) -> QuantizedNetwork:
     file = parse_tflite(data)
     io = _io_type(file)
     state = ReaderState(waiting={port.tensor.index: port for port in file.inputs})
+    regions = find_regions(file)
+    inside = {position for region in regions.values() for position in region.inner}
     for operator in file.operators:
+        if operator.position in regions:
+            read_region(state, operator, regions[operator.position])
+            continue
+        if operator.position in inside:
+            continue
         match operator.code:
             case "QUANTIZE" | "DEQUANTIZE":
                 _convert(state, operator)
@@ -53,8 +69,13 @@ def read_tflite(data: bytes) -> QuantizedNetwork:
                 _softmax(state, operator)
             case "PAD" | "PADV2":
                 _pad(state, operator)
-            case code:
+            case code if code in READERS:
                 READERS[code](state, operator)
+            case code:
+                raise UnsupportedOperatorError(
+                    f"Operator {operator.position} is {code!r}, which deploykit does not read; it "
+                    f"reads {', '.join(sorted(OPERATOR_NAMES.values()))}."
+                )
     for index, port in list(state.waiting.items()):
         state.resolve(file.tensors[index], port, Order.NHWC)
     outputs = tuple(_output(state, port) for port in file.outputs)

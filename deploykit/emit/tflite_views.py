@@ -133,13 +133,13 @@ class ReaderState:
             case (4, Order.NHWC):
                 batch, height, width, channels = tensor.shape
                 defined = self.define(tensor, (batch, channels, height, width), order)
-            case (2, Order.NHWC):
-                defined = self.define(tensor, tensor.shape, Order.FLAT)
-            case _:
+            case (4, _):
                 raise GraphError(
-                    f"Input {port.name!r} has shape {list(tensor.shape)}; deploykit reads inputs "
-                    "of rank 4 or 2."
+                    f"Input {port.name!r} has shape {list(tensor.shape)}; deploykit reads images "
+                    "as NHWC."
                 )
+            case _:
+                defined = self.define(tensor, tensor.shape, Order.FLAT)
         self.inputs[port.name] = Port(port.name, defined.name)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from deploykit.emit.tflite_flatbuffer import FilePort, pack_graph
+from deploykit.emit.tflite_float_live import live_part
 from deploykit.emit.tflite_graph import Options, TfliteGraph
 from deploykit.emit.tflite_layout import (
     TfliteLayout,
@@ -23,6 +24,7 @@ from deploykit.emit.tflite_layout import (
 )
 from deploykit.emit.tflite_lowering import transpose
 from deploykit.emit.tflite_operators import Site, lower
+from deploykit.spec.operators import Rearrange
 from deploykit.spec.quantized import (
     UINT8_SHIFT,
     ActivationTensor,
@@ -62,7 +64,16 @@ def write_tflite(network: QuantizedNetwork, layout: TfliteLayout = TfliteLayout.
         FilePort(port.name, _add_output(graph, network, port, layout, index[port.tensor]))
         for port in network.outputs
     ]
-    return pack_graph(graph, inputs, outputs)
+    live, place = live_part(graph, [port.tensor for port in (*inputs, *outputs)])
+    moved_in, moved_out = (
+        [FilePort(port.name, place[port.tensor]) for port in side] for side in (inputs, outputs)
+    )
+    notes = {
+        names[operator.output]: names[operator.input]
+        for operator in network.operators
+        if isinstance(operator, Rearrange)
+    }
+    return pack_graph(live, moved_in, moved_out, notes)
 
 
 def _add_input(

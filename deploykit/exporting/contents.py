@@ -26,6 +26,7 @@ from deploykit.exporting.options import CheckpointOptions, ExportOptions, OnnxOp
 from deploykit.exporting.removal_record import alignment_record, hiding_record, removal_record
 from deploykit.graph.cost import LayerCost, layer_costs
 from deploykit.runtime import ort
+from deploykit.spec.by_sample import of_samples
 from deploykit.spec.negligible import Negligible
 from deploykit.spec.network import Network
 from deploykit.spec.parity import Accuracy, IntegerComparison
@@ -138,6 +139,7 @@ def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
             {
                 "runtime": found.runner, "samples": found.samples,
                 "integers": found.total_compared, "differing": found.total_differing,
+                "one_step_in_islands": found.total_one_step, "output_drift": found.drift,
             }
             for found in outcome.parity
         ],
@@ -172,7 +174,8 @@ def layer_sqnr(outcome: Outcome) -> dict[str, float]:
     golden = outcome.golden
     real = golden.full < golden.real
     floats = ort.evaluate(outcome.lowered, golden.inputs[golden.full[real]])
-    integers = {name: values[real] for name, values in golden.integers.items()}
+    count = len(golden.full)
+    integers = {name: of_samples(values, real, count) for name, values in golden.integers.items()}
     return sqnr_by_tensor(outcome.network, floats, integers)
 
 
@@ -187,6 +190,7 @@ def _layers(outcome: Outcome, sqnr: Mapping[str, float]) -> list[dict[str, Any]]
         {
             "name": layer.name,
             "operator": layer.operator,
+            **_computed(outcome, layer),
             **_channels(outcome, layer, removals.get(layer.name)),
             **_numbers(outcome, layer, costs.get(layer.name)),
             "sqnr_db": _number(sqnr[layer.output]) if layer.output in sqnr else None,
@@ -194,6 +198,16 @@ def _layers(outcome: Outcome, sqnr: Mapping[str, float]) -> list[dict[str, Any]]
         }
         for layer in outcome.plan.layers
     ]
+
+
+def _computed(outcome: Outcome, layer: LayerPlan) -> dict[str, list[str]]:
+    """The float operators of an island, in running order."""
+    if layer.operator != "Island":
+        return {}
+    inside = set(layer.nodes)
+    return {
+        "in_float": [node.op_type for node in outcome.lowered.model.graph if node.name in inside]
+    }
 
 
 def _channels(outcome: Outcome, layer: LayerPlan, removal: TensorRemoval | None) -> dict[str, int]:

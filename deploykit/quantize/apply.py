@@ -11,7 +11,8 @@ from deploykit.quantize.operators import (
     spans_of,
     window_of,
 )
-from deploykit.quantize.planning import quantized_name
+from deploykit.quantize.planning import layer_plan, quantized_name
+from deploykit.quantize.regions import Region, body_of
 from deploykit.quantize.structure import Layer, build_structure, tails
 from deploykit.spec.arrays import Int32Array
 from deploykit.spec.network import Network, static_shape
@@ -25,11 +26,13 @@ from deploykit.spec.operators import (
     Gather,
     GlobalAveragePool,
     IntegerWeight,
+    Island,
     Linear,
     Lookup,
     MaxPool,
     Mul,
     Operator,
+    Rearrange,
     Repeat,
     Slice,
 )
@@ -64,6 +67,8 @@ def apply_plan(network: Network, plan: QuantPlan) -> QuantizedNetwork:
         tensors[integer] = ActivationTensor(integer, shapes[name], plan.tensors[integer])
     operators = tuple(
         _operator(layer, decided, plan.tensors[decided.output])
+        if layer.region is None
+        else _of_region(network, layer.region, decided)
         for layer, decided in zip(layers, plan.layers, strict=True)
     )
     constants = [decided.constant for decided in plan.layers if decided.constant is not None]
@@ -89,6 +94,27 @@ def _outputs(network: Network) -> tuple[Port, ...]:
             tail, tensor = ends[node], node.inputs[0]
         ports.append(Port(str(value.name), quantized_name(network, str(tensor.name)), tail))
     return tuple(ports)
+
+
+def regions_of(network: Network) -> dict[str, Island | Rearrange]:
+    """The islands and rearrangements of a lowered graph, by the integer tensor that they give.
+
+    A file's reader cannot tell what they compute; the float graph can.
+    """
+    return {
+        quantized_name(network, layer.output): _of_region(
+            network, layer.region, layer_plan(network, layer, None)
+        )
+        for layer in build_structure(network)
+        if layer.region is not None
+    }
+
+
+def _of_region(network: Network, region: Region, plan: LayerPlan) -> Island | Rearrange:
+    body = body_of(network, region)
+    if region.kind is Kind.REARRANGE:
+        return Rearrange(plan.name, plan.inputs[0], plan.output, body)
+    return Island(plan.name, plan.inputs, plan.output, body)
 
 
 def _operator(layer: Layer, plan: LayerPlan, output: Quantization) -> Operator:

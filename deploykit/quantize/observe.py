@@ -39,6 +39,7 @@ def observe_tensors(
     """
     histograms = {name: empty_histogram() for name in ranges}
     sums: dict[str, Float64Array] = {}
+    rows: dict[str, int] = {}
     averaged = tuple(dict.fromkeys(means))
     chunk = _samples_at_once(network)
     for start in range(0, len(inputs), chunk):
@@ -56,12 +57,13 @@ def observe_tensors(
             # One sample after another, so that the sum does not depend on how they were batched.
             for row in by_sample:
                 sums[name] = sums[name] + row if name in sums else row
+            rows[name] = rows.get(name, 0) + len(by_sample)
         progress(min(start + chunk, len(inputs)), len(inputs))
-    return Observations(histograms, {name: total / len(inputs) for name, total in sums.items()})
+    return Observations(histograms, {name: total / rows[name] for name, total in sums.items()})
 
 
 def _channel_means(values: AnyArray) -> Float64Array:
-    """[N, C, ...] -> [N, C]"""
+    """[N, C, ...] -> [N, C]; N counts rows where a sample has several."""
     flat = values.reshape(*values.shape[:2], -1)
     return np.asarray(flat.mean(axis=2, dtype=np.float64))
 

@@ -34,12 +34,14 @@ class Kind(Enum):
     GATHER = "Gather"
     REPEAT = "Repeat"
     DEPTH_TO_SPACE = "DepthToSpace"
+    REARRANGE = "Rearrange"
+    ISLAND = "Island"
 
 
 SHARING = frozenset(
     (
         Kind.MAX_POOL, Kind.FLATTEN, Kind.CLAMP, Kind.CONCAT, Kind.SLICE, Kind.GATHER, Kind.REPEAT,
-        Kind.DEPTH_TO_SPACE,
+        Kind.DEPTH_TO_SPACE, Kind.REARRANGE,
     )
 )  # fmt: skip
 """Operators whose tensors all have one quantization."""
@@ -47,12 +49,6 @@ FUSING = frozenset((Kind.CONV, Kind.LINEAR, Kind.ADD, Kind.MUL))
 """Operators whose output range does what a Relu or Clip behind them would."""
 BINARY = frozenset((Kind.ADD, Kind.MUL))
 WEIGHTED = frozenset((Kind.CONV, Kind.LINEAR))
-
-SUPPORTED = (
-    "Conv (2-D), ConvTranspose, Gemm, Add, Mul, MaxPool, AveragePool, GlobalAveragePool, Relu, "
-    "Clip, HardSigmoid, HardSwish, Sigmoid, Tanh, Elu, Gelu, BatchNormalization, Concat, Split, "
-    "Slice, Gather of channels, Resize to whole multiples, DepthToSpace, Flatten"
-)
 
 
 def kind_of(node: ir.Node) -> Kind | None:

@@ -88,7 +88,7 @@ def plan_quantization(
         tuple(
             _weighted_plan(network, layer, chosen, seen.means[layer.inputs[0]], options.bits)
             if layer.kind in WEIGHTED
-            else _layer_plan(network, layer, constants.get(layer.name))
+            else layer_plan(network, layer, constants.get(layer.name))
             for layer in layers
         ),
         options.calibration.value,
@@ -116,7 +116,8 @@ def _wanted(
     return activation_quantization(merged, method, group.bounds.low, group.bounds.high)
 
 
-def _layer_plan(network: Network, layer: Layer, constant: ConstantPlan | None) -> LayerPlan:
+def layer_plan(network: Network, layer: Layer, constant: ConstantPlan | None) -> LayerPlan:
+    """Which nodes and tensors a layer stands for, without weights."""
     inputs = tuple(quantized_name(network, name) for name in layer.inputs)
     output = quantized_name(network, layer.output)
     nodes = tuple(str(node.name) for node in layer.nodes)
@@ -140,7 +141,7 @@ def _weighted_plan(
     corrected = corrected_bias(bias, weight, values, scale, stored)
     assert node.inputs[1] is not None
     return replace(
-        _layer_plan(network, layer, None),
+        layer_plan(network, layer, None),
         weight=WeightPlan(
             str(node.inputs[1].name), bits, "per-channel", CARRIERS[bits], scale, values
         ),

@@ -7,15 +7,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from deploykit.errors import UnsupportedOperatorError
-from deploykit.quantize.operators import (
-    FUSING,
-    SUPPORTED,
-    Kind,
-    activations,
-    clip_bounds,
-    kind_of,
-)
+from deploykit.quantize.operators import FUSING, Kind, activations, clip_bounds, kind_of
+from deploykit.quantize.regions import Region, find_regions
 from deploykit.spec.network import Network
 from deploykit.spec.quantized import Tail
 
@@ -25,7 +18,7 @@ class Layer:
     """One integer operator to be: its nodes, its float tensors, and the bounds of its activation.
 
     inputs: activations. low, high: what a fused Relu or Clip clips to (real values), None where it
-    does not. place: which of its node's outputs.
+    does not. place: which of its node's outputs. region: what an ISLAND or REARRANGE stands for.
     """
 
     name: str
@@ -36,6 +29,7 @@ class Layer:
     low: float | None = None
     high: float | None = None
     place: int = 0
+    region: Region | None = None
 
 
 def build_structure(network: Network) -> tuple[Layer, ...]:
@@ -45,14 +39,19 @@ def build_structure(network: Network) -> tuple[Layer, ...]:
     the output's range starts at zero, and integer saturation does the clipping. Any other Relu or
     Clip becomes a Clamp.
 
-    What `tails` finds stays outside.
+    What has no integer form becomes a region (see `regions`), in the place of its last node. What
+    `tails` finds stays outside.
 
     Raises UnsupportedOperatorError naming the operator, the node, and what to do.
     """
     layers: list[Layer] = []
     fused = set(tails(network))
+    regions = find_regions(network, fused)
+    inside = {node for region in regions.values() for node in region.nodes}
     for node in network.model.graph:
-        if node not in fused:
+        if node in regions:
+            layers.append(_region_layer(node, regions[node]))
+        elif node not in inside and node not in fused:
             for layer in _layers(node):
                 layers.append(layer)
                 fused.update(layer.nodes[1:])
@@ -78,15 +77,16 @@ def tails(network: Network) -> dict[ir.Node, Tail]:
     return found
 
 
+def _region_layer(last: ir.Node, region: Region) -> Layer:
+    read = tuple(str(value.name) for value in region.inputs)
+    output = str(region.output.name)
+    return Layer(last.name or output, region.kind, region.nodes, read, output, region=region)
+
+
 def _layers(node: ir.Node) -> Iterator[Layer]:
     """One per output of a Split, one of any other node."""
     kind = kind_of(node)
-    if kind is None:
-        raise UnsupportedOperatorError(
-            f"{node.name}: operator {node.op_type} has no integer form here in this shape; "
-            f"supported are {SUPPORTED}. Replace it in the network, or end the network "
-            "before it"
-        )
+    assert kind is not None
     follower = _fusable_activation(node) if kind in FUSING else None
     nodes = (node,) if follower is None else (node, follower)
     low, high = (None, None) if follower is None else clip_bounds(follower)

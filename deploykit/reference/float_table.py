@@ -11,6 +11,7 @@ from deploykit.reference import float_constants as constants
 from deploykit.reference import float_elements as elements
 from deploykit.reference import float_linear as linear
 from deploykit.reference import float_normalize as normalize
+from deploykit.reference import float_recurrent as recurrent
 from deploykit.reference import float_reduce as reduce
 from deploykit.reference import float_shapes as shapes
 from deploykit.reference import float_windows as windows
@@ -124,9 +125,11 @@ EVALUATE: Mapping[str, Rule] = {
     "Expand": shapes.expand,
     "Flatten": shapes.flatten,
     "Gather": shapes.gather,
+    "GRU": recurrent.gru,
     "GatherElements": shapes.gather_elements,
     "GatherND": shapes.gather_nd,
     "Gemm": linear.gemm,
+    "LSTM": recurrent.lstm,
     "LayerNormalization": normalize.layer_normalization,
     "LogSoftmax": unary(reduce.log_softmax),
     "LpNormalization": unary(normalize.lp_normalization),

@@ -8,6 +8,7 @@
     GlobalAveragePool  y   = clip(rint(float32(sum (x - zx)) * (sx / (sy * (H * W)))) + zy, ...)
     MaxPool, Flatten, Clamp, Concat, Slice, Gather, Repeat, DepthToSpace
                        move or compare integers only
+    Rearrange, Island  see regions
 
 rint rounds half to even; products and quotients with a scale in them are float32.
 
@@ -30,6 +31,7 @@ from deploykit.reference.binary import add, mul
 from deploykit.reference.convolve import chunks
 from deploykit.reference.lookup import lookup
 from deploykit.reference.moves import concat, depth_to_space, gather, repeat, slice_
+from deploykit.reference.regions import island, rearrange
 from deploykit.reference.requantize import multiplier, requantize
 from deploykit.reference.window import taps
 from deploykit.spec.arrays import AnyArray, Int8Array, Tensors
@@ -42,13 +44,16 @@ from deploykit.spec.operators import (
     Flatten,
     Gather,
     GlobalAveragePool,
+    Island,
     Linear,
     Lookup,
     MaxPool,
     Mul,
     Operator,
+    Rearrange,
     Repeat,
     Slice,
+    operator_inputs,
 )
 from deploykit.spec.quantized import (
     ActivationTensor,
@@ -61,7 +66,8 @@ from deploykit.spec.quantized import (
 def run(network: QuantizedNetwork, inputs: Tensors) -> dict[str, Int8Array]:
     """Every activation int8 [N, ...] by tensor name, the inputs' own tensors included.
 
-    inputs: by port name, int8 [N, ...] already quantized; N need not be the network's batch.
+    inputs: by port name, int8 [N, ...] already quantized; N need not be the network's batch. A
+    tensor that holds several rows for a sample holds the samples' rows one behind another.
     """
     tensors: dict[str, Int8Array] = {}
     for port in network.inputs:
@@ -77,6 +83,30 @@ def run(network: QuantizedNetwork, inputs: Tensors) -> dict[str, Int8Array]:
 
 def run_operator(operator: Operator, network: QuantizedNetwork, tensors: Tensors) -> Int8Array:
     """The integers of one operator's output, from the integers of the tensors that it reads."""
+    read = [name for name in operator_inputs(operator) if name not in network.constants]
+    if not _takes_one_sample(operator, network):
+        return _run_operator(operator, network, tensors)
+    first = tensors[read[0]]
+    samples = len(first) // network.tensors[read[0]].shape[0]
+    parts = {name: np.split(tensors[name], samples) for name in read}
+    return np.concatenate(
+        [
+            _run_operator(operator, network, {name: part[i] for name, part in parts.items()})
+            for i in range(samples)
+        ]
+    )
+
+
+def _takes_one_sample(operator: Operator, network: QuantizedNetwork) -> bool:
+    """Whether an operator means something only for the batch that the network states."""
+    if isinstance(operator, Rearrange | Island):
+        return True
+    touched = (*operator_inputs(operator), operator.output)
+    lengths = {network.tensors[name].shape[0] for name in touched if name in network.tensors}
+    return lengths != {network.tensors[network.inputs[0].tensor].shape[0]}
+
+
+def _run_operator(operator: Operator, network: QuantizedNetwork, tensors: Tensors) -> Int8Array:
     into = network.tensors[operator.output].quantization
     match operator:
         case Conv():
@@ -117,6 +147,11 @@ def run_operator(operator: Operator, network: QuantizedNetwork, tensors: Tensors
             return repeat(tensors[operator.input], operator)
         case DepthToSpace():
             return depth_to_space(tensors[operator.input], operator)
+        case Rearrange():
+            return rearrange(operator, tensors[operator.input])
+        case Island():
+            sources = [network.tensors[name].quantization for name in operator.inputs]
+            return island(operator, [tensors[name] for name in operator.inputs], sources, into)
         case _:
             assert_never(operator)
 

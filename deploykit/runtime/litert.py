@@ -115,8 +115,17 @@ def _run(interpreter: Any, inputs: Tensors, wanted: Mapping[str, int]) -> dict[s
         interpreter.invoke()
         for name, index in wanted.items():
             collected[name].append(interpreter.get_tensor(index))
-    count = len(next(iter(inputs.values())))
-    return {name: np.concatenate(parts)[:count] for name, parts in collected.items()}
+    count, invoked = len(next(iter(inputs.values()))), sum(map(len, next(iter(steps.values()))))
+    return {
+        name: _first(np.concatenate(parts), count, invoked) for name, parts in collected.items()
+    }
+
+
+def _first(values: AnyArray, count: int, samples: int) -> AnyArray:
+    """The rows of the first `count` of `samples` samples; all, where samples have no rows of it."""
+    if len(values) % samples:
+        return values
+    return values[: count * (len(values) // samples)]
 
 
 def _batches(name: str, values: AnyArray, detail: Mapping[str, Any]) -> Sequence[AnyArray]:

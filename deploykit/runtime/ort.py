@@ -263,11 +263,15 @@ def _typed_inputs(session: Any, inputs: GraphInputs) -> dict[str, AnyArray]:
 
 
 def _joined(parts: list[AnyArray], batch: int, count: int) -> AnyArray:
-    """The first `count` samples; a tensor without the batch as its first axis stays as it is."""
+    """The first `count` samples, one behind another along axis 0, which may hold rows of each.
+
+    What holds no whole number of rows for a sample stays as it is.
+    """
     first = parts[0]
-    if first.ndim == 0 or first.shape[0] != batch:
+    if first.ndim == 0 or not first.shape[0] or first.shape[0] % batch:
         return first
-    return first[:count] if len(parts) == 1 else np.concatenate(parts)[:count]
+    kept = count * (first.shape[0] // batch)
+    return first[:kept] if len(parts) == 1 else np.concatenate(parts)[:kept]
 
 
 def _tensor_names(session: Any) -> dict[str, str]:

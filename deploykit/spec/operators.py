@@ -9,8 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from deploykit.spec.arrays import Float32Array, Int8Array, Int32Array
+
+if TYPE_CHECKING:
+    from deploykit.spec.network import Network
 
 
 @dataclass(frozen=True)
@@ -202,6 +206,35 @@ class DepthToSpace:
     block: int
 
 
+@dataclass(frozen=True)
+class Rearrange:
+    """The same integers in another shape and order: a chain of Reshapes, Transposes and the like.
+
+    body: the chain as a float graph of one input and one output; None where it was read from a
+    file that states it in other operators. Input and output share one quantization.
+    """
+
+    name: str
+    input: str
+    output: str
+    body: Network | None
+
+
+@dataclass(frozen=True)
+class Island:
+    """A part computed in float: y = round(body(real values of the inputs)), see reference.regions.
+
+    body: float graph of one output whose inputs stand in the order of `inputs`; None where it was
+    read from a file that states it in other operators. Runtimes compute in their own float32, so
+    that they may differ by one step.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    output: str
+    body: Network | None
+
+
 Operator = (
     Conv
     | Linear
@@ -217,9 +250,11 @@ Operator = (
     | Gather
     | Repeat
     | DepthToSpace
+    | Rearrange
+    | Island
 )
 
-Moving = MaxPool | Flatten | Clamp | Concat | Slice | Gather | Repeat | DepthToSpace
+Moving = MaxPool | Flatten | Clamp | Concat | Slice | Gather | Repeat | DepthToSpace | Rearrange
 """Operators that move or compare integers: their tensors share one quantization."""
 
 
@@ -228,7 +263,7 @@ def operator_inputs(operator: Operator) -> tuple[str, ...]:
     match operator:
         case Add() | Mul():
             return (operator.left, operator.right)
-        case Concat():
+        case Concat() | Island():
             return operator.inputs
         case _:
             return (operator.input,)
@@ -241,7 +276,7 @@ def renamed(operator: Operator, called: str, name: Callable[[str], str]) -> Oper
         case Add() | Mul():
             left, right = name(operator.left), name(operator.right)
             return replace(operator, name=called, left=left, right=right, output=output)
-        case Concat():
+        case Concat() | Island():
             inputs = tuple(name(read) for read in operator.inputs)
             return replace(operator, name=called, inputs=inputs, output=output)
         case _:

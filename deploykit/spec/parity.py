@@ -56,7 +56,10 @@ class IntegerComparison:
     """Integers of one runtime against the reference. differing, compared: by tensor name.
 
     operator: the first operator, in running order, that turns equal inputs into other integers;
-    largest: the largest difference in steps.
+    largest: the largest difference in steps. one_step: by result of a float island, integers that
+    the runtime's own float32 rounds to the next step; such a network is compared operator by
+    operator on the runtime's own inputs, and those count as no difference. drift: the largest
+    difference of an output, from the network's input on, to which such steps add up.
     """
 
     runner: str
@@ -65,6 +68,13 @@ class IntegerComparison:
     differing: Mapping[str, int]
     largest: int = 0
     operator: str | None = None
+    one_step: Mapping[str, int] = field(default_factory=dict)
+    drift: int = 0
+
+    @property
+    def total_one_step(self) -> int:
+        """Integers of float islands that are one step apart."""
+        return sum(self.one_step.values())
 
     @property
     def total_differing(self) -> int:

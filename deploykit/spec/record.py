@@ -19,11 +19,13 @@ from deploykit.spec.operators import (
     Gather,
     GlobalAveragePool,
     IntegerWeight,
+    Island,
     Linear,
     Lookup,
     MaxPool,
     Mul,
     Operator,
+    Rearrange,
     Repeat,
     Slice,
     Window,
@@ -66,7 +68,11 @@ def record_network(network: QuantizedNetwork) -> Record:
 
 
 def record_operator(operator: Operator) -> Record:
-    """One operator: its kind, what it reads, and its constants."""
+    """One operator: its kind, what it reads, and its constants.
+
+    Files state islands and rearrangements in operators of their own, so these say what they read;
+    what they compute is proved by running them.
+    """
     common = {"operator": type(operator).__name__, "inputs": list(operator_inputs(operator))}
     match operator:
         case Conv():
@@ -97,7 +103,9 @@ def record_operator(operator: Operator) -> Record:
             return {**common, "rows": operator.rows, "columns": operator.columns}
         case DepthToSpace():
             return {**common, "block": operator.block}
-        case Add() | Mul() | GlobalAveragePool() | Flatten():
+        case Island():
+            return {**common, "inputs": sorted(operator.inputs)}
+        case Add() | Mul() | GlobalAveragePool() | Flatten() | Rearrange():
             return common
         case _:
             assert_never(operator)

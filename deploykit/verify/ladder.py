@@ -26,11 +26,14 @@ from deploykit.emit.onnx_file import read_float_onnx
 from deploykit.emit.tflite_layout import TfliteLayout
 from deploykit.errors import DeploykitError, IntegrityError
 from deploykit.graph.edit import output_names
+from deploykit.quantize.apply import regions_of
 from deploykit.reference.float import evaluate
 from deploykit.spec.arrays import AnyArray, Tensors
+from deploykit.spec.by_sample import of_samples
 from deploykit.spec.difference import relative_difference
 from deploykit.spec.joined import joined_outputs
 from deploykit.spec.network import Network, static_shape
+from deploykit.spec.operators import Operator, operator_inputs
 from deploykit.spec.parity import ParityReport, Step, Verdict
 from deploykit.spec.quantized import QuantizedNetwork
 from deploykit.spec.record import Record, first_difference, record_network
@@ -173,8 +176,11 @@ def _pruned(golden: Golden, output: Any) -> Step:
     if output.shape != golden.masked.shape:
         detail = f"output {list(output.shape)}, recorded {list(golden.masked.shape)}"
         return Step(2, PRUNED, Verdict.FAILED, detail)
+    count = len(golden.full)
     differences = {
-        kind: relative_difference(golden.masked[part], output[part])
+        kind: relative_difference(
+            of_samples(golden.masked, part, count), of_samples(output, part, count)
+        )
         for kind, part in (("samples", real), ("extremes", ~real))
     }
     detail = ", ".join(f"{value:.1e} on {kind}" for kind, value in differences.items())
@@ -197,7 +203,7 @@ def _integer_steps(
         announce(f"{fmt.file}, read back")
         try:
             network = fmt.read(bundle.file(fmt.file).read_bytes())
-            read[fmt.file] = named_as_planned(network, plan)
+            read[fmt.file] = _with_bodies(named_as_planned(network, plan), lowered)
         except DeploykitError as error:
             failures.append(_unreadable(fmt, str(error), plan))
     for network in list(read.values())[:1]:
@@ -232,6 +238,27 @@ def _integer_steps(
         yield _attempt(4, compared, climb)
 
 
+def _with_bodies(network: QuantizedNetwork, lowered: Network | Step) -> QuantizedNetwork:
+    """The same, with what islands and rearrangements compute, which files state in own operators.
+
+    Only where both read the same tensors: the float graph says what, the file says of what.
+    """
+    known = {} if isinstance(lowered, Step) else regions_of(lowered)
+
+    def whole(operator: Operator) -> Operator:
+        found = known.get(operator.output)
+        alike = type(found) is type(operator)
+        if (
+            found is None
+            or not alike
+            or set(operator_inputs(found)) != set(operator_inputs(operator))
+        ):
+            return operator
+        return found
+
+    return replace(network, operators=tuple(map(whole, network.operators)))
+
+
 def _unreadable(fmt: Format, reason: str, plan: Mapping[str, Any]) -> Step:
     """A file that its reader refuses; the reason quotes the tensor or operator it stopped at."""
     named = [
@@ -249,10 +276,11 @@ def _float_to_integer(
 ) -> Step:
     """SQNR of every tensor's recorded integers, measured again and held against the manifest."""
     real = golden.full < golden.real
+    count = len(golden.full)
     measured = sqnr_by_tensor(
         network,
-        {name: values[real] for name, values in floats.items()},
-        {name: values[real] for name, values in golden.integers.items()},
+        {name: of_samples(values, real, count) for name, values in floats.items()},
+        {name: of_samples(values, real, count) for name, values in golden.integers.items()},
     )
     stated = bundle.manifest["sqnr_db"]  # null: no error at all
     absent = sorted(network.tensors.keys() - (measured.keys() & stated.keys()))
@@ -264,7 +292,8 @@ def _float_to_integer(
     if golden.labels is not None and len(network.outputs) == 1:
         (port,) = network.outputs
         quantization = network.tensors[port.tensor].quantization
-        integers = quantization.dequantize(golden.outputs[port.tensor][: golden.real])
+        kept = of_samples(golden.outputs[port.tensor], slice(golden.real), len(golden.inputs))
+        integers = quantization.dequantize(kept)
         detail += f", accuracy {accuracy(integers, golden.labels):.3f} on {golden.real} samples"
     for tensor, value in measured.items():
         known = math.inf if stated[tensor] is None else stated[tensor]
@@ -331,6 +360,11 @@ def _against_runtime(
         f"{found.total_differing:,} of {found.total_compared:,} integers differ "
         f"({len(golden.inputs)} inputs, {version})"
     )
+    if found.one_step:
+        detail += (
+            f"; {found.total_one_step:,} of the {len(found.one_step)} float islands' are one step "
+            f"apart, and outputs by up to {found.drift} from the input on"
+        )
     if found.total_differing:
         detail += f", by up to {found.largest}; first in operator {found.operator}"
     return Step(4, compared, _verdict(found.total_differing == 0), detail, found.operator)

@@ -14,7 +14,7 @@ from deploykit.emit.onnx_reader import read_onnx
 from deploykit.emit.onnx_writer import write_onnx
 from deploykit.errors import GraphError, UnsupportedOperatorError
 from deploykit.reference import integer
-from deploykit.spec.operators import Conv
+from deploykit.spec.operators import Conv, Island, Rearrange
 from deploykit.spec.quantized import IoType, Port, QuantizedNetwork
 from tests.suite.building import Builder
 from tests.suite.cases import CASES, Case, square
@@ -27,6 +27,8 @@ def test_round_trip(case: Case, io: IoType) -> None:
     network = case.network(io)
     read = read_onnx(write_onnx(network))
     assert_same_network(read, network)
+    if any(isinstance(one, Island | Rearrange) for one in network.operators):
+        return  # what they compute is not read back, but run: see tests/test_island_export.py
     inputs = case.inputs()
     expected = integer.run(network, inputs)
     for name, values in integer.run(read, inputs).items():

@@ -22,11 +22,13 @@ from deploykit.spec.operators import (
     Flatten,
     Gather,
     GlobalAveragePool,
+    Island,
     Linear,
     Lookup,
     MaxPool,
     Mul,
     Operator,
+    Rearrange,
     Repeat,
     Slice,
 )
@@ -49,6 +51,9 @@ KERNELS: dict[type[Operator], frozenset[str]] = {
     Gather: frozenset({"Gather"}),
     Repeat: frozenset({"Resize"}),
     DepthToSpace: frozenset({"DepthToSpace"}),
+    Rearrange: frozenset({"Reshape", "Squeeze", "Transpose"}),
+    # ORT moves what rearranges behind the QuantizeLinear, where it works on bytes.
+    Island: frozenset({"QuantizeLinear", "QLinearSoftmax", "Reshape"}),
 }
 
 PORT_TYPES = {

@@ -347,6 +347,7 @@ ROWS: Mapping[str, Row] = {
     "matmul of activations": Row(
         ("t = Transpose <perm = [0, 2, 1]> (x)", "y = MatMul (x, t)"), "BATCH_MATMUL", shape=TOKENS
     ),
+    "matmul by itself": Row(("y = MatMul (x, x)",), "RESHAPE BATCH_MATMUL", shape=(1, 7, 7)),
     "matmul, left transposed": Row(
         ("t = Transpose <perm = [0, 2, 1]> (x)", "y = MatMul (t, x)"), "BATCH_MATMUL", shape=TOKENS
     ),

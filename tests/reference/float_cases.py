@@ -91,6 +91,21 @@ class Row:
         assert_never(self.values)
 
 
+def recurrent(op_type: str, gates: int, **attributes: int) -> list[Row]:
+    """A layer of 5 units over 7 times of 3 sequences: forward, backward, both, from a state."""
+    made = []
+    for direction, count in (("forward", 1), ("reverse", 1), ("bidirectional", 2)):
+        constants = (
+            weights(count, gates * 5, 4), weights(count, gates * 5, 5),
+            weights(count, 2 * gates * 5),
+        )  # fmt: skip
+        state = (None, weights(count, 3, 5))
+        own = {**attributes, "hidden_size": 5, "direction": direction}
+        made.append(Row(op_type, own, constants, (7, 3, 4), outputs=2))
+        made.append(Row(op_type, own, (*constants, *state), (7, 3, 4), outputs=2))
+    return made
+
+
 def graph(
     nodes: list[onnx.NodeProto],
     shape: tuple[int | str, ...],
@@ -303,6 +318,9 @@ def normalizations() -> tuple[Row, ...]:
         Row("InstanceNormalization", {}, (four, four), (2, 4, 20)),
         Row("GroupNormalization", {"num_groups": 2}, (numbers(1, 2), numbers(3, 4)), opset=18),
         Row("GroupNormalization", {"num_groups": 2}, (four, four), opset=21),
+        *recurrent("GRU", 3, linear_before_reset=1),
+        *recurrent("GRU", 3, linear_before_reset=0),
+        *recurrent("LSTM", 4),
         Row("LayerNormalization", {}, (eight, eight)),
         Row("LayerNormalization", {"axis": 2, "epsilon": 1e-3}, (weights(9, 8),)),
         Row("LayerNormalization", {"axis": -1}, (eight,), outputs=3),

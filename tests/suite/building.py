@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
+import onnx_ir as ir
 
 from deploykit.reference.window import output_size
+from deploykit.spec.network import Network, static_shape
 from deploykit.spec.operators import (
     Add,
     Clamp,
@@ -16,11 +19,13 @@ from deploykit.spec.operators import (
     Gather,
     GlobalAveragePool,
     IntegerWeight,
+    Island,
     Linear,
     Lookup,
     MaxPool,
     Mul,
     Operator,
+    Rearrange,
     Repeat,
     Slice,
     Window,
@@ -204,6 +209,41 @@ class Builder:
         output = self._next(tensor.shape, tensor.quantization)
         self._operators.append(Clamp(f"clamp_{output}", source, output, low, high))
         return output
+
+    def rearrange(self, source: str, text: str, **constants: np.ndarray) -> str:
+        """A chain of nodes in ONNX text, from `x` to `y`."""
+        body, shape = self._body(text, (source,), constants)
+        output = self._next(shape, self.of(source).quantization)
+        self._operators.append(Rearrange(f"rearrange_{output}", source, output, body))
+        return output
+
+    def island(self, *sources: str, text: str, scale: float, **constants: np.ndarray) -> str:
+        """Float nodes in ONNX text, from `x`, `x1`, ... to `y`."""
+        body, shape = self._body(text, sources, constants)
+        output = self._next(shape, self.quantization(scale))
+        self._operators.append(Island(f"island_{output}", sources, output, body))
+        return output
+
+    def _body(
+        self, text: str, sources: tuple[str, ...], constants: dict[str, np.ndarray]
+    ) -> tuple[Network, tuple[int, ...]]:
+        ports = ", ".join(
+            f"float[{','.join(map(str, self.of(name).shape))}] x{i or ''}"
+            for i, name in enumerate(sources)
+        )
+        made = onnx.parser.parse_model(
+            f'<ir_version: 10, opset_import: ["": 20]>body ({ports}) => (float[] y) {{ {text} }}'
+        )
+        for name, values in constants.items():
+            made.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+        for node in made.graph.node:
+            node.name = node.output[0]
+        made.graph.output[0].type.tensor_type.ClearField("shape")
+        inferred = onnx.shape_inference.infer_shapes(made, data_prop=True)
+        network = Network(ir.from_proto(inferred), {})
+        shape = static_shape(network.model.graph.outputs[0])
+        assert shape is not None, "shapes have to follow from the text"
+        return network, shape
 
     def network(self, *outputs: str, io: IoType = IoType.FLOAT) -> QuantizedNetwork:
         """The network, whose ports are called `input`, `output`, `output1`, ..."""

@@ -145,7 +145,90 @@ def many(build: Builder) -> str:
     return build.conv(build.concat(*parts), 8, square(1))
 
 
+def tokens(build: Builder) -> str:
+    """An image as a sequence of its pixels, as rows, through a linear, and back as a sequence."""
+    trunk = build.conv(build.input, 8, square(2, 2), zero_point=-128)
+    sequence = build.rearrange(
+        trunk, "v = Reshape (x, flat) y = Transpose <perm=[0,2,1]> (v)",
+        flat=np.array([1, 8, 16]),
+    )  # fmt: skip
+    rows = build.rearrange(sequence, "y = Reshape (x, rows)", rows=np.array([16, 8]))
+    return build.rearrange(
+        build.linear(rows, 12), "y = Reshape (x, whole)",
+        whole=np.array([1, 16, 12]),
+    )  # fmt: skip
+
+
+def attention(build: Builder) -> str:
+    """Two heads over queries, keys and values that come out of one linear."""
+    rows = build.rearrange(build.input, "y = Squeeze (x, axis)", axis=np.array([0]))
+    return build.island(
+        build.linear(rows, 48),
+        text="""
+            v = Reshape (x, split)
+            t = Transpose <perm=[2,0,3,1,4]> (v)
+            q, k, w = Split <axis=0, num_outputs=3> (t)
+            qs = Squeeze (q, zero)
+            ks = Squeeze (k, zero)
+            ws = Squeeze (w, zero)
+            qm = Mul (qs, factor)
+            kt = Transpose <perm=[0,1,3,2]> (ks)
+            s = MatMul (qm, kt)
+            p = Softmax <axis=-1> (s)
+            o = MatMul (p, ws)
+            b = Transpose <perm=[0,2,1,3]> (o)
+            y = Reshape (b, rows)
+        """,
+        scale=0.02, split=np.array([1, 10, 3, 2, 8]), zero=np.array([0]),
+        factor=np.array(0.35, np.float32), rows=np.array([10, 16]),
+    )  # fmt: skip
+
+
 CASES: tuple[Case, ...] = (
+    Case(
+        "rearrange-transpose",
+        (4, 5, 6),
+        lambda b: b.rearrange(b.input, "y = Transpose <perm=[0,3,1,2]> (x)"),
+    ),
+    Case(
+        "rearrange-reshape",
+        (4, 5, 6),
+        lambda b: b.rearrange(b.input, "y = Reshape (x, s)", s=np.array([1, 2, 10, 6])),
+    ),
+    Case(
+        "rearrange-drop-axes",
+        (7, 1, 1),
+        lambda b: b.rearrange(b.input, "y = Squeeze (x, axes)", axes=np.array([2, 3])),
+    ),
+    Case("tokens", (3, 8, 8), tokens),
+    Case(
+        "island-softmax",
+        (4, 5, 6),
+        lambda b: b.island(b.input, text="y = Softmax <axis=1> (x)", scale=1 / 256),
+    ),
+    Case(
+        "island-layer-norm",
+        (9, 16),
+        lambda b: b.island(
+            b.input,
+            text="y = LayerNormalization <axis=-1, epsilon=1e-5> (x, g, o)",
+            scale=0.03,
+            g=np.linspace(0.5, 2, 16, dtype=np.float32),
+            o=np.linspace(-1, 1, 16, dtype=np.float32),
+        ),
+    ),
+    Case(
+        "island-of-two",
+        (4, 6, 6),
+        lambda b: b.island(
+            b.input,
+            b.conv(b.input, 4, square(1)),
+            text="d = Div (x, two) y = MatMul (d, x1)",
+            scale=0.5,
+            two=np.array(2, np.float32),
+        ),
+    ),
+    Case("attention", (10, 16), attention),
     Case("conv-1x1", (16, 9, 11), lambda b: b.conv(b.input, 24, square(1))),
     Case("conv-1x1-stride", (16, 9, 11), lambda b: b.conv(b.input, 24, square(1, 2))),
     Case("conv-3x3-valid", (8, 9, 11), lambda b: b.conv(b.input, 12, square(3))),

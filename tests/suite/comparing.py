@@ -30,6 +30,8 @@ def assert_same(found: object, expected: object, where: str) -> None:
             np.testing.assert_array_equal(found, expected, err_msg=where)
         case _ if hasattr(expected, "__dataclass_fields__"):
             for field in fields(expected):  # type: ignore[arg-type]
+                if field.name == "body":
+                    continue  # files state it in operators of their own
                 name = f"{where}.{field.name}"
                 assert_same(getattr(found, field.name), getattr(expected, field.name), name)
         case _:

@@ -1,0 +1,106 @@
+"""Islands and rearrangements in an ONNX file: the float graph's own nodes.
+
+    Island      DequantizeLinear per input -> nodes -> QuantizeLinear
+    Rearrange   the nodes on the uint8 tensors themselves
+
+The metadata entry "deploykit.region:<uint8 result>" says what the nodes before a result stand for
+and which tensors they read.
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx import helper
+
+from deploykit.emit.onnx_format import REGION_KEY
+from deploykit.emit.onnx_graph import OnnxGraph
+from deploykit.errors import GraphError
+from deploykit.spec.arrays import AnyArray
+from deploykit.spec.network import Network
+from deploykit.spec.operators import Island, Rearrange
+from deploykit.spec.stored_weight import stored_weight
+
+
+def write_island(operator: Island, graph: OnnxGraph) -> None:
+    """The island's nodes between real values."""
+    inputs = [graph.dequantize(name, operator.name) for name in operator.inputs]
+    output = graph.real(operator.output)
+    _write_nodes(operator, inputs, output, graph)
+    graph.quantize(output, operator.output)
+    _note(operator, list(operator.inputs), graph)
+
+
+def write_rearrange(operator: Rearrange, graph: OnnxGraph) -> None:
+    """The chain's nodes between integers."""
+    inputs = [graph.integer(operator.input)]
+    _write_nodes(operator, inputs, graph.integer(operator.output), graph)
+    _note(operator, [operator.input], graph)
+
+
+def opset_of(operators: list[Island | Rearrange]) -> int:
+    """The opset that the nodes of the bodies are written for; they come from one float graph."""
+    return max((_body(one).model.opset_imports[""] for one in operators), default=0)
+
+
+def _note(operator: Island | Rearrange, inputs: list[str], graph: OnnxGraph) -> None:
+    stands_for = {"operator": type(operator).__name__, "name": operator.name, "inputs": inputs}
+    graph.metadata[REGION_KEY + graph.integer(operator.output)] = json.dumps(stands_for)
+
+
+def _write_nodes(
+    operator: Island | Rearrange, inputs: list[str], output: str, graph: OnnxGraph
+) -> None:
+    """The body's nodes, its inputs and output under other names, all else under fresh ones."""
+    body = _body(operator).model.graph
+    names = {str(port.name): name for port, name in zip(body.inputs, inputs, strict=True)}
+    (result,) = body.outputs
+    names[str(result.name)] = output
+
+    def renamed(value: ir.Value | None) -> str:
+        if value is None or not value.name:
+            return ""
+        if value.name not in names:
+            if value.const_value is not None:
+                names[value.name] = _constant(value.name, value.const_value.numpy(), graph)
+            else:
+                names[value.name] = graph.fresh(value.name)
+        return names[value.name]
+
+    for node in body:
+        proto: onnx.NodeProto = ir.to_proto(node)
+        attributes = {entry.name: helper.get_attribute_value(entry) for entry in proto.attribute}
+        graph.outputs_node(
+            node.op_type,
+            [renamed(value) for value in node.inputs],
+            [renamed(value) if value.uses() or value is result else "" for value in node.outputs],
+            operator.name if result in node.outputs else graph.fresh_node(str(node.name)),
+            attributes,
+        )
+
+
+def _constant(name: str, values: AnyArray, graph: OnnxGraph) -> str:
+    """A constant, behind a DequantizeLinear where int8 holds it without loss."""
+    stored = stored_weight(values) if values.dtype == np.float32 else None
+    if stored is None:
+        return graph.initializer(name, values)
+    integers = graph.initializer(name, stored.values)
+    scale = graph.initializer(f"{name}.scale", stored.scale)
+    zeros = graph.initializer(f"{name}.zero_point", np.zeros(len(stored.scale), np.int8))
+    real = graph.fresh(f"{name}.real")
+    inputs = [integers, scale, zeros]
+    return graph.helper(
+        "DequantizeLinear", inputs, real, f"{integers}.dequantize", {"axis": stored.axis}
+    )
+
+
+def _body(operator: Island | Rearrange) -> Network:
+    if operator.body is None:
+        raise GraphError(
+            f"{operator.name}: the network was read from a file that does not say what this "
+            f"{type(operator).__name__} computes; take its float graph from the bundle."
+        )
+    return operator.body

@@ -1,0 +1,218 @@
+"""Parts of the float graph that have no integer operator: rearrangements, and float islands.
+
+A region is a set of nodes with one result that others read; its nodes are read by nobody else. One
+that only rearranges works on the integers themselves. Any other is an island: its inputs' real
+values go through it in float, and its result is rounded. Islands are as small as that allows:
+what lies between two nodes that need float belongs to the island too, for rounding there would
+cost accuracy and time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from deploykit.errors import UnsupportedOperatorError
+from deploykit.quantize.operators import SHARING, WEIGHTED, Kind, activations, kind_of
+from deploykit.spec.network import Network, static_shape
+from deploykit.spec.stored_weight import WORTH_IT, rounded_weight
+
+REARRANGING = frozenset(("Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"))
+"""Operators that put the same elements into another shape or order."""
+
+IN_FLOAT = frozenset(
+    (
+        "Abs", "Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Conv",
+        "ConvTranspose", "Div", "Elu", "Erf", "Exp", "Expand", "GRU", "Gather", "Gelu", "Gemm",
+        "GlobalAveragePool", "GlobalMaxPool", "HardSigmoid", "HardSwish", "InstanceNormalization",
+        "LSTM", "LayerNormalization", "LeakyRelu", "Log", "LogSoftmax", "MatMul", "Max", "MaxPool",
+        "Min", "Mish", "Mul", "Neg", "PRelu", "Pad", "Pow", "Reciprocal", "ReduceMax",
+        "ReduceMean", "ReduceMin", "ReduceSum", "Relu", "Resize", "Sigmoid", "Slice", "Softmax",
+        "Softplus", "SpaceToDepth", "Split", "Sqrt", "Sub", "Tanh",
+    )
+)  # fmt: skip
+"""Operators that an island may hold beside those that rearrange."""
+
+COMBINING = frozenset(("Add", "Concat", "Div", "MatMul", "Max", "Min", "Mul", "Pow", "Sub"))
+"""Operators of which any input may be computed; of all others only the first."""
+
+PLACING = SHARING - {Kind.MAX_POOL, Kind.CLAMP}
+"""Kinds that put elements elsewhere and compare none."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """nodes: in running order, the last one computes `output`. inputs: activations it reads."""
+
+    nodes: tuple[ir.Node, ...]
+    inputs: tuple[ir.Value, ...]
+    output: ir.Value
+
+    @property
+    def kind(self) -> Kind:
+        """REARRANGE, or ISLAND where anything is computed."""
+        moves = all(node.op_type in REARRANGING for node in self.nodes)
+        return Kind.REARRANGE if moves and len(self.inputs) == 1 else Kind.ISLAND
+
+
+def find_regions(network: Network, apart: Collection[ir.Node]) -> Mapping[ir.Node, Region]:
+    """By its last node, every region of a canonical, lowered graph. apart: nodes that stay outside.
+
+    Raises UnsupportedOperatorError naming operator, node, and what to do.
+    """
+    nodes = [node for node in network.model.graph if node not in apart]
+    homes = _homes(nodes)
+    members: dict[ir.Node, list[ir.Node]] = {}
+    for node in nodes:
+        if node in homes:
+            members.setdefault(homes[node], []).append(node)
+    found = {last: _region(last, inside) for last, inside in members.items()}
+    _require_one_sample(network, found)
+    return found
+
+
+def _homes(nodes: list[ir.Node]) -> dict[ir.Node, ir.Node]:
+    """By node of a region, the region's last node."""
+    homes: dict[ir.Node, ir.Node] = {}
+    computing: set[ir.Node] = set()
+    for node in reversed(nodes):
+        read_by = {use.node for value in node.outputs for use in value.uses()}
+        public = any(value.is_graph_output() for value in node.outputs)
+        around = {homes.get(reader) for reader in read_by}
+        home = around.pop() if len(around) == 1 and not public else None
+        kind = kind_of(node)
+        if kind is None:
+            homes[node] = node if home is None else home
+            if node.op_type not in REARRANGING:
+                computing.add(homes[node])
+        elif home is not None and _between(node, kind, home in computing):
+            homes[node] = home
+    return homes
+
+
+def _between(node: ir.Node, kind: Kind, computing: bool) -> bool:
+    """Whether a node with an integer form, read by one region alone, belongs to it.
+
+    computing: whether the region computes anything behind the node.
+    """
+    if kind in WEIGHTED or not (kind in PLACING or computing):
+        return False
+    return all(_without_form(value) for value in activations(node))
+
+
+def _without_form(value: ir.Value) -> bool:
+    """Whether what computes a value has no integer form, or only places what such a node gives."""
+    node = value.producer()
+    if node is None:
+        return False
+    kind = kind_of(node)
+    if kind is None:
+        return True
+    return kind in PLACING and all(_without_form(source) for source in activations(node))
+
+
+def _region(last: ir.Node, nodes: list[ir.Node]) -> Region:
+    for node in nodes:
+        known = node.op_type in REARRANGING | IN_FLOAT and node.domain in {"", "ai.onnx"}
+        parameters = () if node.op_type in COMBINING else node.inputs[1:]
+        if any(value is not None and value.const_value is None for value in parameters):
+            raise UnsupportedOperatorError(
+                f"{node.name}: operator {node.op_type} has parameters that the network computes, "
+                "which neither format takes. Make them constants, or end the network before it"
+            )
+        if not known:
+            raise UnsupportedOperatorError(
+                f"{node.name}: operator {node.op_type} has neither an integer form here nor one in "
+                "float that both formats have. Replace it in the network, or end the network "
+                "before it"
+            )
+    inside = {value for node in nodes for value in node.outputs}
+    read = dict.fromkeys(value for node in nodes for value in activations(node))
+    outputs = [value for value in last.outputs if value.uses() or value.is_graph_output()]
+    if len(outputs) != 1 or static_shape(outputs[0]) is None:
+        raise UnsupportedOperatorError(
+            f"{last.name}: operator {last.op_type} has {len(outputs)} outputs that are read, or "
+            "one of unknown shape, and no integer form. Replace it in the network, or end the "
+            "network before it"
+        )
+    return Region(tuple(nodes), tuple(value for value in read if value not in inside), outputs[0])
+
+
+def _require_one_sample(network: Network, regions: Mapping[ir.Node, Region]) -> None:
+    shape = static_shape(network.model.graph.inputs[0])
+    if regions and (shape is None or shape[0] != 1):
+        node = next(iter(regions))
+        raise UnsupportedOperatorError(
+            f"{node.name}: operator {node.op_type} may mix the samples of a batch, and the input "
+            f"has the shape {list(shape or ())}. Export the network with a batch of one"
+        )
+
+
+def body_of(network: Network, region: Region) -> Network:
+    """A region as a graph of its own; inputs in the region's order, large weights rounded.
+
+    The weights of its matrices and recurrent layers are those that int8 can hold, see
+    spec.stored_weight.
+    """
+    rounded = _rounded_weights(region)
+    values: dict[ir.Value, ir.Value] = {}
+    constants: dict[str, ir.Value] = {}
+
+    def copied(value: ir.Value) -> ir.Value:
+        if value not in values:
+            held = rounded.get(value, value.const_value)
+            made = ir.Value(name=value.name, shape=value.shape, type=value.type, const_value=held)
+            values[value] = made
+            if made.const_value is not None:
+                constants[str(made.name)] = made
+        return values[value]
+
+    inputs = [copied(value) for value in region.inputs]
+    nodes = [
+        ir.Node(
+            node.domain,
+            node.op_type,
+            [None if value is None else copied(value) for value in node.inputs],
+            list(node.attributes.values()),
+            outputs=[copied(value) for value in node.outputs],
+            name=node.name,
+        )
+        for node in region.nodes
+    ]
+    opsets = network.model.opset_imports
+    graph = ir.Graph(
+        inputs, [values[region.output]], nodes=nodes, initializers=list(constants.values()),
+        opset_imports=opsets, name=str(nodes[-1].name),
+    )  # fmt: skip
+    return Network(ir.Model(graph, ir_version=network.model.ir_version), {})
+
+
+def _rounded_weights(region: Region) -> dict[ir.Value, ir.TensorProtocol]:
+    found: dict[ir.Value, ir.TensorProtocol] = {}
+    for node in region.nodes:
+        for index, axis in _weight_axes(node).items():
+            value = node.inputs[index] if len(node.inputs) > index else None
+            tensor = None if value is None else value.const_value
+            if value is None or tensor is None or tensor.size < WORTH_IT:
+                continue
+            array = np.asarray(tensor.numpy(), dtype=np.float32)
+            found[value] = ir.tensor(rounded_weight(array, axis % array.ndim), name=value.name)
+    return found
+
+
+def _weight_axes(node: ir.Node) -> Mapping[int, int]:
+    """By input that is a weight, the axis of what it gives: one scale for each."""
+    match node.op_type:
+        case "GRU" | "LSTM":
+            return {1: 1, 2: 1}
+        case "MatMul":
+            return {1: -1}
+        case "Gemm":
+            return {1: 0 if node.attributes.get_int("transB", 0) else 1}
+        case "Conv":
+            return {1: 0}
+        case _:
+            return {}

@@ -1,0 +1,60 @@
+"""Weights that float operators read, stored as int8: rounded once, and then exactly.
+
+    s[c] = max |w[c]| / 127, rounded up to 16 bits of mantissa      q = rint(w / s)
+    w'   = s * q
+
+As s has 16 bits and q has 7, w' is exact in float32, and s is found again as max |w'[c]| / 127.
+So the rounded float values say all: whoever writes them can store the integers instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from deploykit.spec.arrays import Float32Array, Int8Array
+
+MANTISSA = 2.0**16
+LARGEST = 127
+WORTH_IT = 256
+"""Elements from which int8 and its scales are smaller than float32 in any layout."""
+
+
+@dataclass(frozen=True)
+class StoredWeight:
+    """float32(values) * scale along `axis` is the weight. scale: [values.shape[axis]]."""
+
+    values: Int8Array
+    scale: Float32Array
+    axis: int
+
+
+def rounded_weight(weight: Float32Array, axis: int) -> Float32Array:
+    """w' of the module, one scale for each position along `axis`."""
+    scale = _scale(weight, axis)
+    mantissa, exponent = np.frexp(scale.astype(np.float64))
+    coarse = np.ldexp(np.ceil(mantissa * MANTISSA) / MANTISSA, exponent).astype(np.float32)
+    return np.asarray(np.rint(weight / coarse) * coarse, dtype=np.float32)
+
+
+def stored_weight(weight: Float32Array) -> StoredWeight | None:
+    """The int8 form of what rounded_weight gave, whatever was cut, turned or joined since.
+
+    None where there is none that gives back every bit.
+    """
+    if weight.size < WORTH_IT or weight.ndim < 2 or not np.isfinite(weight).all():
+        return None
+    for axis in range(weight.ndim):
+        scale = _scale(weight, axis)
+        values = np.rint(weight / scale)
+        if np.array_equal((values * scale).astype(np.float32), weight):
+            return StoredWeight(values.astype(np.int8), scale.reshape(-1), axis)
+    return None
+
+
+def _scale(weight: Float32Array, axis: int) -> Float32Array:
+    """max |w| / 127 along `axis`, broadcast to the weight; 1 where all is zero."""
+    others = tuple(other for other in range(weight.ndim) if other != axis)
+    largest = np.abs(weight).max(axis=others, keepdims=True, initial=0.0)
+    return np.where(largest > 0, largest / np.float32(LARGEST), 1).astype(np.float32)

@@ -1,0 +1,172 @@
+"""Operators that have no integer form, each exported from end to end between two convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+import deploykit
+from deploykit.bundle import Bundle
+from deploykit.errors import UnsupportedOperatorError
+from deploykit.spec.arrays import AnyArray
+from deploykit.spec.parity import Verdict
+from tests.exported import mend, save
+
+SHAPE = (1, 6, 8, 8)
+
+
+@dataclass(frozen=True)
+class Operator:
+    """Nodes in ONNX text from `c` [1, 6, 8, 8] to `y`. islands: the operators that the plan has."""
+
+    name: str
+    text: str
+    shape: tuple[int, ...] = SHAPE
+    constants: Mapping[str, AnyArray] | None = None
+    islands: tuple[str, ...] = ("Island",)
+
+
+def floats(*values: float) -> AnyArray:
+    return np.array(values, np.float32)
+
+
+OPERATORS = (
+    Operator("max-pool-ceil", "y = MaxPool <kernel_shape=[3,3], strides=[2,2], ceil_mode=1> (c)",
+             (1, 6, 4, 4)),
+    Operator("resize-linear", 'y = Resize <mode="linear"> (c, , s)', (1, 6, 16, 16),
+             {"s": floats(1, 1, 2, 2)}),
+    Operator("resize-align-corners", 'y = Resize <mode="linear", '
+             'coordinate_transformation_mode="align_corners"> (c, , s)', (1, 6, 16, 16),
+             {"s": floats(1, 1, 2, 2)}),
+    Operator("pad-reflect", 'y = Pad <mode="reflect"> (c, p)', (1, 6, 10, 10),
+             {"p": np.array([0, 0, 1, 1, 0, 0, 1, 1])}),
+    Operator("instance-norm", "y = InstanceNormalization (c, g, o)",
+             constants={"g": floats(1, 2, 0.5, 1, 1, 1), "o": floats(0, 1, 0, -1, 0, 0)}),
+    Operator("group-norm", """
+        r = Reshape (c, groups)
+        n = InstanceNormalization (r, one, zero)
+        v = Reshape (n, whole)
+        m = Mul (v, g)
+        y = Add (m, o)
+        """, constants={
+            "groups": np.array([1, 2, -1]), "whole": np.array(SHAPE), "one": floats(1, 1),
+            "zero": floats(0, 0), "g": np.linspace(0.5, 2, 6, dtype=np.float32).reshape(1, 6, 1, 1),
+            "o": np.linspace(-1, 1, 6, dtype=np.float32).reshape(1, 6, 1, 1)},
+        islands=("Island", "Conv"),
+    ),
+    Operator("layer-norm", "y = LayerNormalization <axis=-1> (c, g, o)",
+             constants={"g": np.ones(8, np.float32), "o": np.zeros(8, np.float32)}),
+    Operator("softmax", "y = Softmax <axis=1> (c)"),
+    Operator("matmul", "y = MatMul (c, c)"),
+    Operator("division", "a = Abs (c) o = Add (a, one) y = Div (c, o)",
+             constants={"one": floats(1)}),
+    Operator("power", "y = Pow (c, two)", constants={"two": floats(2)}),
+    Operator("reduce-max", "y = ReduceMax <keepdims=1> (c, axes)", (1, 6, 8, 1),
+             {"axes": np.array([3])}),
+    Operator("reduce-sum", "y = ReduceSum <keepdims=1> (c, axes)", (1, 1, 8, 8),
+             {"axes": np.array([1])}),
+    Operator("reduce-mean", "y = ReduceMean <keepdims=1> (c, axes)", (1, 1, 8, 8),
+             {"axes": np.array([1])}),
+    Operator("space-to-depth", "y = SpaceToDepth <blocksize=2> (c)", (1, 24, 4, 4)),
+    Operator("expand", "m = ReduceMax <keepdims=1> (c, axes) y = Expand (m, s)",
+             constants={"axes": np.array([2, 3]), "s": np.array(SHAPE)}),
+    Operator("attention", """
+        v = Reshape (c, flat)
+        t = Transpose <perm=[0,2,1]> (v)
+        s = MatMul (t, v)
+        p = Softmax <axis=-1> (s)
+        m = MatMul (v, p)
+        y = Reshape (m, whole)
+        """, constants={"flat": np.array([1, 6, 64]), "whole": np.array(SHAPE)}),
+    Operator("gru", """
+        v = Reshape (c, flat)
+        t = Transpose <perm=[2,0,1]> (v)
+        g = GRU <hidden_size=6, linear_before_reset=1> (t, wx, wh)
+        s = Squeeze (g, one)
+        u = Transpose <perm=[1,2,0]> (s)
+        y = Reshape (u, whole)
+        """, constants={
+            "flat": np.array([1, 6, 64]), "whole": np.array(SHAPE), "one": np.array([1]),
+            "wx": np.random.default_rng(1).normal(size=(1, 18, 6)).astype(np.float32) / 2,
+            "wh": np.random.default_rng(2).normal(size=(1, 18, 6)).astype(np.float32) / 2}),
+    Operator("transposed", "y = Transpose <perm=[0,1,3,2]> (c)", islands=("Rearrange",)),
+)  # fmt: skip
+
+
+def model_of(operator: Operator) -> onnx.ModelProto:
+    """conv, the operator, and a 1x1 conv behind it."""
+    rng = np.random.default_rng(5)
+    after = operator.shape[1]
+    sizes = ",".join(map(str, operator.shape[2:]))
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 20]>'
+        f"g (float[1,3,8,8] image) => (float[1,4,{sizes}] scores) {{"
+        "c = Conv <kernel_shape=[3,3], pads=[1,1,1,1]> (image, w, b)"
+        f"{operator.text} scores = Conv (y, w1, b1) }}"
+    )
+    arrays = {
+        "w": rng.normal(size=(6, 3, 3, 3)) / 3, "b": rng.normal(size=6) / 4,
+        "w1": rng.normal(size=(4, after, 1, 1)) / 2, "b1": rng.normal(size=4) / 4,
+    }  # fmt: skip
+    held = {name: array.astype(np.float32) for name, array in arrays.items()}
+    for name, array in {**held, **(operator.constants or {})}.items():
+        model.graph.initializer.append(numpy_helper.from_array(array, name))
+    for node in model.graph.node:
+        node.name = node.output[0]
+    onnx.checker.check_model(onnx.shape_inference.infer_shapes(model, strict_mode=True))
+    return model
+
+
+def exported(model: onnx.ModelProto, folder: Path) -> Bundle:
+    onnx.save(model, folder / "net.onnx")
+    shape = [size.dim_value for size in model.graph.input[0].type.tensor_type.shape.dim]
+    inputs = np.random.default_rng(7).normal(size=(8, *shape[1:])).astype(np.float32)
+    save(folder / "data.npz", inputs=inputs)
+    return deploykit.export(folder / "net.onnx", data=folder / "data.npz", out=folder / "bundle")
+
+
+@pytest.mark.parametrize("operator", OPERATORS, ids=lambda operator: operator.name)
+def test_it_goes_through_both_formats_and_verifies(operator: Operator, tmp_path: Path) -> None:
+    bundle = exported(model_of(operator), tmp_path)
+    kinds = [layer["operator"] for layer in bundle.manifest["layers"]]
+    assert kinds == ["Conv", *operator.islands, "Conv"]
+    for found in bundle.manifest["parity"]:
+        assert found["differing"] == 0
+        assert found["integers"] > 0
+    worst = min(value for value in bundle.manifest["sqnr_db"].values() if value is not None)
+    assert worst > 15
+    report = deploykit.verify_bundle(bundle.path)
+    assert not report.failed, [step for step in report.steps if step.verdict is Verdict.FAILED]
+
+
+def test_an_island_whose_file_computes_something_else_fails(tmp_path: Path) -> None:
+    (softmax,) = (one for one in OPERATORS if one.name == "softmax")
+    bundle = exported(model_of(softmax), tmp_path)
+    model = onnx.load(bundle.file("model.onnx"))
+    (node,) = (node for node in model.graph.node if node.op_type == "Softmax")
+    node.attribute[0].i = 2
+    onnx.save(model, bundle.file("model.onnx"))
+    mend(bundle.path)
+    report = deploykit.verify_bundle(bundle.path)
+    failed = [step for step in report.steps if step.verdict is Verdict.FAILED]
+    assert [step.operator for step in failed] == ["y"]
+
+
+def test_what_mixes_samples_needs_a_batch_of_one(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 20]>'
+        "g (float[2,3,8,8] image) => (float[2,3,8,8] y) "
+        "{ y = Softmax <axis=1> (image) z = Mul (y, two) }"
+    )
+    model.graph.initializer.append(numpy_helper.from_array(floats(2), "two"))
+    model.graph.output[0].name = "z"
+    for node in model.graph.node:
+        node.name = node.output[0]
+    with pytest.raises(UnsupportedOperatorError, match="Export the network with a batch of one"):
+        exported(model, tmp_path)

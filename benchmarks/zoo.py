@@ -50,8 +50,8 @@ class Row:
 
     differing: integers by runtime, of `compared` each. islands: parts in float; one_step: their
     integers that a runtime rounds to the next step, by runtime. slow: by runtime, operators by
-    kernel that is none of FAST. moves: operators of the TFLite file that only lay out. faster: float time over
-    int8 time by runtime, with its 95 % interval; None where it was not asked for.
+    kernel that is none of FAST. moves: operators of the TFLite file that only lay out. faster:
+    float time over int8 time by runtime, with its 95 % interval; None where it was not asked for.
     """
 
     network: str

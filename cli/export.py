@@ -67,6 +67,13 @@ def export(
     tflite_layout: Annotated[
         str | None, typer.Option(help="Order of TFLite's input: nhwc or nchw.  [default: nhwc]")
     ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Names of the classes, one a line; both files carry them.")
+    ] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="Of x = (pixel - mean) / std; one number, or per channel.")
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="See --mean.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
     """Fold, prune and quantize a checkpoint, write it, and prove that every runtime agrees.
@@ -91,6 +98,7 @@ def export(
         data=data, eval_data=eval_data, config=config, bits=bits, to=to, prune_rule=prune_rule,
         threshold=threshold, batchnorm=batchnorm, exact=exact, align=align, target=target,
         calibration=calibration, io=io, tflite_layout=tflite_layout,
+        labels=labels, mean=mean, std=std,
         progress=StageLines(Console(stderr=True)),
     )  # fmt: skip
     if as_json:

@@ -37,6 +37,9 @@ def export(
     calibration: str | None = None,
     io: str | None = None,
     tflite_layout: str | None = None,
+    labels: StrPath | None = None,
+    mean: float | Sequence[float] | str | None = None,
+    std: float | Sequence[float] | str | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
     """Make a bundle from a checkpoint, or from a float .onnx file: `deploykit export`.
@@ -49,6 +52,8 @@ def export(
     exact: remove exact zeros only, not what float32 rounding hides. align: "auto" keeps dead
     channels where the kernels of `target` ("host", or a width table's name) are faster with them,
     a number rounds widths up to its multiples, "none" leaves them.
+    labels: a text file, one class a line; mean, std: x = (pixel - mean) / std, one number or one
+    per channel; both files carry them for apps to read.
     Defaults: both formats, 8 bits, rule "family", batch norm "keep", align "auto" for the host,
     calibration "mse", io "float".
 
@@ -62,7 +67,7 @@ def export(
         "bits": bits, "to": to, "prune_rule": prune_rule, "threshold": threshold,
         "exact": exact, "align": align, "target": target,
         "batchnorm": batchnorm, "calibration": calibration, "io": io,
-        "tflite_layout": tflite_layout,
+        "tflite_layout": tflite_layout, "labels": labels, "mean": mean, "std": std,
     }  # fmt: skip
     file = None if config is None else Path(config)
     options = build_options(given, file, source_of(Path(checkpoint)))

@@ -13,6 +13,7 @@ from deploykit.bundle import Bundle, check_replaceable, json_bytes, write_bundle
 from deploykit.errors import ParityError
 from deploykit.exporting.contents import Outcome, bundle_files
 from deploykit.exporting.data import load_samples
+from deploykit.exporting.description import check_metadata
 from deploykit.exporting.entry import open_entry
 from deploykit.exporting.evidence import measure_accuracy, prove_parity, record_golden
 from deploykit.exporting.file_out import check_writable, write_file
@@ -74,7 +75,8 @@ def export_bundle(
         plan = plan_quantization(lowered, samples, options.quantization, runners, advance)
     with progress.stage("write files"):
         network = apply_plan(lowered, plan)
-        models = {fmt: fmt.write(network) for fmt in formats}
+        check_metadata(options.metadata, network)
+        models = {fmt: fmt.describe(fmt.write(network), options.metadata) for fmt in formats}
     with progress.stage("golden inputs"):
         golden = record_golden(entered, masked, network, labelled or samples)
     with progress.stage("prove parity") as advance:

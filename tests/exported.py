@@ -23,6 +23,7 @@ def write_config(folder: Path) -> Path:
     for name, count in SLICES.items():
         with np.load(SAMPLE / name) as stored:
             save(folder / name, **{key: stored[key][:count] for key in ("inputs", "labels")})
+    (folder / "labels.txt").write_bytes((SAMPLE / "labels.txt").read_bytes())
     text = (SAMPLE / "export.toml").read_text(encoding="utf-8")
     config = folder / "export.toml"
     config.write_text(text.replace('"model.py:', f'"{SAMPLE}/model.py:'), encoding="utf-8")

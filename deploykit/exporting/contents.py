@@ -119,6 +119,10 @@ def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
         "tflite_layout": options.tflite_layout.value,
         "input": _port(source, outcome),
         "outputs": [_port(target, outcome) for target in network.outputs],
+        "metadata": {
+            "labels": len(options.metadata.labels), "mean": list(options.metadata.mean),
+            "std": list(options.metadata.std),
+        },
         "calibration": {
             "method": outcome.plan.calibration, "samples": outcome.plan.calibration_samples,
         },

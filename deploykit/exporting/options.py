@@ -12,12 +12,14 @@ from typing import Any, TypeVar
 
 from deploykit.emit.tflite_layout import TfliteLayout
 from deploykit.errors import ConfigError
+from deploykit.exporting.description import read_metadata
 from deploykit.exporting.removing import removal_options
 from deploykit.graph.options import RemovalOptions
 from deploykit.graph.widths.host import Element, Runtime
 from deploykit.posterior.options import BatchNormMode, PruneRule, PruneSpec
 from deploykit.quantize.calibration import Calibration
 from deploykit.quantize.planning import CARRIERS, QuantizationOptions
+from deploykit.spec.model_metadata import ModelMetadata
 from deploykit.spec.quantized import IoType
 
 FORMATS = ("onnx", "tflite")
@@ -65,11 +67,13 @@ class ExportOptions:
     removal: RemovalOptions = field(default_factory=RemovalOptions)
     quantization: QuantizationOptions = field(default_factory=QuantizationOptions)
     tflite_layout: TfliteLayout = TfliteLayout.NHWC
+    metadata: ModelMetadata = field(default_factory=ModelMetadata)
 
 
 KEYS = (
     "model", "input_shape", "data", "eval_data", "bits", "to", "prune_rule", "threshold",
-    "batchnorm", "exact", "align", "target", "calibration", "io", "tflite_layout",
+    "batchnorm", "exact", "align", "target", "calibration", "io", "tflite_layout", "labels",
+    "mean", "std",
 )  # fmt: skip
 """Names of all options: keys of export.toml, and flags with dashes for underscores."""
 
@@ -104,6 +108,7 @@ def build_options(
             choice(IoType, "io", values.get("io", "float")),
         ),
         tflite_layout=choice(TfliteLayout, "tflite-layout", values.get("tflite_layout", "nhwc")),
+        metadata=read_metadata(values),
     )
 
 
@@ -146,7 +151,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"{path}: unknown option {', '.join(unknown)}; there are {', '.join(KEYS)}"
         )
-    for key in ("data", "eval_data"):
+    for key in ("data", "eval_data", "labels"):
         if key in values:
             values[key] = path.parent / str(values[key])
     model = str(values.get("model", ""))

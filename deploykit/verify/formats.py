@@ -9,6 +9,7 @@ from typing import Any, Protocol, assert_never
 import numpy as np
 
 from deploykit.bundle import ONNX_MODEL, TFLITE_MODEL
+from deploykit.emit import onnx_metadata, tflite_metadata
 from deploykit.emit.onnx_probe import probe_onnx
 from deploykit.emit.onnx_reader import read_onnx
 from deploykit.emit.onnx_writer import write_onnx
@@ -24,6 +25,7 @@ from deploykit.emit.tflite_reader import read_tflite
 from deploykit.emit.tflite_writer import write_tflite
 from deploykit.runtime import litert, ort
 from deploykit.spec.arrays import AnyArray, Float32Array, Int8Array, Tensors
+from deploykit.spec.model_metadata import ModelMetadata
 from deploykit.spec.operators import Operator, renamed
 from deploykit.spec.quantized import IoType, Port, QuantizedNetwork, as_int8, as_uint8
 
@@ -47,6 +49,10 @@ class Format(Protocol):
 
     def write(self, network: QuantizedNetwork) -> bytes:
         """The file."""
+        ...
+
+    def describe(self, data: bytes, metadata: ModelMetadata) -> bytes:
+        """The same file with what an app has to know, where the format's tools look for it."""
         ...
 
     def read(self, data: bytes) -> QuantizedNetwork:
@@ -80,6 +86,10 @@ class OnnxFormat:
     def write(self, network: QuantizedNetwork) -> bytes:
         """See Format."""
         return write_onnx(network)
+
+    def describe(self, data: bytes, metadata: ModelMetadata) -> bytes:
+        """See Format."""
+        return onnx_metadata.with_metadata(data, metadata)
 
     def read(self, data: bytes) -> QuantizedNetwork:
         """See Format."""
@@ -119,6 +129,10 @@ class TfliteFormat:
     def write(self, network: QuantizedNetwork) -> bytes:
         """See Format."""
         return write_tflite(network, self.layout)
+
+    def describe(self, data: bytes, metadata: ModelMetadata) -> bytes:
+        """See Format."""
+        return tflite_metadata.with_metadata(data, metadata)
 
     def read(self, data: bytes) -> QuantizedNetwork:
         """See Format."""

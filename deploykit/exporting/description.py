@@ -1,0 +1,75 @@
+"""--labels, --mean and --std: read, and held against the network that they describe."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from deploykit.errors import ConfigError, DataError
+from deploykit.spec.model_metadata import ModelMetadata
+from deploykit.spec.quantized import QuantizedNetwork
+
+
+def read_metadata(values: Mapping[str, Any]) -> ModelMetadata:
+    """From the options labels (a file, one per line), mean and std.
+
+    Raises ConfigError naming the option, its value and what it may be.
+    """
+    mean, std = (_numbers(name, values.get(name)) for name in ("mean", "std"))
+    if bool(mean) != bool(std):
+        raise ConfigError("--mean and --std belong together: give both, or neither")
+    if any(value <= 0 for value in std):
+        raise ConfigError(f"--std {values['std']}: what pixels are divided by must be positive")
+    labels = () if values.get("labels") is None else _labels(Path(values["labels"]))
+    return ModelMetadata(labels, mean, std)
+
+
+def check_metadata(metadata: ModelMetadata, network: QuantizedNetwork) -> None:
+    """Raise DataError where the network has another number of classes or channels."""
+    (source,) = network.inputs
+    shapes = [network.tensors[port.tensor].shape for port in network.outputs]
+    if metadata.labels and any(shape[1:] != (len(metadata.labels),) for shape in shapes):
+        raise DataError(
+            f"--labels: there are {len(metadata.labels)} labels for outputs of the shapes "
+            f"{[list(shape) for shape in shapes]}; give one line for each class"
+        )
+    channels = network.tensors[source.tensor].shape[1]
+    for name, numbers in (("mean", metadata.mean), ("std", metadata.std)):
+        if numbers and len(numbers) not in (1, channels):
+            raise DataError(
+                f"--{name}: there are {len(numbers)} numbers for {channels} channels; give one, or "
+                "one for each"
+            )
+
+
+def _numbers(name: str, value: object) -> tuple[float, ...]:
+    if value is None:
+        return ()
+    try:
+        if isinstance(value, str):
+            parts: Sequence[object] = value.split(",")
+        else:
+            parts = value if isinstance(value, Sequence) else [value]
+        numbers = tuple(float(part) for part in parts)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        numbers = ()
+    if not numbers or not all(map(math.isfinite, numbers)):
+        raise ConfigError(
+            f"--{name} {value} is no number; give one, or one per channel: 127,127,127"
+        )
+    return numbers
+
+
+def _labels(path: Path) -> tuple[str, ...]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"--labels {path}: {error}; give a text file, one label a line"
+        ) from error
+    labels = tuple(line.strip() for line in lines)
+    if not labels or not all(labels):
+        raise ConfigError(f"--labels {path}: holds an empty line; give one label a line")
+    return labels

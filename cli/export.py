@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploykit_cli.flags import Align, Target
+from deploykit_cli.flags import Align, ExportTarget
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,7 +57,7 @@ def export(
         ),
     ] = None,
     align: Align = None,
-    target: Target = None,
+    target: ExportTarget = None,
     calibration: Annotated[
         str | None, typer.Option(help="mse, minmax, percentile or entropy.  [default: mse]")
     ] = None,

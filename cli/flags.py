@@ -14,6 +14,14 @@ Align = Annotated[
     ),
 ]
 
+ExportTarget = Annotated[
+    str | None,
+    typer.Option(
+        help="Whose kernels are planned for: any or x86-avx2 keep weights exact on x86 without "
+        "VNNI too; host, or a width table's name, is what --align auto means.  [default: host]"
+    ),
+]
+
 Target = Annotated[
     str | None,
     typer.Option(help="Kernels that --align auto means: host, or a table's name.  [default: host]"),

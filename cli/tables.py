@@ -73,6 +73,7 @@ def summary_table(manifest: Any) -> Table:
             f"accuracy {found['accuracy']:.4f}, NLL {found['nll']:.3f} nats, "
             f"ECE {found['ece']:.3f}",
         )
+    table.add_row("x86 without VNNI", _without_vnni(manifest))
     for found in manifest["parity"]:
         table.add_row(
             f"reference / {found['runtime']}",
@@ -94,6 +95,22 @@ def _steps(found: Any) -> str:
     if not found["one_step_in_islands"]:
         return ""
     return f"; {found['one_step_in_islands']:,} of float islands by one step"
+
+
+def _without_vnni(manifest: Any) -> str:
+    """Whether model.onnx gives the same integers where products are added in 16 bits."""
+    pairs = manifest["int16_pairs"]
+    if "model.onnx" not in manifest["sizes"]:
+        return "the same integers: LiteRT adds in 32 bits everywhere"
+    if pairs["overflowing"]:
+        layers = ", ".join(pairs["overflowing"])
+        return f"other integers from model.onnx ({layers}); the same with --target any"
+    if not pairs["narrowed"]:
+        return "the same integers: no pair of weights exceeds 16 bits"
+    return (
+        f"the same integers: {pairs['narrowed']} of {pairs['channels']} weight channels on a "
+        f"coarser scale, at most {pairs['growth']:.2f} times"
+    )
 
 
 def _stage(name: str, fold: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any
 
@@ -29,6 +29,7 @@ from deploykit.runtime import ort
 from deploykit.spec.by_sample import of_samples
 from deploykit.spec.negligible import Negligible
 from deploykit.spec.network import Network
+from deploykit.spec.pairs import LARGEST_PAIR
 from deploykit.spec.parity import Accuracy, IntegerComparison
 from deploykit.spec.plan import LayerPlan, QuantPlan
 from deploykit.spec.posterior import FoldReport
@@ -77,6 +78,7 @@ def plan_record(plan: QuantPlan, network: QuantizedNetwork) -> dict[str, Any]:
     """plan.json: every decision, and the integer network that it makes."""
     return {
         "schema": SCHEMA,
+        "target": None if plan.target is None else plan.target.value,
         "calibration": plan.calibration,
         "calibration_samples": plan.calibration_samples,
         "names": {layer.output: layer.name for layer in plan.layers},
@@ -100,6 +102,7 @@ def _layer_decisions(layer: LayerPlan) -> dict[str, Any]:
             "bits": layer.weight.bits,
             "granularity": layer.weight.granularity,
             "carrier": dict(layer.weight.carrier),
+            "int16_pairs": asdict(layer.weight.pairs),
         }
     if layer.input_means is not None:
         decisions["bias_corrected_by_input_means"] = [float(mean) for mean in layer.input_means]
@@ -132,6 +135,7 @@ def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
             **hiding_record(outcome.hidden),
             **alignment_record(options.removal, removal),
         },
+        "int16_pairs": _pairs(outcome.plan),
         "layers": _layers(outcome, sqnr),
         "sqnr_db": {name: _number(value) for name, value in sqnr.items()},
         "sizes": dict(sizes),
@@ -238,6 +242,20 @@ def _numbers(outcome: Outcome, layer: LayerPlan, cost: LayerCost | None) -> dict
         "bytes": activation_bytes + weight_bytes + bias_bytes,
         "float_bytes": 4 * (activation_bytes + (0 if weight is None else weight.values.size))
         + bias_bytes,
+    }
+
+
+def _pairs(plan: QuantPlan) -> dict[str, Any]:
+    """What the plan is to processors that add two products in int16 (spec.pairs)."""
+    weights = {layer.name: layer.weight for layer in plan.layers if layer.weight is not None}
+    return {
+        "target": None if plan.target is None else plan.target.value,
+        "overflowing": [
+            name for name, weight in weights.items() if weight.pairs.largest > LARGEST_PAIR
+        ],
+        "channels": sum(len(weight.scale) for weight in weights.values()),
+        "narrowed": sum(weight.pairs.narrowed for weight in weights.values()),
+        "growth": max((weight.pairs.growth for weight in weights.values()), default=1.0),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ from deploykit.posterior.options import BatchNormMode, PruneRule, PruneSpec
 from deploykit.quantize.calibration import Calibration
 from deploykit.quantize.planning import CARRIERS, QuantizationOptions
 from deploykit.spec.model_metadata import ModelMetadata
+from deploykit.spec.pairs import Target
 from deploykit.spec.quantized import IoType
 
 FORMATS = ("onnx", "tflite")
@@ -95,17 +96,18 @@ def build_options(
         raise ConfigError("give --data calibration.npz: activation ranges are measured on it")
     to = values.get("to", FORMATS)
     formats = _formats([to] if isinstance(to, str) else to)
-    runtime = Runtime.LITERT if "tflite" in formats else Runtime.ORT
+    target = _target(values.get("target"), formats)
     return ExportOptions(
         entry=entry,
         data=Path(values["data"]),
         eval_data=Path(values["eval_data"]) if values.get("eval_data") else None,
         to=formats,
-        removal=removal_options(values, runtime, Element.INT8),
+        removal=_removal(values, formats, target),
         quantization=QuantizationOptions(
             _bits(values.get("bits", 8)),
             choice(Calibration, "calibration", values.get("calibration", "mse")),
             choice(IoType, "io", values.get("io", "float")),
+            target,
         ),
         tflite_layout=choice(TfliteLayout, "tflite-layout", values.get("tflite_layout", "nhwc")),
         metadata=read_metadata(values),
@@ -196,6 +198,31 @@ def _formats(values: object) -> tuple[str, ...]:
         given = ", ".join(unknown) or "names no format"
         raise ConfigError(f"--to {given}: choose onnx, tflite, or both")
     return wanted
+
+
+def _target(value: object, formats: tuple[str, ...]) -> Target | None:
+    """The processors that --target names; None where it names a width table, or nothing."""
+    target = next((member for member in Target if value in (member, member.value)), None)
+    if target is not None and "onnx" not in formats:
+        raise ConfigError(
+            f"--target {target.value} is about kernels of ONNX Runtime, and --to leaves model.onnx "
+            "out; LiteRT computes the same integers on every processor: leave --target out"
+        )
+    return target
+
+
+def _removal(
+    values: Mapping[str, Any], formats: tuple[str, ...], target: Target | None
+) -> RemovalOptions:
+    """Options of channel removal; a target of processors names no width table."""
+    runtime = Runtime.LITERT if "tflite" in formats else Runtime.ORT
+    if target is None:
+        return removal_options(values, runtime, Element.INT8)
+    given = {key: value for key, value in values.items() if key != "target"}
+    if target is Target.ANY or given.get("align") not in (None, "auto"):
+        return removal_options(given, runtime, Element.INT8)
+    note = f"widths are as removal left them: no width table was measured on {target.value}"
+    return replace(removal_options({**given, "align": "none"}, runtime, Element.INT8), note=note)
 
 
 def _bits(value: object) -> int:

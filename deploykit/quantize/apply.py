@@ -7,6 +7,7 @@ from deploykit.quantize.operators import (
     Kind,
     constant,
     function_of,
+    groups_of,
     repeats_of,
     spans_of,
     window_of,
@@ -122,8 +123,7 @@ def _operator(layer: Layer, plan: LayerPlan, output: Quantization) -> Operator:
     match layer.kind:
         case Kind.CONV:
             weight, bias = _parameters(plan)
-            groups = int(node.attributes["group"].as_int()) if "group" in node.attributes else 1
-            return Conv(name, source, plan.output, weight, bias, window_of(node), groups)
+            return Conv(name, source, plan.output, weight, bias, window_of(node), groups_of(node))
         case Kind.LINEAR:
             return Linear(name, source, plan.output, *_parameters(plan))
         case Kind.ADD:

@@ -85,6 +85,11 @@ def window_of(node: ir.Node) -> Window:
     return Window(kernel, strides, (top, left, ends[0], ends[1]), dilations)
 
 
+def groups_of(node: ir.Node) -> int:
+    """Groups of a convolution; 1 for any other node."""
+    return int(node.attributes["group"].as_int()) if "group" in node.attributes else 1
+
+
 def clip_bounds(node: ir.Node) -> tuple[float | None, float | None]:
     """(low, high) of a Relu or Clip node; None where it does not bound."""
     if node.op_type == "Relu":

@@ -12,16 +12,17 @@ from deploykit.quantize.calibration import Calibration
 from deploykit.quantize.constants import constant_operand
 from deploykit.quantize.histogram import Histogram, merge
 from deploykit.quantize.observe import observe_tensors
-from deploykit.quantize.operators import BINARY, WEIGHTED, parameter
+from deploykit.quantize.operators import BINARY, WEIGHTED, groups_of, parameter
 from deploykit.quantize.scales import activation_quantization, input_quantization
 from deploykit.quantize.settling import Runners, settle_scales
 from deploykit.quantize.sharing import Group, find_groups, fixed_quantization
 from deploykit.quantize.structure import Layer, build_structure, tails
-from deploykit.quantize.weights import round_bias, round_weights, weight_scales
+from deploykit.quantize.weights import pair_scales, round_bias, round_weights, weight_scales
 from deploykit.spec.arrays import Float64Array
 from deploykit.spec.correction import corrected_bias
 from deploykit.spec.network import Network
-from deploykit.spec.plan import ConstantPlan, LayerPlan, QuantPlan, WeightPlan
+from deploykit.spec.pairs import LARGEST_PAIR, Target, pair_sums
+from deploykit.spec.plan import ConstantPlan, LayerPlan, PairPlan, QuantPlan, WeightPlan
 from deploykit.spec.quantized import IoType, Quantization
 from deploykit.spec.samples import Samples
 
@@ -31,11 +32,15 @@ CARRIERS: Mapping[int, Mapping[str, str]] = {8: {"onnx": "int8", "tflite": "int8
 
 @dataclass(frozen=True)
 class QuantizationOptions:
-    """What the user decides: weight bits, range choice, type of the graph's own tensors."""
+    """What the user decides: weight bits, range choice, type of the graph's own tensors.
+
+    target: processors for whose 16-bit sums weights are planned.
+    """
 
     bits: int = 8
     calibration: Calibration = Calibration.MSE
     io: IoType = IoType.FLOAT
+    target: Target | None = None
 
 
 def quantized_name(network: Network, tensor: str) -> str:
@@ -86,7 +91,7 @@ def plan_quantization(
             for name in (source, *(layer.output for layer in layers))
         },
         tuple(
-            _weighted_plan(network, layer, chosen, seen.means[layer.inputs[0]], options.bits)
+            _weighted_plan(network, layer, chosen, seen.means[layer.inputs[0]], options)
             if layer.kind in WEIGHTED
             else layer_plan(network, layer, constants.get(layer.name))
             for layer in layers
@@ -95,6 +100,7 @@ def plan_quantization(
         len(samples),
         options.io,
         proofs,
+        options.target,
     )
 
 
@@ -129,21 +135,39 @@ def _weighted_plan(
     layer: Layer,
     chosen: Mapping[str, Quantization],
     means: Float64Array,
-    bits: int,
+    options: QuantizationOptions,
 ) -> LayerPlan:
     """means: [I], of the layer's input channels over the calibration samples."""
-    node = layer.nodes[0]
+    node, bits = layer.nodes[0], options.bits
     weight, bias = parameter(node, 1), parameter(node, 2)
     input_scale, output_scale = chosen[layer.inputs[0]].scale, chosen[layer.output].scale
-    scale = weight_scales(weight, bias, input_scale, output_scale, bits)
+    full = weight_scales(weight, bias, input_scale, output_scale, bits)
+    groups = groups_of(node)
+    scale = full if options.target is None else np.maximum(full, pair_scales(weight, groups))
     values = round_weights(weight, scale, bits)
+    pairs = PairPlan(
+        int(pair_sums(values, groups).max(initial=0.0)),
+        int(np.count_nonzero(scale > full)),
+        float((scale / full).max(initial=1.0)),
+    )
+    if options.target is not None and pairs.largest > LARGEST_PAIR:
+        raise QuantizationError(
+            f"{layer.name}: two weights that are added in 16 bits reach {pairs.largest}, over "
+            f"{LARGEST_PAIR}; this is not expected: please report the layer"
+        )
     stored = means.astype(np.float32)
     corrected = corrected_bias(bias, weight, values, scale, stored)
     assert node.inputs[1] is not None
     return replace(
         layer_plan(network, layer, None),
         weight=WeightPlan(
-            str(node.inputs[1].name), bits, "per-channel", CARRIERS[bits], scale, values
+            str(node.inputs[1].name),
+            bits,
+            "per-channel",
+            CARRIERS[bits],
+            scale,
+            values,
+            pairs,
         ),
         bias=round_bias(layer.name, corrected, values, input_scale, scale),
         input_means=stored,

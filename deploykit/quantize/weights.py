@@ -6,6 +6,7 @@ import numpy as np
 
 from deploykit.errors import QuantizationError
 from deploykit.spec.arrays import Float32Array, Float64Array, Int8Array, Int32Array
+from deploykit.spec.pairs import LARGEST_PAIR, pair_sums
 from deploykit.spec.quantized import int_range
 
 LARGEST_BIAS = 2**30
@@ -35,6 +36,15 @@ def weight_scales(
     scale = np.maximum(scale, np.abs(bias) / (input_scale * LARGEST_BIAS))
     scale = np.maximum(scale, SMALLEST_MULTIPLIER * output_scale / input_scale)
     return scale.astype(np.float32)
+
+
+def pair_scales(weight: Float64Array, groups: int) -> Float32Array:
+    """Smallest scale at which no pair of rounded weights exceeds LARGEST_PAIR.   [O]
+
+    Rounding to nearest moves a sum of two by at most 1, so a sum of reals under LARGEST_PAIR is
+    an integer sum of at most that. The factor holds it under, float32 scales included.
+    """
+    return np.asarray(pair_sums(weight, groups) / LARGEST_PAIR * (1 + 2.0**-20), np.float32)
 
 
 def round_weights(weight: Float64Array, scale: Float32Array, bits: int) -> Int8Array:

@@ -6,7 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from deploykit.spec.arrays import Float32Array, Int8Array, Int32Array
+from deploykit.spec.pairs import Target
 from deploykit.spec.quantized import IoType, Quantization
+
+
+@dataclass(frozen=True)
+class PairPlan:
+    """What a layer's weights are to a processor that adds two products in int16 (spec.pairs).
+
+    largest: sum of two paired weights. narrowed: output channels on a coarser scale, so that they
+    fit; growth: of the scale that grew most, 1 where none did.
+    """
+
+    largest: int
+    narrowed: int = 0
+    growth: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -22,6 +36,7 @@ class WeightPlan:
     carrier: Mapping[str, str]
     scale: Float32Array
     values: Int8Array
+    pairs: PairPlan
 
 
 @dataclass(frozen=True)
@@ -69,7 +84,10 @@ class Proof:
 
 @dataclass(frozen=True)
 class QuantPlan:
-    """Frozen: per tensor scale and zero point, per layer weights, and the proofs of agreement."""
+    """Frozen: per tensor scale and zero point, per layer weights, and the proofs of agreement.
+
+    target: processors for whose 16-bit sums the weights are planned, None where for none.
+    """
 
     tensors: Mapping[str, Quantization]
     layers: tuple[LayerPlan, ...]
@@ -77,6 +95,7 @@ class QuantPlan:
     calibration_samples: int
     io: IoType
     proofs: tuple[Proof, ...] = ()
+    target: Target | None = None
 
     def __str__(self) -> str:
         """The plan as a table, one line per layer."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from deploykit.spec.plan import LayerPlan, QuantPlan, WeightPlan
+from deploykit.spec.plan import LayerPlan, PairPlan, QuantPlan, WeightPlan
 from deploykit.spec.quantized import IoType, Quantization
 
 
 def test_plan_prints_as_a_table() -> None:
     weight = WeightPlan(
         "conv1.weight", 8, "per-channel", {"onnx": "int8", "tflite": "int8"},
-        np.ones(2, np.float32), np.ones((2, 1, 5, 5), np.int8),
+        np.ones(2, np.float32), np.ones((2, 1, 5, 5), np.int8), PairPlan(2),
     )  # fmt: skip
     plan = QuantPlan(
         tensors={

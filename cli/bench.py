@@ -120,6 +120,11 @@ def _notes(report: BenchReport, bundle: Path) -> list[str]:
         notes.append("Some rounds did not settle: their latency still moved when timing began.")
     if any(model.file == "model.float.tflite" for model in report.models):
         notes.append("model.float.tflite was written for this measurement from model.float.onnx.")
+    if report.overflowing and any(model.file == "model.onnx" for model in report.models):
+        notes.append(
+            "model.onnx gives other integers on this processor (AVX2 without VNNI; layers "
+            f"{', '.join(report.overflowing)}): export with --target x86-avx2 (or any)."
+        )
     notes += [f"{absent.model}: {absent.reason}" for absent in report.unmeasured]
     notes.append(
         f"Nothing was written. To keep the raw samples: deploykit bench {bundle} "

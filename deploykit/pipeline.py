@@ -56,6 +56,7 @@ def export_bundle(
     from deploykit.runtime import ort
     from deploykit.verify.formats import WrittenRunner, formats_for
     from deploykit.verify.integer_form import integer_form
+    from deploykit.verify.saturation import why_onnxruntime_differs
 
     formats = formats_for(options.to, options.tflite_layout)
     runners = Runners(ort.Evaluator(), ReferenceRunner(), [WrittenRunner(fmt) for fmt in formats])
@@ -87,10 +88,11 @@ def export_bundle(
     diverging = [comparison for comparison in parity if comparison.total_differing]
     if diverging:
         worst = diverging[0]
+        reason = why_onnxruntime_differs(network) if worst.runner == "onnxruntime" else ""
         raise ParityError(
             f"{worst.runner} and the reference disagree on {worst.total_differing} of "
             f"{worst.total_compared} integers, first in operator {worst.operator}; "
-            "no bundle was written"
+            f"{f'{reason}; ' if reason else ''}no bundle was written"
         )
     with progress.stage("write bundle"):
         outcome = Outcome(

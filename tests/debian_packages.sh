@@ -3,7 +3,7 @@
 # reason; under CI=true they must run, so a failure here is one.
 set -eu
 
-packages="dataset-fashion-mnist"
+packages="dataset-fashion-mnist qemu-user-static"
 
 missing=""
 for package in $packages; do

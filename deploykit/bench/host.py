@@ -23,8 +23,10 @@ from deploykit.bench.linux import (
     read_processor,
     read_virtualized,
 )
-from deploykit.errors import DeviceError
+from deploykit.errors import ConfigError, DeviceError
+from deploykit.graph.widths.host import processor_flags
 from deploykit.spec.bench import DeviceRecord
+from deploykit.spec.pairs import adds_in_16_bits
 
 ROOT = Path("/")
 RUNTIME_DISTRIBUTIONS = {
@@ -60,6 +62,7 @@ class Host:
             pinned_core=pinned,
             pinning=reason,
             runtimes=_runtimes(),
+            adds_in_16_bits=_adds_in_16_bits(),
         )
 
     def push(self, local: Path) -> str:
@@ -116,6 +119,13 @@ def _allowed_cores() -> frozenset[int] | None:
     if not hasattr(os, "sched_getaffinity"):
         return None
     return frozenset(os.sched_getaffinity(0))
+
+
+def _adds_in_16_bits() -> bool | None:
+    try:
+        return adds_in_16_bits(processor_flags())
+    except ConfigError:
+        return None
 
 
 def _runtimes() -> Mapping[str, str]:

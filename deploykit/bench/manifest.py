@@ -15,15 +15,20 @@ class Work:
     """Of one inference; None where the manifest does not say.
 
     bytes_moved, float_bytes_moved: read and written by the integer and by the float network.
+    overflowing: layers whose weights overflow 16-bit sums (spec.pairs).
     """
 
     macs: int | None
     bytes_moved: int | None
     float_bytes_moved: int | None = None
+    overflowing: tuple[str, ...] = ()
 
 
 def read_work(bundle: Path) -> Work:
-    """Sums over manifest.json's layers of macs, bytes, float_bytes; None where one lacks it."""
+    """Sums over manifest.json's layers of macs, bytes, float_bytes; None where one lacks it.
+
+    A manifest that says nothing of pairs has no overflowing layers.
+    """
     path = bundle / "manifest.json"
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -32,7 +37,14 @@ def read_work(bundle: Path) -> Work:
     except ValueError as error:
         raise BundleError(f"{path} is not JSON ({error}); export the bundle again") from error
     layers = manifest.get("layers") if isinstance(manifest, dict) else None
-    return Work(_total(layers, "macs"), _total(layers, "bytes"), _total(layers, "float_bytes"))
+    pairs = manifest.get("int16_pairs") if isinstance(manifest, dict) else None
+    overflowing = pairs.get("overflowing", ()) if isinstance(pairs, dict) else ()
+    return Work(
+        _total(layers, "macs"),
+        _total(layers, "bytes"),
+        _total(layers, "float_bytes"),
+        tuple(map(str, overflowing)),
+    )
 
 
 def _total(layers: Any, key: str) -> int | None:

@@ -88,6 +88,7 @@ def _measure(
             if model not in missing
         ),
         unmeasured=(*_without_runtime(missing), *models.missing),
+        overflowing=work.overflowing if record.adds_in_16_bits else (),
     )
 
 

@@ -29,6 +29,8 @@ class DeviceRecord:
 
     pinned_core: the core that runners stay on, or None where processes cannot be pinned.
     pinning: why that core.
+    adds_in_16_bits: whether ONNX Runtime's integer kernels do so here (spec.pairs), None where the
+    processor's flags cannot be read.
     """
 
     device: str
@@ -43,6 +45,7 @@ class DeviceRecord:
     pinned_core: int | None
     pinning: str
     runtimes: Mapping[str, str]
+    adds_in_16_bits: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,10 @@ class Unmeasured:
 
 @dataclass(frozen=True)
 class BenchReport:
-    """A whole measurement. seed: of the order of the rounds and of the bootstrap."""
+    """A whole measurement. seed: of the order of the rounds and of the bootstrap.
+
+    overflowing: layers for whose weights model.onnx gives other integers on this device.
+    """
 
     bundle: str
     device: DeviceRecord
@@ -127,6 +133,7 @@ class BenchReport:
     seed: int
     models: tuple[ModelBench, ...]
     unmeasured: tuple[Unmeasured, ...]
+    overflowing: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `json.dumps`; field names are the keys, raw samples included."""

@@ -37,6 +37,14 @@ class Target(Enum):
     ANY = "any"
 
 
+VNNI = frozenset(("avx512_vnni", "avx_vnni"))
+
+
+def adds_in_16_bits(flags: frozenset[str]) -> bool:
+    """Whether ONNX Runtime's integer kernels do so on a processor with these flags of Linux."""
+    return "avx2" in flags and not flags & VNNI
+
+
 def pair_sums(weight: AnyArray, groups: int) -> Float64Array:
     """Largest |a| + |b| of a pair of one sign, a single weight included.   [O]
 

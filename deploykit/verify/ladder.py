@@ -34,6 +34,7 @@ from deploykit.spec.difference import relative_difference
 from deploykit.spec.joined import joined_outputs
 from deploykit.spec.network import Network, static_shape
 from deploykit.spec.operators import Operator, operator_inputs
+from deploykit.spec.pairs import LARGEST_PAIR, largest_pairs
 from deploykit.spec.parity import ParityReport, Step, Verdict
 from deploykit.spec.quantized import QuantizedNetwork
 from deploykit.spec.record import Record, first_difference, record_network
@@ -42,6 +43,11 @@ from deploykit.verify.integer_form import integer_form
 from deploykit.verify.integers import ReferenceRun, compare_golden, run_reference
 from deploykit.verify.metrics import accuracy, sqnr_by_tensor
 from deploykit.verify.rounding import HALF_A_STEP, farthest_rounding
+from deploykit.verify.saturation import (
+    overflowing_layers,
+    planned_target,
+    why_onnxruntime_differs,
+)
 
 FLOAT_ROUNDING = 1e-5
 """Largest relative difference that counts as float rounding."""
@@ -216,6 +222,9 @@ def _integer_steps(
         network = read[fmt.file]
         record = record_network(network)
         yield _against_plan(fmt, network, record, plan)
+        target = planned_target(plan)
+        if target is not None and isinstance(fmt, OnnxFormat):
+            yield _pairs(f"{fmt.file}, 16-bit sums / {target.value}", network)
         compared = f"{fmt.file}, read back / float weights"
         if isinstance(lowered, Step):
             yield replace(lowered, number=4, compared=compared)
@@ -317,6 +326,17 @@ def _against_plan(
     return Step(4, compared, Verdict.FAILED, f"operator {operator}: {what}", operator)
 
 
+def _pairs(compared: str, network: QuantizedNetwork) -> Step:
+    """No two weights that kernels without VNNI pair may overflow, whatever the inputs."""
+    layers = overflowing_layers(network)
+    if layers:
+        detail = f"operator {layers[0]}: a pair of weights exceeds {LARGEST_PAIR}"
+        return Step(4, compared, Verdict.FAILED, detail, layers[0])
+    largest = max((pair for _, pair in largest_pairs(network)), default=0)
+    detail = f"the largest pair of weights is {largest}, at most {LARGEST_PAIR} fit"
+    return Step(4, compared, Verdict.PASSED, detail)
+
+
 def _against_golden(
     compared: str, found: ReferenceRun, golden: Golden, plan: Mapping[str, Any]
 ) -> Step:
@@ -367,6 +387,8 @@ def _against_runtime(
         )
     if found.total_differing:
         detail += f", by up to {found.largest}; first in operator {found.operator}"
+        reason = why_onnxruntime_differs(network) if isinstance(fmt, OnnxFormat) else ""
+        detail += f"; {reason}" if reason else ""
     return Step(4, compared, _verdict(found.total_differing == 0), detail, found.operator)
 
 

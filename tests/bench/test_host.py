@@ -11,6 +11,8 @@ import pytest
 from deploykit.bench.devices import open_device
 from deploykit.bench.host import open_host
 from deploykit.errors import ConfigError, DeviceError
+from deploykit.graph.widths.host import processor_flags
+from deploykit.spec.pairs import adds_in_16_bits
 
 
 def test_push_run_pull(tmp_path: Path) -> None:
@@ -38,6 +40,7 @@ def test_record() -> None:
     assert record.device == "host"
     assert record.pinned_core in os.sched_getaffinity(0)
     assert "onnxruntime" in record.runtimes
+    assert record.adds_in_16_bits is adds_in_16_bits(processor_flags())
 
 
 def test_timeout() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +59,13 @@ class Scripted:
     name = "scripted"
     python = "python3"
 
-    def __init__(self, answers: dict[str, Completed]) -> None:
+    def __init__(self, answers: dict[str, Completed], record: DeviceRecord = RECORD) -> None:
         self.answers = answers
+        self.record = record
         self.commands: list[Sequence[str]] = []
 
     def describe(self) -> DeviceRecord:
-        return RECORD
+        return self.record
 
     def push(self, local: Path) -> str:
         return f"/there/{local.name}"
@@ -131,6 +133,16 @@ def test_work_from_the_manifest(bundle: Path) -> None:
     models = bench_bundle(bundle, Scripted(ALL_WELL), Effort(rounds=1)).models
     assert [model.macs for model in models] == [30, 30, 30]
     assert [model.bytes_moved for model in models] == [None, 12, 12]
+
+
+@pytest.mark.parametrize(("in_16_bits", "told"), [(True, ("a",)), (False, ()), (None, ())])
+def test_weights_that_overflow_are_told_where_they_do(
+    bundle: Path, in_16_bits: bool | None, told: tuple[str, ...]
+) -> None:
+    manifest = {"int16_pairs": {"overflowing": ["a"]}, "layers": []}
+    (bundle / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    device = Scripted(ALL_WELL, replace(RECORD, adds_in_16_bits=in_16_bits))
+    assert bench_bundle(bundle, device, Effort(rounds=1)).overflowing == told
 
 
 @pytest.mark.parametrize("manifest", ["{}", '{"layers": []}', '{"layers": [{"name": "a"}]}', "[]"])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from deploykit.bench import host
 from deploykit_cli.main import app
 from tests.bench.tiny_models import write_convolution, write_linear
 
@@ -32,6 +33,17 @@ def test_table(bundle: Path) -> None:
     for expected in (*FILES, "ORT", "LiteRT", "model.float.tflite", "Nothing was written"):
         assert expected in result.stdout
     assert sorted(path.name for path in bundle.iterdir()) == before
+
+
+def test_answers_that_differ_here_are_told(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "processor_flags", lambda: frozenset({"avx2"}))
+    manifest = {"int16_pairs": {"overflowing": ["conv1", "fc"]}, "layers": []}
+    (bundle / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    result = CliRunner().invoke(app, ["bench", str(bundle), "--rounds", "1", "--runs", "1"])
+    assert (
+        "model.onnx gives other integers on this processor (AVX2 without VNNI; layers conv1, fc): "
+        "export with --target x86-avx2 (or any)." in result.stdout
+    )
 
 
 def test_json_is_alone_on_stdout(bundle: Path) -> None:

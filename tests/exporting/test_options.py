@@ -20,8 +20,10 @@ from deploykit.exporting.options import (
     read_config,
     source_of,
 )
+from deploykit.graph.options import MultipleOf
 from deploykit.posterior.options import BatchNormMode, PruneRule, PruneSpec
 from deploykit.quantize.calibration import Calibration
+from deploykit.spec.pairs import Target
 from deploykit.spec.quantized import IoType
 from tests.exported import SAMPLE
 
@@ -147,3 +149,37 @@ def test_options_of_checkpoints_are_refused_for_an_onnx_file(
     config.write_text(f'data = "d.npz"\n{option} = {value!r}\n', encoding="utf-8")
     with pytest.raises(ConfigError, match=f"--{flag} belongs to checkpoints"):
         build_options({}, config, Source.ONNX)
+
+
+def test_without_a_target_weights_fill_their_range() -> None:
+    assert build_options(LEAST).quantization.target is None
+    assert build_options({**LEAST, "align": "none"}).quantization.target is None
+    table = "litert-x86-avx512vnni-int8"
+    assert build_options({**LEAST, "target": table}).quantization.target is None
+
+
+def test_any_processor_keeps_the_widths_of_the_default() -> None:
+    options = build_options({**LEAST, "target": "any"})
+    assert options.quantization.target is Target.ANY
+    assert options.removal == build_options(LEAST).removal
+
+
+def test_old_x86_has_no_width_table() -> None:
+    options = build_options({**LEAST, "target": "x86-avx2", "align": "auto"})
+    assert options.quantization.target is Target.X86_AVX2
+    assert options.removal.align is None
+    assert options.removal.note == (
+        "widths are as removal left them: no width table was measured on x86-avx2"
+    )
+
+
+@pytest.mark.parametrize("target", ["x86-avx2", "any"])
+def test_a_target_of_processors_takes_a_number_to_align_to(target: str) -> None:
+    options = build_options({**LEAST, "target": target, "align": "8"})
+    assert options.removal.align == MultipleOf(8)
+    assert options.removal.note == ""
+
+
+def test_a_target_of_processors_is_about_onnx() -> None:
+    with pytest.raises(ConfigError, match=r"--target any is about kernels of ONNX Runtime"):
+        build_options({**LEAST, "target": "any", "to": "tflite"})

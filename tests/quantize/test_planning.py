@@ -28,6 +28,7 @@ from deploykit.spec.operators import (
     MaxPool,
     Window,
 )
+from deploykit.spec.pairs import LARGEST_PAIR, Target, largest_pairs
 from deploykit.spec.plan import QuantPlan
 from deploykit.spec.quantized import IoType, QuantizedNetwork
 from deploykit.spec.samples import Samples
@@ -185,3 +186,17 @@ def test_progress_ends_with_all_samples() -> None:
         lambda done, total: told.append((done, total)),
     )  # fmt: skip
     assert told[-1] == (10, 10)
+
+
+def test_a_target_narrows_the_channels_that_need_it_and_only_these(plan: QuantPlan) -> None:
+    for_any = planned(QuantizationOptions(target=Target.ANY))
+    assert (for_any.target, plan.target) == (Target.ANY, None)
+    assert max(dict(largest_pairs(apply_plan(residual_network(), for_any))).values()) == 128
+    for narrow, full in zip(for_any.layers, plan.layers, strict=True):
+        if narrow.weight is None or full.weight is None:
+            continue
+        grew = narrow.weight.scale > full.weight.scale
+        assert (narrow.weight.pairs.narrowed, full.weight.pairs.narrowed) == (grew.sum(), 0)
+        assert narrow.weight.pairs.largest <= LARGEST_PAIR < full.weight.pairs.largest
+        np.testing.assert_array_equal(narrow.weight.values[~grew], full.weight.values[~grew])
+    assert for_any.tensors == plan.tensors

@@ -11,11 +11,13 @@ from deploykit.errors import QuantizationError
 from deploykit.quantize.weights import (
     LARGEST_BIAS,
     SMALLEST_MULTIPLIER,
+    pair_scales,
     round_bias,
     round_weights,
     weight_scales,
 )
 from deploykit.spec.arrays import Float64Array
+from deploykit.spec.pairs import LARGEST_PAIR, pair_sums
 
 
 def drawn(seed: int, *shape: int) -> Float64Array:
@@ -106,3 +108,25 @@ def test_a_bias_counts_towards_the_overflow() -> None:
     weight = np.full((1, 40_000), 127, np.int8)
     with pytest.raises(QuantizationError, match="channel 0 can overflow"):
         round_bias("fc", np.array([-1.0e9]), weight, 1.0, np.ones(1, np.float32))
+
+
+@given(seed=st.integers(0, 10_000), inputs=st.integers(1, 6), kernel=st.integers(1, 3))
+@settings(max_examples=200, deadline=None)
+def test_no_rounded_pair_exceeds_the_largest_that_fits(seed: int, inputs: int, kernel: int) -> None:
+    """Halves included: multiples of half a step of the scale that is chosen."""
+    rng = np.random.default_rng(seed)
+    weight = rng.integers(-256, 257, (3, inputs, kernel, kernel)) / 256.0
+    full = weight_scales(weight, np.zeros(3), 1.0, 1.0, 8)
+    scale = np.maximum(full, pair_scales(weight, 1))
+    assert pair_sums(round_weights(weight, scale, 8), 1).max() <= LARGEST_PAIR
+
+
+def test_a_channel_whose_pairs_fit_keeps_its_scale_and_another_loses_what_it_must() -> None:
+    weight = np.array([[127.0, 1.0, -60.0, -68.0], [127.0, -127.0, 3.0, 0.0],
+                       [96.0, 64.0, 0.0, 127.0]])  # fmt: skip
+    found = np.maximum(weight_scales(weight, np.zeros(3), 1.0, 1.0, 8), pair_scales(weight, 1))
+    np.testing.assert_allclose(found, [1.0, 1.0, 160 / 128], rtol=2.0**-19)
+
+
+def test_a_depthwise_layer_loses_nothing() -> None:
+    assert pair_scales(np.ones((4, 1, 3, 3)), 4).tolist() == [0.0] * 4

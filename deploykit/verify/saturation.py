@@ -1,0 +1,53 @@
+"""Whether a plan's weights fit the 16-bit sums of x86 processors without VNNI: see spec.pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from deploykit.errors import ConfigError, IntegrityError
+from deploykit.graph.widths.host import processor_flags
+from deploykit.spec.pairs import LARGEST_PAIR, Target, adds_in_16_bits, largest_pairs
+from deploykit.spec.quantized import QuantizedNetwork
+
+
+def overflowing_layers(network: QuantizedNetwork) -> tuple[str, ...]:
+    """Convolutions and linears, by name, of which a pair of weights can overflow."""
+    names = {operator.output: operator.name for operator in network.operators}
+    return tuple(names[tensor] for tensor, pair in largest_pairs(network) if pair > LARGEST_PAIR)
+
+
+def planned_target(plan: Mapping[str, Any]) -> Target | None:
+    """The processors that plan.json says its weights fit.
+
+    Raises IntegrityError where it states something else.
+    """
+    stated = plan.get("target")
+    try:
+        return None if stated is None else Target(stated)
+    except ValueError as error:
+        raise IntegrityError(
+            f"plan.json states the target {stated!r}, which does not exist; export it again"
+        ) from error
+
+
+def why_onnxruntime_differs(network: QuantizedNetwork) -> str:
+    """A clause that says why and what to do, where this processor is the reason; else empty.
+
+    network: whose integers onnxruntime did not give here.
+    """
+    layers = overflowing_layers(network)
+    if not layers:
+        return ""
+    try:
+        flags = processor_flags()
+    except ConfigError:
+        where = "on an x86 processor without VNNI, which this one may be,"
+    else:
+        if not adds_in_16_bits(flags):
+            return ""
+        where = "this processor has AVX2 without VNNI, where"
+    return (
+        f"{where} onnxruntime adds products in pairs of 16 bits, which weights of "
+        f"{', '.join(layers)} overflow: export with --target x86-avx2 (or any)"
+    )

@@ -1,0 +1,155 @@
+"""Which weights ONNX Runtime pairs on x86 without VNNI: spec.pairs against the kernels themselves.
+
+Each case of the suite runs with weights of which every pair is as large as fits, and with weights
+of which every pair overflows: the first must give the reference's integers, the second others.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from deploykit.reference import integer
+from deploykit.spec.arrays import Int8Array, Tensors
+from deploykit.spec.operators import Conv, IntegerWeight, Linear, Operator, Window
+from deploykit.spec.pairs import LARGEST_PAIR, largest_pairs
+from deploykit.spec.quantized import (
+    ActivationTensor,
+    IoType,
+    Port,
+    Quantization,
+    QuantizedNetwork,
+)
+from tests.suite.cases import CASES, Case
+from tests.suite.runners import computed
+from tests.x86.emulation import run_networks
+
+FITS, OVERFLOWS = "fits", "overflows"
+Found = tuple[QuantizedNetwork, Tensors, Tensors]
+"""A network, its inputs, and what ONNX Runtime makes of them on the emulated processor."""
+
+
+def paired_weights(weight: Int8Array, kind: str) -> Int8Array:
+    """Weights of the same shape; FITS: pairs of one sign add up to LARGEST_PAIR.
+
+    Neighbours that are no pair add up to anything, so another pairing than the stated one fails.
+    """
+    rng = np.random.default_rng(zlib.crc32(f"{weight.shape}".encode()))
+    ordered = np.moveaxis(weight, 1, -1)
+    size = ordered[0].size
+    first = rng.integers(1, LARGEST_PAIR, (len(weight), -(-size // 2)))
+    second = LARGEST_PAIR - first if kind == FITS else np.full_like(first, 127)
+    first = first if kind == FITS else np.full_like(first, 127)
+    signs = rng.choice([-1, 1], (*first.shape, 1))
+    pairs = (np.stack([first, second], axis=2) * signs).reshape(len(weight), -1)[:, :size]
+    return np.asarray(np.moveaxis(pairs.reshape(ordered.shape), -1, 1), np.int8)
+
+
+def with_pairs(network: QuantizedNetwork, kind: str) -> QuantizedNetwork:
+    def changed(operator: Operator) -> Operator:
+        if not isinstance(operator, Conv | Linear):
+            return operator
+        values = paired_weights(operator.weight.values, kind)
+        return replace(operator, weight=replace(operator.weight, values=values))
+
+    return replace(network, operators=tuple(map(changed, network.operators)))
+
+
+def bright(case: Case) -> Tensors:
+    """Mostly the largest input, which is 255 as uint8."""
+    rng = np.random.default_rng(zlib.crc32(case.name.encode()))
+    return {
+        name: np.where(rng.random(values.shape) < 0.8, np.int8(127), values)
+        for name, values in case.inputs().items()
+    }
+
+
+WEIGHTED = [case for case in CASES if dict(largest_pairs(case.network()))]
+
+
+def test_weights_of_the_test_are_what_it_says() -> None:
+    for case in WEIGHTED:
+        fitting = dict(largest_pairs(with_pairs(case.network(), FITS)))
+        over = dict(largest_pairs(with_pairs(case.network(), OVERFLOWS)))
+        paired = [tensor for tensor, pair in over.items() if pair == 254]
+        assert all(fitting[tensor] == LARGEST_PAIR for tensor in paired), case.name
+        assert all(over[tensor] <= LARGEST_PAIR for tensor in over.keys() - set(paired)), case.name
+
+
+@pytest.fixture(scope="module")
+def emulated(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Found]:
+    """All networks of this module, run in one emulated process."""
+    networks = {
+        f"{kind}-{case.name}": (with_pairs(case.network(), kind), bright(case))
+        for case in WEIGHTED
+        for kind in (FITS, OVERFLOWS)
+    }
+    networks.update({f"sum-{first}-{second}": boundary(first, second) for first, second in SUMS})
+    found = run_networks(networks, tmp_path_factory.mktemp("emulated"))
+    return {name: (*networks[name], tensors) for name, tensors in found.items()}
+
+
+@pytest.mark.parametrize("case", WEIGHTED, ids=lambda case: case.name)
+def test_pairs_that_fit_give_the_integers_of_the_reference(
+    case: Case, emulated: Mapping[str, Found]
+) -> None:
+    network, inputs, tensors = emulated[f"{FITS}-{case.name}"]
+    expected = computed(network, integer.run(network, inputs))
+    for name, values in expected.items():
+        np.testing.assert_array_equal(tensors[name], values, err_msg=name)
+
+
+@pytest.mark.parametrize("case", WEIGHTED, ids=lambda case: case.name)
+def test_pairs_that_overflow_give_others_and_a_depthwise_layer_never_does(
+    case: Case, emulated: Mapping[str, Found]
+) -> None:
+    """Layer by layer, each on the inputs that the emulated processor gave it."""
+    network, _, tensors = emulated[f"{OVERFLOWS}-{case.name}"]
+    over = {tensor for tensor, pair in largest_pairs(network) if pair > LARGEST_PAIR}
+    wrong = {
+        operator.output
+        for operator in network.operators
+        if not np.array_equal(
+            integer.run_operator(operator, network, tensors), tensors[operator.output]
+        )
+    }
+    assert wrong <= over
+    assert bool(wrong) == bool(over)
+
+
+SUMS = [(64, 64), (64, 65), (127, 1), (127, 2), (-64, -64), (-65, -64), (127, -127)]
+
+
+def boundary(first: int, second: int) -> tuple[QuantizedNetwork, Tensors]:
+    """One pair at inputs of 255, its sum less that of LARGEST_PAIR, in steps of one."""
+    values = np.zeros((16, 8, 1, 1), np.int8)
+    values[:, 2:4, 0, 0] = first, second
+    sign = -1 if first + second < 0 else 1
+    bias = np.full(16, -sign * 255 * min(abs(first + second), LARGEST_PAIR), np.int32)
+    network = QuantizedNetwork(
+        {
+            "x": ActivationTensor("x", (1, 8, 2, 2), Quantization(1.0, -128)),
+            "y": ActivationTensor("y", (1, 16, 2, 2), Quantization(4.0, 0)),
+        },
+        (Conv("conv", "x", "y", IntegerWeight("w", values, np.ones(16, np.float32)), bias,
+              Window((1, 1))),),
+        (Port("input", "x"),),
+        (Port("output", "y"),),
+        IoType.INT8,
+    )  # fmt: skip
+    return network, {"input": np.full((1, 8, 2, 2), 127, np.int8)}
+
+
+@pytest.mark.parametrize(("first", "second"), SUMS)
+def test_the_largest_pair_that_fits_is_128(
+    first: int, second: int, emulated: Mapping[str, Found]
+) -> None:
+    network, inputs, tensors = emulated[f"sum-{first}-{second}"]
+    expected = integer.run(network, inputs)["y"].astype(int)
+    lost = np.abs(expected - tensors["y"]).max()
+    over = abs(first + second) > LARGEST_PAIR
+    assert lost == (round(128 / 4) if over else 0)

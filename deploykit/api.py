@@ -52,6 +52,7 @@ def export(
     exact: remove exact zeros only, not what float32 rounding hides. align: "auto" keeps dead
     channels where the kernels of `target` ("host", or a width table's name) are faster with them,
     a number rounds widths up to its multiples, "none" leaves them.
+    target "any" or "x86-avx2" plans weights that are exact on x86 without VNNI too.
     labels: a text file, one class a line; mean, std: x = (pixel - mean) / std, one number or one
     per channel; both files carry them for apps to read.
     Defaults: both formats, 8 bits, rule "family", batch norm "keep", align "auto" for the host,

@@ -74,6 +74,10 @@ def export(
         str | None, typer.Option(help="Of x = (pixel - mean) / std; one number, or per channel.")
     ] = None,
     std: Annotated[str | None, typer.Option(help="See --mean.")] = None,
+    batch: Annotated[
+        str | None,
+        typer.Option(help="fixed (the batch of --input-shape) or dynamic (any).  [default: fixed]"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
     """Fold, prune and quantize a checkpoint, write it, and prove that every runtime agrees.
@@ -98,7 +102,7 @@ def export(
         data=data, eval_data=eval_data, config=config, bits=bits, to=to, prune_rule=prune_rule,
         threshold=threshold, batchnorm=batchnorm, exact=exact, align=align, target=target,
         calibration=calibration, io=io, tflite_layout=tflite_layout,
-        labels=labels, mean=mean, std=std,
+        labels=labels, mean=mean, std=std, batch=batch,
         progress=StageLines(Console(stderr=True)),
     )  # fmt: skip
     if as_json:

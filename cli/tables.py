@@ -133,7 +133,8 @@ def feeding_lines(manifest: Any) -> list[str]:
                 *(("output", port) for port in manifest["outputs"]),
             )
         ]
-        lines.append(f"{file}: {', '.join(ports)}")
+        batch = "; any batch" if manifest["batch"] == "dynamic" else ""
+        lines.append(f"{file}: {', '.join(ports)}{batch}")
     return lines
 
 

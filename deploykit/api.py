@@ -40,6 +40,7 @@ def export(
     labels: StrPath | None = None,
     mean: float | Sequence[float] | str | None = None,
     std: float | Sequence[float] | str | None = None,
+    batch: str | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
     """Make a bundle from a checkpoint, or from a float .onnx file: `deploykit export`.
@@ -55,8 +56,9 @@ def export(
     target "any" or "x86-avx2" plans weights that are exact on x86 without VNNI too.
     labels: a text file, one class a line; mean, std: x = (pixel - mean) / std, one number or one
     per channel; both files carry them for apps to read.
+    batch: "dynamic" for files that take any batch.
     Defaults: both formats, 8 bits, rule "family", batch norm "keep", align "auto" for the host,
-    calibration "mse", io "float".
+    calibration "mse", io "float", batch "fixed": that of input_shape.
 
     Raises a deploykit.errors.DeploykitError; then nothing was written.
     """
@@ -69,6 +71,7 @@ def export(
         "exact": exact, "align": align, "target": target,
         "batchnorm": batchnorm, "calibration": calibration, "io": io,
         "tflite_layout": tflite_layout, "labels": labels, "mean": mean, "std": std,
+        "batch": batch,
     }  # fmt: skip
     file = None if config is None else Path(config)
     options = build_options(given, file, source_of(Path(checkpoint)))

@@ -212,6 +212,27 @@ def test_a_batch_of_several_is_exported_and_verified(tmp_path: Path) -> None:
     verified(bundle)
 
 
+@pytest.mark.parametrize("io", ["float", "uint8"])
+def test_a_dynamic_batch_is_in_both_files_and_verifies(
+    io: str, folder: Path, tmp_path: Path
+) -> None:
+    bundle = exported(folder, tmp_path, batch="dynamic", io=io)
+    verified(bundle)
+    assert bundle.manifest["batch"] == "dynamic"
+    value = onnx.load(bundle.path / "model.onnx").graph.input[0]
+    first, *rest = value.type.tensor_type.shape.dim
+    assert (first.dim_param, [dim.dim_value for dim in rest]) == ("batch", [1, 8, 8])
+    (detail,) = Interpreter(str(bundle.path / "model.tflite")).get_input_details()
+    assert detail["shape_signature"].tolist() == [-1, 8, 8, 1]
+
+
+def test_a_target_of_any_processor_verifies_its_sums(folder: Path, tmp_path: Path) -> None:
+    bundle = exported(folder, tmp_path, target="any")
+    steps = {step.compared: step.detail for step in verified(bundle).steps}
+    assert steps["model.onnx, 16-bit sums / any"].endswith("at most 128 fit")
+    assert bundle.manifest["int16_pairs"]["overflowing"] == []
+
+
 def test_inputs_without_any_rounding_error_verify(folder: Path, tmp_path: Path) -> None:
     """Their SQNR is infinite, which JSON cannot say."""
     grid = np.random.default_rng(0).integers(-128, 128, (16, 1, 8, 8)) / 64.0

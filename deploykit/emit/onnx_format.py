@@ -16,6 +16,9 @@ OPSET_WITH_GELU, IR_WITH_GELU = 20, 9
 
 PRODUCER = "deploykit"
 
+BATCH_SYMBOL = "batch"
+"""Name of the first axis where a file takes any batch."""
+
 TENSOR_KEY = "deploykit.tensor:"
 """Metadata key prefix: the ONNX name of an integer tensor, where it is not the network's own."""
 

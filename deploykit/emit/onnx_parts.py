@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 from onnx import NodeProto, helper, numpy_helper
 
-from deploykit.emit.onnx_format import SCALE_PARAMETER, ZERO_POINT_PARAMETER
+from deploykit.emit.onnx_format import BATCH_SYMBOL, SCALE_PARAMETER, ZERO_POINT_PARAMETER
 from deploykit.errors import GraphError
 from deploykit.spec.arrays import AnyArray
 from deploykit.spec.operators import Window
-from deploykit.spec.quantized import UINT8_SHIFT, Quantization
+from deploykit.spec.quantized import UINT8_SHIFT, Batch, Quantization
 
 
 class Parts:
@@ -32,6 +32,9 @@ class Parts:
         self._outputs = {value.name for value in graph.output}
         self._values = {value.name: value.type.tensor_type for value in graph.value_info}
         self._values.update((value.name, value.type.tensor_type) for value in public)
+        first = [value.type.tensor_type.shape.dim[:1] for value in graph.input]
+        symbolic = any(dim.dim_param == BATCH_SYMBOL for dims in first for dim in dims)
+        self.batch = Batch.DYNAMIC if symbolic else Batch.FIXED
 
     def constant(self, name: str, reader: NodeProto) -> AnyArray:
         """Values of an initializer."""
@@ -83,11 +86,19 @@ class Parts:
         return int(self._values[name].elem_type) if name in self._values else 0
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Static shape of a tensor."""
-        dims = self._values[name].shape.dim if name in self._values else []
-        if not dims or not all(dim.HasField("dim_value") for dim in dims):
+        """Shape of a tensor; a dynamic batch is 1.
+
+        Raises GraphError where anything but the first axis is open, or not in every tensor.
+        """
+        dims = list(self._values[name].shape.dim) if name in self._values else []
+        batch: tuple[int, ...] = ()
+        if dims and self.batch is Batch.DYNAMIC and dims[0].dim_param == BATCH_SYMBOL:
+            batch, dims = (1,), dims[1:]
+        if not (dims or batch) or not all(dim.HasField("dim_value") for dim in dims):
             raise GraphError(f"The shape of {name!r} is not static; write every shape in the file.")
-        return tuple(int(dim.dim_value) for dim in dims)
+        if not batch and self.batch is Batch.DYNAMIC:
+            raise GraphError(f"{name!r} has a fixed batch in a file whose batch is dynamic.")
+        return (*batch, *(int(dim.dim_value) for dim in dims))
 
     def quantization(self, node: NodeProto) -> Quantization:
         """Per-tensor scale and zero point of a QuantizeLinear or DequantizeLinear.

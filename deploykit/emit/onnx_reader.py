@@ -79,6 +79,7 @@ class _Reader:
             ),
             self._io(),
             self.operands.constants,
+            self.parts.batch,
         )
         self._check_complete(network)
         return network

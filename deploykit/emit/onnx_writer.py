@@ -26,6 +26,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from deploykit.emit.onnx_format import (
+    BATCH_SYMBOL,
     IR_VERSION,
     IR_WITH_GELU,
     OPSET,
@@ -59,7 +60,7 @@ from deploykit.spec.operators import (
     Window,
     operator_inputs,
 )
-from deploykit.spec.quantized import UINT8_SHIFT, IoType, Port, QuantizedNetwork, Tail
+from deploykit.spec.quantized import UINT8_SHIFT, Batch, IoType, Port, QuantizedNetwork, Tail
 
 PORT_TYPE = {
     IoType.FLOAT: TensorProto.FLOAT,
@@ -270,19 +271,25 @@ def _signed_parameters(port: Port, graph: OnnxGraph) -> tuple[str, str]:
     return scale, graph.initializer(f"{port.name}.zero_point_int8", np.array(zero_point, np.int8))
 
 
+def _file_shape(shape: tuple[int, ...], batch: Batch) -> tuple[int | str, ...]:
+    return shape if batch is Batch.FIXED else (BATCH_SYMBOL, *shape[1:])
+
+
 def _model(network: QuantizedNetwork, graph: OnnxGraph) -> onnx.ModelProto:
     """The nodes as a model, with the shape of every integer tensor."""
     annotations = graph.annotations()
 
     def port_info(port: Port) -> onnx.ValueInfoProto:
-        shape = graph.tensor(port.tensor).shape
+        shape = _file_shape(graph.tensor(port.tensor).shape, network.batch)
         return helper.make_tensor_value_info(port.name, PORT_TYPE[network.io], shape)
 
     inputs = [port_info(port) for port in network.inputs]
     outputs = [port_info(port) for port in network.outputs]
     public = {info.name for info in (*inputs, *outputs)}
     inside = [
-        helper.make_tensor_value_info(graph.integer(name), TensorProto.UINT8, tensor.shape)
+        helper.make_tensor_value_info(
+            graph.integer(name), TensorProto.UINT8, _file_shape(tensor.shape, network.batch)
+        )
         for name, tensor in network.tensors.items()
         if graph.integer(name) not in public
     ]

@@ -54,7 +54,10 @@ ELEMENT_TYPES = {0: "<f4", 2: "<i4", 3: "|u1", 9: "|i1"}
 
 @dataclass(frozen=True)
 class FileTensor:
-    """scale: [] where there is no quantization. values: constants only, in `shape`."""
+    """scale: [] where there is no quantization. values: constants only, in `shape`.
+
+    signature: `shape` with -1 for what a caller may resize.
+    """
 
     index: int
     name: str
@@ -64,6 +67,7 @@ class FileTensor:
     zero_point: AnyArray
     dimension: int
     values: AnyArray | None
+    signature: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -201,7 +205,19 @@ def _tensor(table: Table, index: int, buffers: Sequence[Table]) -> FileTensor:
         np.zeros(0, dtype=np.int64) if zero_point is None else zero_point,
         dimension,
         _values(name, shape, dtype, table.integer(2, "<I"), buffers),
+        _signature(name, shape, table),
     )
+
+
+def _signature(name: str, shape: tuple[int, ...], table: Table) -> tuple[int, ...]:
+    array = table.array(7, "<i4")
+    signature = shape if array is None or not array.size else tuple(map(int, array))
+    if signature != shape and (not shape or signature != (-1, *shape[1:])):
+        raise GraphError(
+            f"Tensor {name!r} of shape {list(shape)} has the signature {list(signature)}; "
+            "deploykit reads files of which the batch alone is dynamic."
+        )
+    return signature
 
 
 def _values(

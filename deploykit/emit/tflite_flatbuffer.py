@@ -15,6 +15,7 @@ import numpy as np
 from deploykit.emit.tflite_file import REARRANGED
 from deploykit.emit.tflite_graph import TfliteGraph, TfliteOperator, TfliteTensor
 from deploykit.errors import RuntimeUnavailableError
+from deploykit.spec.quantized import Batch
 
 FILE_IDENTIFIER = b"TFL3"
 SCHEMA_VERSION = 3
@@ -159,7 +160,7 @@ def pack_graph(
     """
     schema = load_schema()
     buffers: list[Any] = [schema.BufferT()]
-    tensors = [_tensor(schema, tensor, buffers) for tensor in graph.tensors]
+    tensors = [_tensor(schema, tensor, graph, buffers) for tensor in graph.tensors]
     versions: dict[str, OperatorVersion] = {}
     for operator in sorted(graph.operators, key=lambda operator: operator.code):
         # A code has one version in a file, the newest that any of its operators needs.
@@ -239,7 +240,7 @@ def _distinct(ports: Sequence[FilePort]) -> Any:
     return np.array(indices, dtype=np.int32)
 
 
-def _tensor(schema: Any, tensor: TfliteTensor, buffers: list[Any]) -> Any:
+def _tensor(schema: Any, tensor: TfliteTensor, graph: TfliteGraph, buffers: list[Any]) -> Any:
     buffer = 0
     if tensor.values is not None:
         data = np.ascontiguousarray(tensor.values)
@@ -254,7 +255,10 @@ def _tensor(schema: Any, tensor: TfliteTensor, buffers: list[Any]) -> Any:
             zeroPoint=np.full(scale.shape, tensor.quantization.zero_point, dtype=np.int64),
             quantizedDimension=tensor.quantization.dimension,
         )
+    dynamic = graph.batch is Batch.DYNAMIC and tensor.values is None
+    signature = np.array(graph.any_batch(tensor.shape), np.int32) if dynamic else None
     return schema.TensorT(
+        shapeSignature=signature,
         shape=np.array(tensor.shape, dtype=np.int32),
         type=getattr(schema.TensorType, tensor.dtype.name.upper()),
         buffer=buffer,

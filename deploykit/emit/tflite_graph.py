@@ -9,7 +9,7 @@ from enum import Enum
 import numpy as np
 
 from deploykit.spec.arrays import AnyArray, Float32Array
-from deploykit.spec.quantized import Quantization
+from deploykit.spec.quantized import Batch, Quantization
 
 
 @dataclass(frozen=True)
@@ -79,13 +79,18 @@ def per_tensor(quantization: Quantization) -> TfliteQuantization:
 
 
 class TfliteGraph:
-    """A subgraph under construction."""
+    """A subgraph under construction. batch: of every activation, whose first axis it is."""
 
-    def __init__(self) -> None:
+    def __init__(self, batch: Batch = Batch.FIXED) -> None:
+        self.batch = batch
         self.tensors: list[TfliteTensor] = []
         self.operators: list[TfliteOperator] = []
         self._index: dict[str, int] = {}
         self._shared: dict[tuple[str, bytes], int] = {}
+
+    def any_batch(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """A shape as parameters and signatures state it: -1 stands for a dynamic batch."""
+        return tuple(shape) if self.batch is Batch.FIXED else (-1, *shape[1:])
 
     def activation(
         self,

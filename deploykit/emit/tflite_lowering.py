@@ -146,8 +146,9 @@ def reshape(graph: TfliteGraph, source: int, result: int) -> None:
     """The same elements in the shape of the result."""
     shape = graph.tensors[result].shape
     assert prod(shape) == prod(graph.tensors[source].shape)
-    options = Options("ReshapeOptions", {"newShape": shape})
-    graph.operator("RESHAPE", (source, graph.integers("shape", np.array(shape))), result, options)
+    stated = graph.any_batch(shape)
+    options = Options("ReshapeOptions", {"newShape": stated})
+    graph.operator("RESHAPE", (source, graph.integers("shape", np.array(stated))), result, options)
 
 
 def limit(

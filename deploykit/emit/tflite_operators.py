@@ -63,7 +63,7 @@ from deploykit.spec.operators import (
     Repeat,
     Slice,
 )
-from deploykit.spec.quantized import ActivationTensor, QuantizedNetwork, int_range
+from deploykit.spec.quantized import ActivationTensor, Batch, QuantizedNetwork, int_range
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,9 @@ FUNCTION_CODES: Mapping[Function, tuple[str, Options | None]] = {
     Function.GELU_TANH: ("GELU", Options("GeluOptions", {"approximate": True})),
 }
 
+
+WHOLE_BATCH = 1
+"""endMask of a STRIDED_SLICE that takes the first axis to its end, whatever it states."""
 
 MOST_JOINED = 5
 """Inputs of a CONCATENATION that XNNPACK takes, in LiteRT 2.3."""
@@ -219,7 +222,7 @@ def _slice(operator: Slice, site: Site) -> None:
     begin, end, strides = [0] * len(shape), list(shape), [1] * len(shape)
     begin[axis], end[axis], strides[axis] = operator.start, operator.stop, operator.step
     if operator.step == 1:
-        sizes = [stop - start for start, stop in zip(begin, end, strict=True)]
+        sizes = site.graph.any_batch([stop - start for start, stop in zip(begin, end, strict=True)])
         start, size = site.graph.integers("begin", begin), site.graph.integers("size", sizes)
         site.graph.operator("SLICE", (source, start, size), output, Options("SliceOptions"))
         return
@@ -227,7 +230,8 @@ def _slice(operator: Slice, site: Site) -> None:
         site.graph.integers(name, numbers)
         for name, numbers in (("begin", begin), ("end", end), ("strides", strides))
     )
-    options = Options("StridedSliceOptions")
+    dynamic = site.network.batch is Batch.DYNAMIC
+    options = Options("StridedSliceOptions", {"endMask": WHOLE_BATCH} if dynamic else {})
     site.graph.operator("STRIDED_SLICE", (source, *places), output, options)
 
 

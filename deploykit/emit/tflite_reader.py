@@ -38,7 +38,7 @@ from deploykit.emit.tflite_views import (
 )
 from deploykit.errors import GraphError, UnsupportedOperatorError
 from deploykit.spec.operators import operator_inputs
-from deploykit.spec.quantized import IoType, Port, QuantizedNetwork, Tail
+from deploykit.spec.quantized import Batch, IoType, Port, QuantizedNetwork, Tail
 
 IO_TYPES = {"float32": IoType.FLOAT, "int8": IoType.INT8, "uint8": IoType.UINT8}
 
@@ -51,7 +51,8 @@ def read_tflite(data: bytes) -> QuantizedNetwork:
     """
     file = parse_tflite(data)
     io = _io_type(file)
-    state = ReaderState(waiting={port.tensor.index: port for port in file.inputs})
+    waiting = {port.tensor.index: port for port in file.inputs}
+    state = ReaderState(waiting=waiting, batch=_batch(file))
     regions = find_regions(file)
     inside = {position for region in regions.values() for position in region.inner}
     for operator in file.operators:
@@ -86,8 +87,23 @@ def read_tflite(data: bytes) -> QuantizedNetwork:
     join_clamps(state, hidden)
     join_concats(state, hidden)
     return QuantizedNetwork(
-        state.tensors, tuple(state.operators), inputs, outputs, io, state.constants
+        state.tensors, tuple(state.operators), inputs, outputs, io, state.constants, state.batch
     )
+
+
+def _batch(file: TfliteFile) -> Batch:
+    """Dynamic where every activation may be resized along its first axis."""
+    activations = [tensor for tensor in file.tensors if tensor.values is None]
+    dynamic = [tensor for tensor in activations if tensor.signature[:1] == (-1,)]
+    if not dynamic:
+        return Batch.FIXED
+    fixed = [tensor for tensor in activations if tensor not in dynamic]
+    if fixed or any(tensor.shape[0] != 1 for tensor in dynamic):
+        raise GraphError(
+            "The batch is dynamic in some of the .tflite file's tensors and not 1 or fixed in "
+            "others; write the file again."
+        )
+    return Batch.DYNAMIC
 
 
 def _io_type(file: TfliteFile) -> IoType:

@@ -17,6 +17,10 @@ from deploykit.emit.tflite_views import (
     require_same_quantization,
 )
 from deploykit.spec.operators import Concat, DepthToSpace, Gather, Operator, Repeat, Slice
+from deploykit.spec.quantized import Batch
+
+ANY_LENGTH, END_MASK, FIRST_AXIS = -1, 1, 1
+"""Size of a SLICE that goes to the end; slot and bit of a STRIDED_SLICE that does."""
 
 
 def read_concat(state: ReaderState, operator: FileOperator) -> None:
@@ -50,11 +54,18 @@ def read_slice(state: ReaderState, operator: FileOperator) -> None:
     shape = operand(operator, 0).shape
     if not len(begin) == len(extent) == len(shape):
         raise operator.refuse(f"it states {len(begin)} axes of a tensor with {len(shape)}.")
+    dynamic = state.batch is Batch.DYNAMIC
     if operator.code == "SLICE":
+        if dynamic:
+            extent[0] = _whole_batch(operator, extent[0] == ANY_LENGTH, shape[0])
         ends = [start + size for start, size in zip(begin, extent, strict=True)]
         steps = [1] * len(shape)
     else:
-        if any(operator.option(slot) for slot in range(5)):
+        masks = [operator.option(slot) for slot in range(5)]
+        if dynamic:
+            extent[0] = _whole_batch(operator, masks[END_MASK] == FIRST_AXIS, shape[0])
+            masks[END_MASK] = 0
+        if any(masks):
             raise operator.refuse("deploykit reads it without masks.")
         ends = extent
         steps = constant_of(operator, 3, np.dtype(np.int32), rank=1).tolist()
@@ -75,6 +86,13 @@ def read_slice(state: ReaderState, operator: FileOperator) -> None:
     state.operators.append(
         Slice(result.name, view.tensor.name, result.name, axis, start, stop, step)
     )
+
+
+def _whole_batch(operator: FileOperator, whole: bool, batch: int) -> int:
+    """The end of the first axis, which a file of dynamic batch must not state as a number."""
+    if not whole:
+        raise operator.refuse("it takes a fixed number of samples of a dynamic batch.")
+    return batch
 
 
 def read_gather(state: ReaderState, operator: FileOperator) -> None:

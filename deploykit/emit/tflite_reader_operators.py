@@ -40,7 +40,7 @@ from deploykit.spec.operators import (
     Mul,
     Window,
 )
-from deploykit.spec.quantized import ActivationTensor
+from deploykit.spec.quantized import ActivationTensor, Batch
 
 SAME, VALID = 0, 1
 
@@ -182,6 +182,10 @@ def read_mean(state: ReaderState, operator: FileOperator) -> None:
 def read_reshape(state: ReaderState, operator: FileOperator) -> None:
     """RESHAPE of an image to [N, F]."""
     view = state.unpadded(operator)
+    if state.batch is Batch.DYNAMIC:
+        stated = constant_of(operator, 1, np.dtype(np.int32), rank=1).tolist()
+        if stated[:1] != [-1]:
+            raise operator.refuse("it states a fixed number of samples of a dynamic batch.")
     batch, *rest = view.tensor.shape
     shape = (batch, int(np.prod(rest)))
     order, unflattened = Order.FLAT, None

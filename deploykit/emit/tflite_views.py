@@ -15,7 +15,14 @@ from deploykit.emit.tflite_file import FileOperator, FilePort, FileTensor
 from deploykit.errors import GraphError
 from deploykit.spec.arrays import AnyArray
 from deploykit.spec.operators import Operator
-from deploykit.spec.quantized import ActivationTensor, ConstantTensor, Port, Quantization, Tail
+from deploykit.spec.quantized import (
+    ActivationTensor,
+    Batch,
+    ConstantTensor,
+    Port,
+    Quantization,
+    Tail,
+)
 
 Shape = tuple[int, ...]
 NO_PADS = (0, 0, 0, 0)
@@ -58,6 +65,7 @@ class ReaderState:
     operators: list[Operator] = field(default_factory=list)
     constants: dict[str, ConstantTensor] = field(default_factory=dict)
     inputs: dict[str, Port] = field(default_factory=dict)
+    batch: Batch = Batch.FIXED
 
     def view(self, operator: FileOperator, position: int = 0) -> View:
         """The activation that an operator reads, as a view."""

@@ -45,7 +45,7 @@ def write_tflite(network: QuantizedNetwork, layout: TfliteLayout = TfliteLayout.
     layout: of the graph's own rank-4 inputs and outputs. The signature "serving_default" carries
     the ports' public names; tensor_names() says what the integer tensors are called.
     """
-    graph = TfliteGraph()
+    graph = TfliteGraph(network.batch)
     names = tensor_names(network, layout)
     index = {
         tensor.name: graph.activation(

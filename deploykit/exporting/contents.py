@@ -119,6 +119,7 @@ def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
         "versions": _versions(),
         "source": dict(outcome.entered.record),
         "io": options.quantization.io.value,
+        "batch": network.batch.value,
         "tflite_layout": options.tflite_layout.value,
         "input": _port(source, outcome),
         "outputs": [_port(target, outcome) for target in network.outputs],

@@ -21,7 +21,7 @@ from deploykit.quantize.calibration import Calibration
 from deploykit.quantize.planning import CARRIERS, QuantizationOptions
 from deploykit.spec.model_metadata import ModelMetadata
 from deploykit.spec.pairs import Target
-from deploykit.spec.quantized import IoType
+from deploykit.spec.quantized import Batch, IoType
 
 FORMATS = ("onnx", "tflite")
 
@@ -74,7 +74,7 @@ class ExportOptions:
 KEYS = (
     "model", "input_shape", "data", "eval_data", "bits", "to", "prune_rule", "threshold",
     "batchnorm", "exact", "align", "target", "calibration", "io", "tflite_layout", "labels",
-    "mean", "std",
+    "mean", "std", "batch",
 )  # fmt: skip
 """Names of all options: keys of export.toml, and flags with dashes for underscores."""
 
@@ -108,6 +108,7 @@ def build_options(
             choice(Calibration, "calibration", values.get("calibration", "mse")),
             choice(IoType, "io", values.get("io", "float")),
             target,
+            choice(Batch, "batch", values.get("batch", "fixed")),
         ),
         tflite_layout=choice(TfliteLayout, "tflite-layout", values.get("tflite_layout", "nhwc")),
         metadata=read_metadata(values),

@@ -8,6 +8,7 @@ from deploykit.quantize.operators import (
     constant,
     function_of,
     groups_of,
+    joined_axis,
     repeats_of,
     spans_of,
     window_of,
@@ -83,6 +84,7 @@ def apply_plan(network: Network, plan: QuantPlan) -> QuantizedNetwork:
             held.name: ConstantTensor(held.name, held.values, held.quantization)
             for held in constants
         },
+        plan.batch,
     )
 
 
@@ -149,9 +151,7 @@ def _moving(layer: Layer, plan: LayerPlan) -> Operator:
         case Kind.FLATTEN:
             return Flatten(name, source, plan.output)
         case Kind.CONCAT:
-            rank = len(node.outputs[0].shape or ())
-            axis = int(node.attributes["axis"].as_int()) % rank
-            return Concat(name, plan.inputs, plan.output, axis)
+            return Concat(name, plan.inputs, plan.output, joined_axis(node))
         case Kind.SLICE:
             return Slice(name, source, plan.output, *spans_of(node)[layer.place])
         case Kind.GATHER:

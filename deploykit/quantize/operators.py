@@ -90,6 +90,11 @@ def groups_of(node: ir.Node) -> int:
     return int(node.attributes["group"].as_int()) if "group" in node.attributes else 1
 
 
+def joined_axis(node: ir.Node) -> int:
+    """Along which axis a Concat joins, counted from the front."""
+    return int(node.attributes["axis"].as_int()) % len(node.outputs[0].shape or ())
+
+
 def clip_bounds(node: ir.Node) -> tuple[float | None, float | None]:
     """(low, high) of a Relu or Clip node; None where it does not bound."""
     if node.op_type == "Relu":

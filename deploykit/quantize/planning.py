@@ -12,7 +12,15 @@ from deploykit.quantize.calibration import Calibration
 from deploykit.quantize.constants import constant_operand
 from deploykit.quantize.histogram import Histogram, merge
 from deploykit.quantize.observe import observe_tensors
-from deploykit.quantize.operators import BINARY, WEIGHTED, groups_of, parameter
+from deploykit.quantize.operators import (
+    BINARY,
+    WEIGHTED,
+    Kind,
+    groups_of,
+    joined_axis,
+    parameter,
+    spans_of,
+)
 from deploykit.quantize.scales import activation_quantization, input_quantization
 from deploykit.quantize.settling import Runners, settle_scales
 from deploykit.quantize.sharing import Group, find_groups, fixed_quantization
@@ -20,10 +28,10 @@ from deploykit.quantize.structure import Layer, build_structure, tails
 from deploykit.quantize.weights import pair_scales, round_bias, round_weights, weight_scales
 from deploykit.spec.arrays import Float64Array
 from deploykit.spec.correction import corrected_bias
-from deploykit.spec.network import Network
+from deploykit.spec.network import Network, static_shape
 from deploykit.spec.pairs import LARGEST_PAIR, Target, pair_sums
 from deploykit.spec.plan import ConstantPlan, LayerPlan, PairPlan, QuantPlan, WeightPlan
-from deploykit.spec.quantized import IoType, Quantization
+from deploykit.spec.quantized import Batch, IoType, Quantization
 from deploykit.spec.samples import Samples
 
 CARRIERS: Mapping[int, Mapping[str, str]] = {8: {"onnx": "int8", "tflite": "int8"}}
@@ -41,6 +49,7 @@ class QuantizationOptions:
     calibration: Calibration = Calibration.MSE
     io: IoType = IoType.FLOAT
     target: Target | None = None
+    batch: Batch = Batch.FIXED
 
 
 def quantized_name(network: Network, tensor: str) -> str:
@@ -70,6 +79,8 @@ def plan_quantization(
             f"--io {options.io.value}: the network ends in {last.op_type} {last.name!r}, which is "
             "computed in float; leave --io out, or end the network before it"
         )
+    if options.batch is Batch.DYNAMIC:
+        _check_dynamic(network, layers)
     source = str(network.model.graph.inputs[0].name)
     groups = find_groups(layers, source)
     makers = [name for group in groups for name in group.makers]
@@ -101,7 +112,27 @@ def plan_quantization(
         options.io,
         proofs,
         options.target,
+        options.batch,
     )
+
+
+def _check_dynamic(network: Network, layers: Sequence[Layer]) -> None:
+    """Refuse what means one thing to a batch of 1 and another to a batch of more."""
+    (shape,) = (static_shape(value) for value in network.model.graph.inputs)
+    if shape is None or shape[0] != 1:
+        raise QuantizationError(
+            f"--batch dynamic: the network's input is {list(shape or ())}; give it a batch of 1 "
+            "with --input-shape"
+        )
+    for layer in layers:
+        along = joined_axis(layer.nodes[0]) if layer.kind is Kind.CONCAT else None
+        if layer.kind is Kind.SLICE:
+            along = spans_of(layer.nodes[0])[layer.place][0]
+        batches = [static_shape(value) for value in layer.nodes[-1].outputs]
+        if along == 0 or any(batch is None or batch[0] != 1 for batch in batches):
+            raise QuantizationError(
+                f"--batch dynamic: {layer.name} cuts or joins along the batch; leave --batch out"
+            )
 
 
 def _wanted(

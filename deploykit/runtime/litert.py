@@ -38,8 +38,8 @@ def version() -> str | None:
 def run(data: bytes, inputs: Tensors) -> dict[str, AnyArray]:
     """Graph outputs by port name, [N, ...].
 
-    inputs: by port name, [N, ...] in the file's element type and layout; the file's batch
-    is looped over, its last one filled up.
+    inputs: by port name, [N, ...] in the file's element type and layout; a fixed batch is looped
+    over, its last one filled up, a dynamic one becomes N.
     """
     interpreter = _interpreter(data)
     _, outputs = _ports(interpreter)
@@ -104,6 +104,7 @@ def _run(interpreter: Any, inputs: Tensors, wanted: Mapping[str, int]) -> dict[s
     ports, _ = _ports(interpreter)
     if sorted(inputs) != sorted(ports):
         raise DataError(f"The file takes the inputs {sorted(ports)}; given were {sorted(inputs)}.")
+    _resize(interpreter, {index: len(inputs[name]) for name, index in ports.items()})
     details = {int(detail["index"]): detail for detail in interpreter.get_input_details()}
     steps = {name: _batches(name, inputs[name], details[index]) for name, index in ports.items()}
     if len({len(step) for step in steps.values()}) != 1:
@@ -126,6 +127,22 @@ def _first(values: AnyArray, count: int, samples: int) -> AnyArray:
     if len(values) % samples:
         return values
     return values[: count * (len(values) // samples)]
+
+
+def _resize(interpreter: Any, samples: Mapping[int, int]) -> None:
+    """Give inputs whose batch is dynamic as many samples as there are. samples: by tensor index."""
+    dynamic = [
+        detail
+        for detail in interpreter.get_input_details()
+        if list(detail["shape_signature"][:1]) == [-1] and samples[int(detail["index"])]
+    ]
+    for detail in dynamic:
+        index = int(detail["index"])
+        shape = [samples[index], *map(int, detail["shape"][1:])]
+        interpreter.resize_tensor_input(index, shape, strict=True)
+    if dynamic:
+        with _native_stderr_silenced():
+            interpreter.allocate_tensors()
 
 
 def _batches(name: str, values: AnyArray, detail: Mapping[str, Any]) -> Sequence[AnyArray]:

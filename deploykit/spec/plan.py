@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from deploykit.spec.arrays import Float32Array, Int8Array, Int32Array
 from deploykit.spec.pairs import Target
-from deploykit.spec.quantized import IoType, Quantization
+from deploykit.spec.quantized import Batch, IoType, Quantization
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,7 @@ class QuantPlan:
     io: IoType
     proofs: tuple[Proof, ...] = ()
     target: Target | None = None
+    batch: Batch = Batch.FIXED
 
     def __str__(self) -> str:
         """The plan as a table, one line per layer."""

@@ -83,6 +83,13 @@ class IoType(Enum):
     UINT8 = "uint8"
 
 
+class Batch(Enum):
+    """Whether a file takes the batch that its tensors state, or any; then they state 1."""
+
+    FIXED = "fixed"
+    DYNAMIC = "dynamic"
+
+
 class Tail(Enum):
     """What a file computes in float between the last integers and an output."""
 
@@ -111,6 +118,7 @@ class QuantizedNetwork:
     """An integer network; operators are in an order in which they can run.
 
     tensors: activations. constants: by name too; no tensor has the name of one.
+    batch: of the files; the reference takes any.
     """
 
     tensors: Mapping[str, ActivationTensor]
@@ -119,6 +127,7 @@ class QuantizedNetwork:
     outputs: tuple[Port, ...]
     io: IoType = IoType.FLOAT
     constants: Mapping[str, ConstantTensor] = field(default_factory=dict)
+    batch: Batch = Batch.FIXED
 
     def operand(self, name: str) -> ActivationTensor | ConstantTensor:
         """The activation or constant that an operator calls by this name."""

@@ -43,6 +43,7 @@ def record_network(network: QuantizedNetwork) -> Record:
     """
     return {
         "io": network.io.value,
+        "batch": network.batch.value,
         "inputs": {port.name: port.tensor for port in network.inputs},
         "outputs": {port.name: port.tensor for port in network.outputs},
         "tails": {port.name: port.tail.value for port in network.outputs if port.tail is not None},
@@ -130,7 +131,7 @@ def first_difference(expected: Record, found: Record) -> tuple[str, str] | None:
     extra = [output for output in found["operators"] if output not in expected["operators"]]
     if extra:
         return extra[0], "this operator does not belong to the plan"
-    for key in ("io", "inputs", "outputs", "tails"):
+    for key in ("io", "batch", "inputs", "outputs", "tails"):
         if expected.get(key, {}) != found.get(key, {}):
             return key, "the graph's own inputs or outputs differ"
     if expected["tensors"] != found["tensors"]:

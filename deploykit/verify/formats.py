@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol, assert_never
 
 import numpy as np
@@ -28,6 +29,7 @@ from deploykit.spec.arrays import AnyArray, Float32Array, Int8Array, Tensors
 from deploykit.spec.model_metadata import ModelMetadata
 from deploykit.spec.operators import Operator, renamed
 from deploykit.spec.quantized import IoType, Port, QuantizedNetwork, as_int8, as_uint8
+from deploykit.verify.batches import in_batches
 
 
 class Format(Protocol):
@@ -97,7 +99,7 @@ class OnnxFormat:
 
     def run_all(self, data: bytes, network: QuantizedNetwork, inputs: Tensors) -> Tensors:
         """See Format."""
-        tensors = ort.run_probe(probe_onnx(data), inputs)
+        tensors = in_batches(network.batch, partial(ort.run_probe, probe_onnx(data)), inputs)
         return {name: tensors[name] for name in network.tensors if name in tensors}
 
     def run_outputs(self, data: bytes, network: QuantizedNetwork, inputs: Tensors) -> Tensors:
@@ -107,7 +109,7 @@ class OnnxFormat:
                 name: as_uint8(values) if values.dtype == np.int8 else values
                 for name, values in inputs.items()
             }
-        return ort.run(data, inputs)
+        return in_batches(network.batch, partial(ort.run, data), inputs)
 
     def kernels(self, data: bytes, network: QuantizedNetwork) -> Mapping[str, str | None]:
         """See Format."""
@@ -140,12 +142,14 @@ class TfliteFormat:
 
     def run_all(self, data: bytes, network: QuantizedNetwork, inputs: Tensors) -> Tensors:
         """See Format."""
-        raw = litert.run_probe(probe_tflite(data), to_tflite_layout(network, inputs, self.layout))
+        laid = to_tflite_layout(network, inputs, self.layout)
+        raw = in_batches(network.batch, partial(litert.run_probe, probe_tflite(data)), laid)
         return from_tflite_layout(network, raw, self.layout)
 
     def run_outputs(self, data: bytes, network: QuantizedNetwork, inputs: Tensors) -> Tensors:
         """See Format."""
-        outputs = litert.run(data, to_tflite_layout(network, inputs, self.layout))
+        laid = to_tflite_layout(network, inputs, self.layout)
+        outputs = in_batches(network.batch, partial(litert.run, data), laid)
         return ports_from_tflite_layout(network, outputs, self.layout)
 
     def kernels(self, data: bytes, network: QuantizedNetwork) -> Mapping[str, str | None]:
@@ -224,6 +228,7 @@ def named_as_planned(network: QuantizedNetwork, plan: Mapping[str, Any]) -> Quan
         tuple(Port(port.name, name(port.tensor), port.tail) for port in network.outputs),
         network.io,
         network.constants,
+        network.batch,
     )
 
 

@@ -24,7 +24,7 @@ from deploykit.graph.options import MultipleOf
 from deploykit.posterior.options import BatchNormMode, PruneRule, PruneSpec
 from deploykit.quantize.calibration import Calibration
 from deploykit.spec.pairs import Target
-from deploykit.spec.quantized import IoType
+from deploykit.spec.quantized import Batch, IoType
 from tests.exported import SAMPLE
 
 LEAST: dict[str, Any] = {"model": "net.py:build", "input_shape": "1,3,8,8", "data": "data.npz"}
@@ -183,3 +183,10 @@ def test_a_target_of_processors_takes_a_number_to_align_to(target: str) -> None:
 def test_a_target_of_processors_is_about_onnx() -> None:
     with pytest.raises(ConfigError, match=r"--target any is about kernels of ONNX Runtime"):
         build_options({**LEAST, "target": "any", "to": "tflite"})
+
+
+def test_the_batch_is_that_of_the_input_shape_unless_asked() -> None:
+    assert build_options(LEAST).quantization.batch is Batch.FIXED
+    assert build_options({**LEAST, "batch": "dynamic"}).quantization.batch is Batch.DYNAMIC
+    with pytest.raises(ConfigError, match="--batch 3: choose one of fixed, dynamic"):
+        build_options({**LEAST, "batch": 3})

@@ -30,7 +30,7 @@ from deploykit.spec.operators import (
 )
 from deploykit.spec.pairs import LARGEST_PAIR, Target, largest_pairs
 from deploykit.spec.plan import QuantPlan
-from deploykit.spec.quantized import IoType, QuantizedNetwork
+from deploykit.spec.quantized import Batch, IoType, QuantizedNetwork
 from deploykit.spec.samples import Samples
 from deploykit.verify.formats import OnnxFormat, TfliteFormat, WrittenRunner, quantized_inputs
 from deploykit.verify.metrics import sqnr_by_tensor
@@ -200,3 +200,30 @@ def test_a_target_narrows_the_channels_that_need_it_and_only_these(plan: QuantPl
         assert narrow.weight.pairs.largest <= LARGEST_PAIR < full.weight.pairs.largest
         np.testing.assert_array_equal(narrow.weight.values[~grew], full.weight.values[~grew])
     assert for_any.tensors == plan.tensors
+
+
+DYNAMIC = QuantizationOptions(batch=Batch.DYNAMIC)
+
+
+def test_a_dynamic_batch_is_the_networks(plan: QuantPlan) -> None:
+    dynamic = planned(DYNAMIC)
+    assert apply_plan(residual_network(), dynamic).batch is Batch.DYNAMIC
+    assert_same_plan(replace(dynamic, batch=Batch.FIXED), plan)
+
+
+def test_a_dynamic_batch_begins_at_one() -> None:
+    network = float_network(
+        f"g (float[2,1,2,2] input) => (float[2,1,2,2] output) {{ output = Conv <{CONV1}> (input, w, b) }}",  # noqa: E501
+        w=np.ones((1, 1, 1, 1), np.float32), b=np.zeros(1, np.float32),
+    )  # fmt: skip
+    with pytest.raises(QuantizationError, match=r"input is \[2, 1, 2, 2\]; give it a batch of 1"):
+        planned(DYNAMIC, network=network, samples=Samples(seeded(4, 1, 2, 2)))
+
+
+def test_what_joins_samples_has_no_dynamic_batch() -> None:
+    network = float_network(
+        "g (float[1,4] input) => (float[2,4] output) "
+        "{ low = Relu (input) output = Concat <axis=0> (low, low) }"
+    )
+    with pytest.raises(QuantizationError, match="output cuts or joins along the batch"):
+        planned(DYNAMIC, network=network, samples=Samples(seeded(4, 4)))

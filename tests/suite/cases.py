@@ -23,9 +23,9 @@ class Case:
     build: Callable[[Builder], str]
     samples: int = 4
 
-    def network(self, io: IoType = IoType.FLOAT) -> QuantizedNetwork:
+    def network(self, io: IoType = IoType.FLOAT, batch: int = 1) -> QuantizedNetwork:
         """The network; the same at every call."""
-        builder = Builder(self._rng(), (1, *self.shape))
+        builder = Builder(self._rng(), (batch, *self.shape))
         output = self.build(builder)
         return replace(builder.network(output), io=io)
 

@@ -15,6 +15,7 @@ def assert_same_network(found: QuantizedNetwork, expected: QuantizedNetwork) -> 
     assert found.inputs == expected.inputs
     assert found.outputs == expected.outputs
     assert found.io is expected.io
+    assert found.batch is expected.batch
     assert len(found.operators) == len(expected.operators)
     for left, right in zip(found.operators, expected.operators, strict=True):
         assert_same(left, right, right.name)

@@ -44,7 +44,7 @@ $(BUNDLE):
 	$(MAKE) demo
 
 test: lint debian-packages
-	$(BIN)/python -m pytest -q -n $(JOBS)
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup
 
 nightly: $(STAMP)
 	DEPLOYKIT_EXAMPLES=2000 $(BIN)/python -m pytest -q -n $(JOBS) \

@@ -1,6 +1,7 @@
 """W8A8 of the pretrained EfficientNet-Lite0 on real images: accuracy, agreement, SQNR.
 
-    python benchmarks/pretrained_int8.py --images DIR [--seeds 5] [--calibration mse] [--json FILE]
+    python benchmarks/pretrained_int8.py --images DIR [--seeds 5] [--calibration mse]
+                                         [--target any] [--json FILE]
 
 DIR: images named CLASS_*.jpg or .png (ImageNet classes). By seed, the sorted names are shuffled
 (random.Random(seed)); the first 64 calibrate, the others test. Both runtimes compute the same
@@ -43,7 +44,11 @@ class Row:
 
 
 def measure(
-    images: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], seed: int, calibration: str
+    images: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int64],
+    seed: int,
+    calibration: str,
+    target: str | None,
 ) -> Row:
     """Export with 64 images, run the others in both runtimes."""
     import onnx
@@ -59,7 +64,9 @@ def measure(
         onnx.save(unfolded(EFFICIENTNET), source)
         np.savez(data, inputs=images[chosen])
         start = perf_counter()
-        made = deploykit.export(source, data=data, out=Path(folder) / "b", calibration=calibration)
+        made = deploykit.export(
+            source, data=data, out=Path(folder) / "b", calibration=calibration, target=target
+        )
         seconds = perf_counter() - start
         files = {name: made.file(name).read_bytes() for name in (
             "model.float.onnx", "model.onnx", "model.tflite",
@@ -85,13 +92,14 @@ def main() -> int:
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--calibration", default="mse")
+    parser.add_argument("--target", help="as in `deploykit export`")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()
     images, labels = read_images(options.images)
     rows = []
     print(f"{'seed':<6}{'float':>8}{'int8':>8}{'agree':>8}{'SQNR dB':>9}{'differ':>8}{'s':>7}")
     for seed in range(1, options.seeds + 1):
-        row = measure(images, labels, seed, options.calibration)
+        row = measure(images, labels, seed, options.calibration, options.target)
         rows.append(row)
         print(
             f"{row.seed:<6}{row.float_top1:>8.4f}{row.top1:>8.4f}{row.agreement:>8.4f}"

@@ -1,6 +1,6 @@
 """Accuracy of the sample on all 10,000 test images of Fashion-MNIST, stage by stage.
 
-    python benchmarks/sample_accuracy.py [--data-dir FOLDER] [--json FILE]
+    python benchmarks/sample_accuracy.py [--data-dir FOLDER] [--target any] [--json FILE]
 
 FOLDER holds the idx files of Fashion-MNIST (Debian: package dataset-fashion-mnist). The bundle is
 exported anew, and every integer of both runtimes is compared with the reference on all images.
@@ -56,6 +56,7 @@ def main() -> int:
     """Export with all test images as evaluation data and print every stage."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-dir", type=Path, default=DEBIAN_FOLDER)
+    parser.add_argument("--target", help="as in `deploykit export`")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     arguments = parser.parse_args()
     images = test_images(arguments.data_dir)
@@ -64,7 +65,8 @@ def main() -> int:
         np.savez(data, inputs=images.inputs, labels=images.labels)
         bundle = deploykit.export(
             SAMPLE / "bayesian.pt", config=SAMPLE / "export.toml", eval_data=data,
-            out=Path(folder) / "bundle", progress=StageLines(Console(stderr=True)),
+            out=Path(folder) / "bundle", target=arguments.target,
+            progress=StageLines(Console(stderr=True)),
         )  # fmt: skip
     manifest = bundle.manifest
     stages = {k: v for k, v in manifest["accuracy"].items() if k != "samples"}

@@ -22,6 +22,7 @@ from deploykit.errors import ParityError
 from deploykit.exporting.evidence import prove_parity
 from deploykit.spec.parity import ParityReport, Verdict
 from deploykit.spec.progress import Advance
+from deploykit.verify import saturation
 from tests import small_models
 from tests.cli.running import start
 from tests.exported import CHECKPOINT, SAMPLE, TWIN, contents, save
@@ -275,16 +276,24 @@ class Stages:
         yield lambda done, total: None
 
 
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ({"avx2", "avx_vnni"}, "no bundle was written"),
+        ({"avx2"}, "this processor has AVX2 without VNNI, .* export with --target x86-avx2"),
+    ],
+)
 def test_a_runtime_that_disagrees_ends_the_export(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    flags: set[str], told: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def diverging(*words: Any) -> Any:
         first, *rest = prove_parity(*words)
         return (replace(first, differing={"relu": 2}, operator="conv1"), *rest)
 
     monkeypatch.setattr(pipeline, "prove_parity", diverging)
+    monkeypatch.setattr(saturation, "processor_flags", lambda: frozenset(flags))
     stages = Stages()
-    with pytest.raises(ParityError, match=r"disagree on 2 of .* first in operator conv1"):
+    with pytest.raises(ParityError, match=f"disagree on 2 of .* operator conv1; {told}"):
         exported(folder, tmp_path, progress=stages)
     assert list(tmp_path.iterdir()) == []
     assert stages.names[0] == "load checkpoint"

@@ -34,7 +34,6 @@ from deploykit.spec.difference import relative_difference
 from deploykit.spec.joined import joined_outputs
 from deploykit.spec.network import Network, static_shape
 from deploykit.spec.operators import Operator, operator_inputs
-from deploykit.spec.pairs import LARGEST_PAIR, largest_pairs
 from deploykit.spec.parity import ParityReport, Step, Verdict
 from deploykit.spec.quantized import QuantizedNetwork
 from deploykit.spec.record import Record, first_difference, record_network
@@ -44,8 +43,8 @@ from deploykit.verify.integers import ReferenceRun, compare_golden, run_referenc
 from deploykit.verify.metrics import accuracy, sqnr_by_tensor
 from deploykit.verify.rounding import HALF_A_STEP, farthest_rounding
 from deploykit.verify.saturation import (
-    overflowing_layers,
     planned_target,
+    sums_step,
     why_onnxruntime_differs,
 )
 
@@ -224,7 +223,7 @@ def _integer_steps(
         yield _against_plan(fmt, network, record, plan)
         target = planned_target(plan)
         if target is not None and isinstance(fmt, OnnxFormat):
-            yield _pairs(f"{fmt.file}, 16-bit sums / {target.value}", network)
+            yield sums_step(f"{fmt.file}, 16-bit sums / {target.value}", network)
         compared = f"{fmt.file}, read back / float weights"
         if isinstance(lowered, Step):
             yield replace(lowered, number=4, compared=compared)
@@ -324,17 +323,6 @@ def _against_plan(
     tensor, what = difference
     operator = plan["names"].get(tensor, tensor)
     return Step(4, compared, Verdict.FAILED, f"operator {operator}: {what}", operator)
-
-
-def _pairs(compared: str, network: QuantizedNetwork) -> Step:
-    """No two weights that kernels without VNNI pair may overflow, whatever the inputs."""
-    layers = overflowing_layers(network)
-    if layers:
-        detail = f"operator {layers[0]}: a pair of weights exceeds {LARGEST_PAIR}"
-        return Step(4, compared, Verdict.FAILED, detail, layers[0])
-    largest = max((pair for _, pair in largest_pairs(network)), default=0)
-    detail = f"the largest pair of weights is {largest}, at most {LARGEST_PAIR} fit"
-    return Step(4, compared, Verdict.PASSED, detail)
 
 
 def _against_golden(

@@ -8,6 +8,7 @@ from typing import Any
 from deploykit.errors import ConfigError, IntegrityError
 from deploykit.graph.widths.host import processor_flags
 from deploykit.spec.pairs import LARGEST_PAIR, Target, adds_in_16_bits, largest_pairs
+from deploykit.spec.parity import Step, Verdict
 from deploykit.spec.quantized import QuantizedNetwork
 
 
@@ -29,6 +30,17 @@ def planned_target(plan: Mapping[str, Any]) -> Target | None:
         raise IntegrityError(
             f"plan.json states the target {stated!r}, which does not exist; export it again"
         ) from error
+
+
+def sums_step(compared: str, network: QuantizedNetwork) -> Step:
+    """Whether no two weights that kernels without VNNI pair can overflow, whatever the inputs."""
+    layers = overflowing_layers(network)
+    if layers:
+        detail = f"operator {layers[0]}: a pair of weights exceeds {LARGEST_PAIR}"
+        return Step(4, compared, Verdict.FAILED, detail, layers[0])
+    largest = max((pair for _, pair in largest_pairs(network)), default=0)
+    detail = f"the largest pair of weights is {largest}, at most {LARGEST_PAIR} fit"
+    return Step(4, compared, Verdict.PASSED, detail)
 
 
 def why_onnxruntime_differs(network: QuantizedNetwork) -> str:

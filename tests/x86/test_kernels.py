@@ -28,6 +28,9 @@ from tests.suite.cases import CASES, Case
 from tests.suite.runners import computed
 from tests.x86.emulation import run_networks
 
+pytestmark = pytest.mark.xdist_group("emulated")
+"""One worker, so that what is emulated runs once."""
+
 FITS, OVERFLOWS = "fits", "overflows"
 Found = tuple[QuantizedNetwork, Tensors, Tensors]
 """A network, its inputs, and what ONNX Runtime makes of them on the emulated processor."""

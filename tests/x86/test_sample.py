@@ -12,6 +12,9 @@ from deploykit.spec.pairs import LARGEST_PAIR
 from tests.exported import CHECKPOINT
 from tests.x86.emulation import run_python
 
+pytestmark = pytest.mark.xdist_group("emulated")
+"""One worker, so that what is emulated runs once."""
+
 VERIFY = """
 import sys
 from pathlib import Path

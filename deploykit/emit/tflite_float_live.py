@@ -20,7 +20,7 @@ def live_part(graph: TfliteGraph, ports: Sequence[int]) -> tuple[TfliteGraph, Ma
             needed.update(operator.inputs, operator.outputs)
             operators.append(operator)
     index = {old: new for new, old in enumerate(sorted(needed))}
-    live = TfliteGraph()
+    live = TfliteGraph(graph.batch)
     live.tensors = [graph.tensors[old] for old in index]
     live.operators = [
         replace(

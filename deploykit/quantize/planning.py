@@ -125,6 +125,11 @@ def _check_dynamic(network: Network, layers: Sequence[Layer]) -> None:
             "with --input-shape"
         )
     for layer in layers:
+        if layer.kind in (Kind.ISLAND, Kind.REARRANGE):
+            raise QuantizationError(
+                f"--batch dynamic: {layer.name} stands in the files as the float graph's own "
+                "nodes, which are for a batch of one; leave --batch out"
+            )
         along = joined_axis(layer.nodes[0]) if layer.kind is Kind.CONCAT else None
         if layer.kind is Kind.SLICE:
             along = spans_of(layer.nodes[0])[layer.place][0]

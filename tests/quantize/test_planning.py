@@ -227,3 +227,12 @@ def test_what_joins_samples_has_no_dynamic_batch() -> None:
     )
     with pytest.raises(QuantizationError, match="output cuts or joins along the batch"):
         planned(DYNAMIC, network=network, samples=Samples(seeded(4, 4)))
+
+
+def test_a_float_island_has_no_dynamic_batch() -> None:
+    network = float_network(
+        "g (float[1,4,8] input) => (float[1,4,8] output) "
+        "{ low = Softmax <axis=1> (input) output = Relu (low) }"
+    )
+    with pytest.raises(QuantizationError, match=r"low stands in the files .* a batch of one"):
+        planned(DYNAMIC, network=network, samples=Samples(seeded(4, 4, 8)))

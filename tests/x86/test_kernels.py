@@ -15,7 +15,7 @@ import pytest
 
 from deploykit.reference import integer
 from deploykit.spec.arrays import Int8Array, Tensors
-from deploykit.spec.operators import Conv, IntegerWeight, Linear, Operator, Window
+from deploykit.spec.operators import Conv, IntegerWeight, Island, Linear, Operator, Window
 from deploykit.spec.pairs import LARGEST_PAIR, largest_pairs
 from deploykit.spec.quantized import (
     ActivationTensor,
@@ -25,7 +25,6 @@ from deploykit.spec.quantized import (
     QuantizedNetwork,
 )
 from tests.suite.cases import CASES, Case
-from tests.suite.runners import computed
 from tests.x86.emulation import run_networks
 
 pytestmark = pytest.mark.xdist_group("emulated")
@@ -96,30 +95,36 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Found]:
     return {name: (*networks[name], tensors) for name, tensors in found.items()}
 
 
+def wrong_tensors(network: QuantizedNetwork, tensors: Tensors) -> set[str]:
+    """Operator by operator, each on the inputs that the emulated processor gave it.
+
+    Float islands, which may be a step off anywhere, are left out.
+    """
+    return {
+        operator.output
+        for operator in network.operators
+        if not isinstance(operator, Island)
+        and not np.array_equal(
+            integer.run_operator(operator, network, tensors), tensors[operator.output]
+        )
+    }
+
+
 @pytest.mark.parametrize("case", WEIGHTED, ids=lambda case: case.name)
 def test_pairs_that_fit_give_the_integers_of_the_reference(
     case: Case, emulated: Mapping[str, Found]
 ) -> None:
-    network, inputs, tensors = emulated[f"{FITS}-{case.name}"]
-    expected = computed(network, integer.run(network, inputs))
-    for name, values in expected.items():
-        np.testing.assert_array_equal(tensors[name], values, err_msg=name)
+    network, _, tensors = emulated[f"{FITS}-{case.name}"]
+    assert wrong_tensors(network, tensors) == set()
 
 
 @pytest.mark.parametrize("case", WEIGHTED, ids=lambda case: case.name)
 def test_pairs_that_overflow_give_others_and_a_depthwise_layer_never_does(
     case: Case, emulated: Mapping[str, Found]
 ) -> None:
-    """Layer by layer, each on the inputs that the emulated processor gave it."""
     network, _, tensors = emulated[f"{OVERFLOWS}-{case.name}"]
     over = {tensor for tensor, pair in largest_pairs(network) if pair > LARGEST_PAIR}
-    wrong = {
-        operator.output
-        for operator in network.operators
-        if not np.array_equal(
-            integer.run_operator(operator, network, tensors), tensors[operator.output]
-        )
-    }
+    wrong = wrong_tensors(network, tensors)
     assert wrong <= over
     assert bool(wrong) == bool(over)
 

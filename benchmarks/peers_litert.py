@@ -1,0 +1,89 @@
+"""A torch network of this folder as an int8 TFLite file, by litert-torch and ai-edge-quantizer.
+
+    PEER_PYTHON benchmarks/peers_litert.py --network NAME --state FILE.pt --data FILE.npz --out FILE
+
+Runs in the peers' environment (peers_environment), where deploykit is not installed. The last line
+is JSON: seconds of conversion and quantization, imports apart.
+
+Static int8 as the tools recommend it: per-channel weights, 8-bit activations, ranges from the
+samples. Ports stay float, as ours are, and those of four axes are NHWC, which spares the file its
+TRANSPOSEs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import warnings
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+EFFICIENTNET = "efficientnet-lite0"
+
+
+def trained(name: str, state: Path) -> nn.Module:
+    """The network with the weights that our ONNX file was captured with, in eval mode."""
+    from networks import ARCHITECTURES
+    from networks.efficientnet_lite import EfficientNetLite0
+
+    module = EfficientNetLite0() if name == EFFICIENTNET else ARCHITECTURES[name].build()
+    module.load_state_dict(torch.load(state, weights_only=True))
+    return module.eval()
+
+
+def channel_last(module: nn.Module, inputs: torch.Tensor) -> tuple[nn.Module, torch.Tensor]:
+    """NHWC at its input, and at those of its outputs that are pictures."""
+    import litert_torch
+
+    with torch.no_grad():
+        results = module(inputs)
+    listed = results if isinstance(results, tuple | list) else (results,)
+    pictures = [place for place, result in enumerate(listed) if result.ndim == 4]
+    wrapped = litert_torch.to_channel_last_io(module, args=[0], outputs=pictures)
+    return wrapped, inputs.permute(0, 2, 3, 1).contiguous()
+
+
+def convert(name: str, state: Path, samples: np.ndarray[Any, Any], out: Path) -> dict[str, float]:
+    """Write the file; seconds by step. samples: [N, C, H, W] float32."""
+    import litert_torch
+    from ai_edge_quantizer import qtyping, quantizer, recipe
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+
+    module, example = channel_last(trained(name, state), torch.from_numpy(samples[:1]))
+    start = perf_counter()
+    flat = out.with_suffix(".float.tflite")
+    converted = litert_torch.convert(module.eval(), (example,))
+    converted.export(str(flat))
+    converting, start = perf_counter() - start, perf_counter()
+    made = quantizer.Quantizer(str(flat), recipe.static_wi8_ai8())
+    for port in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
+        made.update_quantization_recipe(".*", port, algorithm_key=AlgorithmName.NO_QUANTIZE)
+    rows = [{"args_0": sample[None].transpose(0, 2, 3, 1).copy()} for sample in samples]
+    ranges = made.calibrate({"serving_default": rows}, num_threads=1)
+    made.quantize(ranges).export_model(str(out), overwrite=True)
+    return {"convert": converting, "quantize": perf_counter() - start}
+
+
+def main() -> None:
+    """Convert one network."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--network", required=True)
+    for name in ("--state", "--data", "--out"):
+        parser.add_argument(name, type=Path, required=True)
+    options = parser.parse_args()
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    with np.load(options.data) as data:
+        samples = data["inputs"]
+    print(json.dumps(convert(options.network, options.state, samples, options.out)))
+
+
+if __name__ == "__main__":
+    main()

@@ -28,6 +28,7 @@ from deploykit.spec.operators import (
     Operator,
     Repeat,
     Slice,
+    SpaceToDepth,
 )
 from deploykit.spec.quantized import UINT8_SHIFT, ActivationTensor, ConstantTensor, as_int8
 
@@ -237,6 +238,11 @@ def _depth_to_space(operands: Operands, node: NodeProto) -> Operator:
     return DepthToSpace(node.name, source, output, _whole(attribute(node, "blocksize", 1)))
 
 
+def _space_to_depth(operands: Operands, node: NodeProto) -> Operator:
+    source, output = operands.integers(node), operands.tensor(node.output[0])
+    return SpaceToDepth(node.name, source, output, _whole(attribute(node, "blocksize", 1)))
+
+
 def _whole(value: object) -> int:
     return int(str(value))
 
@@ -258,5 +264,6 @@ READ: Mapping[str, Callable[[Operands, NodeProto], Operator]] = {
     "Resize": _repeat,
     "Sigmoid": _lookup,
     "Slice": _slice,
+    "SpaceToDepth": _space_to_depth,
     "Tanh": _lookup,
 }

@@ -7,8 +7,8 @@
     Lookup             Sigmoid; Tanh, Elu, Gelu                      QLinearSigmoid; in float
     GlobalAveragePool  GlobalAveragePool                             QLinearGlobalAveragePool
 
-    MaxPool, Flatten, Clamp, Concat, Slice, Gather, Repeat (Resize), DepthToSpace: the ONNX operator
-    on the uint8 tensors themselves, exact by definition
+    MaxPool, Flatten, Clamp, Concat, Slice, Gather, Repeat (Resize), DepthToSpace, SpaceToDepth: the
+    ONNX operator on the uint8 tensors themselves, exact by definition
     Rearrange, Island: see onnx_regions
 
 A float or int8 port is a QuantizeLinear or DequantizeLinear (int8: both) at the border of the
@@ -57,6 +57,7 @@ from deploykit.spec.operators import (
     Rearrange,
     Repeat,
     Slice,
+    SpaceToDepth,
     Window,
     operator_inputs,
 )
@@ -172,6 +173,9 @@ def _write_moving(operator: Moving, graph: OnnxGraph) -> None:
         case DepthToSpace():
             attributes = {"blocksize": operator.block, "mode": "DCR"}
             _write_integer("DepthToSpace", operator, graph, attributes=attributes)
+        case SpaceToDepth():
+            attributes = {"blocksize": operator.block}
+            _write_integer("SpaceToDepth", operator, graph, attributes=attributes)
         case Rearrange():
             _require_shared(operator, graph)
             write_rearrange(operator, graph)

@@ -30,6 +30,7 @@ OPERATOR_NAMES = {
     18: "MUL",
     22: "RESHAPE",
     25: "SOFTMAX",
+    26: "SPACE_TO_DEPTH",
     28: "TANH",
     34: "PAD",
     36: "GATHER",

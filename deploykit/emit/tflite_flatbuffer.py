@@ -56,6 +56,7 @@ OPERATOR_VERSIONS = {
     "RESHAPE": OperatorVersion(1, "1.5.0"),
     "RESIZE_NEAREST_NEIGHBOR": OperatorVersion(2, "1.14.0"),
     "SLICE": OperatorVersion(2, "1.14.0"),
+    "SPACE_TO_DEPTH": OperatorVersion(2, "1.14.0"),
     "STRIDED_SLICE": OperatorVersion(2, "1.14.0"),
     "TANH": OperatorVersion(2, "1.14.0"),
     "TRANSPOSE": OperatorVersion(2, "1.14.0"),

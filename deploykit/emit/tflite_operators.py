@@ -15,6 +15,7 @@ Slice              SLICE, or STRIDED_SLICE where it steps
 Gather             GATHER along the last axis
 Repeat             RESIZE_NEAREST_NEIGHBOR
 DepthToSpace       DEPTH_TO_SPACE
+SpaceToDepth       SPACE_TO_DEPTH
 Rearrange, Island  see tflite_regions
 pads               SAME, VALID, or a PAD before the window, see tflite_padding
 """
@@ -62,6 +63,7 @@ from deploykit.spec.operators import (
     Rearrange,
     Repeat,
     Slice,
+    SpaceToDepth,
 )
 from deploykit.spec.quantized import ActivationTensor, Batch, QuantizedNetwork, int_range
 
@@ -134,6 +136,10 @@ def lower(operator: Operator, site: Site) -> None:
             options = Options("DepthToSpaceOptions", {"blockSize": operator.block})
             source, output = site.index[operator.input], site.index[operator.output]
             site.graph.operator("DEPTH_TO_SPACE", (source,), output, options)
+        case SpaceToDepth():
+            options = Options("SpaceToDepthOptions", {"blockSize": operator.block})
+            source, output = site.index[operator.input], site.index[operator.output]
+            site.graph.operator("SPACE_TO_DEPTH", (source,), output, options)
         case Rearrange():
             source, output = site.index[operator.input], site.index[operator.output]
             write_rearrange(operator, site.network, site.graph, source, output)

@@ -16,7 +16,15 @@ from deploykit.emit.tflite_views import (
     refuse_activation,
     require_same_quantization,
 )
-from deploykit.spec.operators import Concat, DepthToSpace, Gather, Operator, Repeat, Slice
+from deploykit.spec.operators import (
+    Concat,
+    DepthToSpace,
+    Gather,
+    Operator,
+    Repeat,
+    Slice,
+    SpaceToDepth,
+)
 from deploykit.spec.quantized import Batch
 
 ANY_LENGTH, END_MASK, FIRST_AXIS = -1, 1, 1
@@ -141,6 +149,20 @@ def read_depth_to_space(state: ReaderState, operator: FileOperator) -> None:
     result = state.define(operator.output, shape, Order.NHWC)
     require_same_quantization(operator, view.tensor, result)
     state.operators.append(DepthToSpace(result.name, view.tensor.name, result.name, block))
+
+
+def read_space_to_depth(state: ReaderState, operator: FileOperator) -> None:
+    """SPACE_TO_DEPTH."""
+    view = state.unpadded(operator)
+    block = operator.option(0)
+    sizes = view.tensor.shape[2:]
+    if view.order is not Order.NHWC or block < 1 or any(size % block for size in sizes):
+        raise operator.refuse(f"its block {block} does not fit {list(view.tensor.shape)}.")
+    batch, channels, height, width = view.tensor.shape
+    shape = (batch, channels * block * block, height // block, width // block)
+    result = state.define(operator.output, shape, Order.NHWC)
+    require_same_quantization(operator, view.tensor, result)
+    state.operators.append(SpaceToDepth(result.name, view.tensor.name, result.name, block))
 
 
 def join_concats(state: ReaderState, hidden: frozenset[str]) -> None:

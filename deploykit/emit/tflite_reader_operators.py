@@ -14,6 +14,7 @@ from deploykit.emit.tflite_reader_moves import (
     read_gather,
     read_repeat,
     read_slice,
+    read_space_to_depth,
 )
 from deploykit.emit.tflite_views import (
     Order,
@@ -329,6 +330,7 @@ READERS: Mapping[str, Callable[[ReaderState, FileOperator], None]] = {
     "RESHAPE": read_reshape,
     "RESIZE_NEAREST_NEIGHBOR": read_repeat,
     "SLICE": read_slice,
+    "SPACE_TO_DEPTH": read_space_to_depth,
     "STRIDED_SLICE": read_slice,
     "TANH": read_lookup,
 }

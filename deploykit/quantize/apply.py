@@ -37,6 +37,7 @@ from deploykit.spec.operators import (
     Rearrange,
     Repeat,
     Slice,
+    SpaceToDepth,
 )
 from deploykit.spec.plan import LayerPlan, QuantPlan
 from deploykit.spec.quantized import (
@@ -165,6 +166,9 @@ def _moving(layer: Layer, plan: LayerPlan) -> Operator:
         case Kind.DEPTH_TO_SPACE:
             block = int(node.attributes["blocksize"].as_int())
             return DepthToSpace(name, source, plan.output, block)
+        case Kind.SPACE_TO_DEPTH:
+            block = int(node.attributes["blocksize"].as_int())
+            return SpaceToDepth(name, source, plan.output, block)
         case _:
             raise QuantizationError(f"{name}: {layer.kind.value} does not move integers")
 

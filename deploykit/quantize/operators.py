@@ -34,6 +34,7 @@ class Kind(Enum):
     GATHER = "Gather"
     REPEAT = "Repeat"
     DEPTH_TO_SPACE = "DepthToSpace"
+    SPACE_TO_DEPTH = "SpaceToDepth"
     REARRANGE = "Rearrange"
     ISLAND = "Island"
 
@@ -41,7 +42,7 @@ class Kind(Enum):
 SHARING = frozenset(
     (
         Kind.MAX_POOL, Kind.FLATTEN, Kind.CLAMP, Kind.CONCAT, Kind.SLICE, Kind.GATHER, Kind.REPEAT,
-        Kind.DEPTH_TO_SPACE, Kind.REARRANGE,
+        Kind.DEPTH_TO_SPACE, Kind.SPACE_TO_DEPTH, Kind.REARRANGE,
     )
 )  # fmt: skip
 """Operators whose tensors all have one quantization."""
@@ -265,6 +266,7 @@ KINDS: Mapping[str, Callable[[ir.Node], Kind | None]] = {
     "Resize": lambda node: Kind.REPEAT if repeats_of(node) is not None else None,
     "Sigmoid": lambda node: Kind.LOOKUP,
     "Slice": lambda node: Kind.SLICE if spans_of(node) else None,
+    "SpaceToDepth": _of_rank_4(Kind.SPACE_TO_DEPTH),
     "Split": lambda node: Kind.SLICE if spans_of(node) else None,
     "Tanh": lambda node: Kind.LOOKUP,
 }

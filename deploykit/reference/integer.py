@@ -6,7 +6,7 @@
     Add, Mul           see binary
     Lookup             see lookup
     GlobalAveragePool  y   = clip(rint(float32(sum (x - zx)) * (sx / (sy * (H * W)))) + zy, ...)
-    MaxPool, Flatten, Clamp, Concat, Slice, Gather, Repeat, DepthToSpace
+    MaxPool, Flatten, Clamp, Concat, Slice, Gather, Repeat, DepthToSpace, SpaceToDepth
                        move or compare integers only
     Rearrange, Island  see regions
 
@@ -30,7 +30,14 @@ from deploykit.reference.accumulate import accumulate_conv, accumulate_linear
 from deploykit.reference.binary import add, mul
 from deploykit.reference.convolve import chunks
 from deploykit.reference.lookup import lookup
-from deploykit.reference.moves import concat, depth_to_space, gather, repeat, slice_
+from deploykit.reference.moves import (
+    concat,
+    depth_to_space,
+    gather,
+    repeat,
+    slice_,
+    space_to_depth,
+)
 from deploykit.reference.regions import island, rearrange
 from deploykit.reference.requantize import multiplier, requantize
 from deploykit.reference.window import taps
@@ -53,6 +60,7 @@ from deploykit.spec.operators import (
     Rearrange,
     Repeat,
     Slice,
+    SpaceToDepth,
     operator_inputs,
 )
 from deploykit.spec.quantized import (
@@ -147,6 +155,8 @@ def _run_operator(operator: Operator, network: QuantizedNetwork, tensors: Tensor
             return repeat(tensors[operator.input], operator)
         case DepthToSpace():
             return depth_to_space(tensors[operator.input], operator)
+        case SpaceToDepth():
+            return space_to_depth(tensors[operator.input], operator)
         case Rearrange():
             return rearrange(operator, tensors[operator.input])
         case Island():

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from deploykit.spec.arrays import Int8Array
-from deploykit.spec.operators import Concat, DepthToSpace, Gather, Repeat, Slice
+from deploykit.spec.operators import Concat, DepthToSpace, Gather, Repeat, Slice, SpaceToDepth
 
 CHANNELS = 1
 
@@ -42,3 +42,13 @@ def depth_to_space(values: Int8Array, operator: DepthToSpace) -> Int8Array:
     pixels = values.reshape(batch, block, block, channels, height, width)
     placed = pixels.transpose(0, 3, 4, 1, 5, 2)
     return placed.reshape(batch, channels, height * block, width * block)
+
+
+def space_to_depth(values: Int8Array, operator: SpaceToDepth) -> Int8Array:
+    """[N, C, b*H, b*W] -> [N, b*b*C, H, W]."""
+    block = operator.block
+    batch, channels, height, width = values.shape
+    rows, columns = height // block, width // block
+    pixels = values.reshape(batch, channels, rows, block, columns, block)
+    placed = pixels.transpose(0, 3, 5, 1, 2, 4)
+    return placed.reshape(batch, block * block * channels, rows, columns)

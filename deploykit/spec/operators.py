@@ -207,6 +207,19 @@ class DepthToSpace:
 
 
 @dataclass(frozen=True)
+class SpaceToDepth:
+    """[N, C, b*H, b*W] -> [N, b*b*C, H, W]; pixel (i, j) of channel c is channel (i*b + j)*C + c.
+
+    Input and output share one quantization.
+    """
+
+    name: str
+    input: str
+    output: str
+    block: int
+
+
+@dataclass(frozen=True)
 class Rearrange:
     """The same integers in another shape and order: a chain of Reshapes, Transposes and the like.
 
@@ -250,11 +263,23 @@ Operator = (
     | Gather
     | Repeat
     | DepthToSpace
+    | SpaceToDepth
     | Rearrange
     | Island
 )
 
-Moving = MaxPool | Flatten | Clamp | Concat | Slice | Gather | Repeat | DepthToSpace | Rearrange
+Moving = (
+    MaxPool
+    | Flatten
+    | Clamp
+    | Concat
+    | Slice
+    | Gather
+    | Repeat
+    | DepthToSpace
+    | SpaceToDepth
+    | Rearrange
+)
 """Operators that move or compare integers: their tensors share one quantization."""
 
 

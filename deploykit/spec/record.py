@@ -28,6 +28,7 @@ from deploykit.spec.operators import (
     Rearrange,
     Repeat,
     Slice,
+    SpaceToDepth,
     Window,
     operator_inputs,
 )
@@ -102,7 +103,7 @@ def record_operator(operator: Operator) -> Record:
             return {**common, "indices": list(operator.indices)}
         case Repeat():
             return {**common, "rows": operator.rows, "columns": operator.columns}
-        case DepthToSpace():
+        case DepthToSpace() | SpaceToDepth():
             return {**common, "block": operator.block}
         case Island():
             return {**common, "inputs": sorted(operator.inputs)}

@@ -31,6 +31,7 @@ from deploykit.spec.operators import (
     Rearrange,
     Repeat,
     Slice,
+    SpaceToDepth,
 )
 from deploykit.spec.quantized import IoType, Port, Quantization, QuantizedNetwork
 from tests.suite.building import Builder
@@ -51,6 +52,7 @@ KERNELS: dict[type[Operator], frozenset[str]] = {
     Gather: frozenset({"Gather"}),
     Repeat: frozenset({"Resize"}),
     DepthToSpace: frozenset({"DepthToSpace"}),
+    SpaceToDepth: frozenset({"SpaceToDepth"}),
     Rearrange: frozenset({"Reshape", "Squeeze", "Transpose"}),
     # ORT moves what rearranges behind the QuantizeLinear, where it works on bytes.
     Island: frozenset({"QuantizeLinear", "QLinearSoftmax", "Reshape"}),

@@ -28,6 +28,7 @@ from deploykit.spec.operators import (
     Rearrange,
     Repeat,
     Slice,
+    SpaceToDepth,
     Window,
 )
 from deploykit.spec.quantized import (
@@ -177,6 +178,15 @@ class Builder:
         shape = (batch, depth // block**2, height * block, width * block)
         output = self._next(shape, tensor.quantization)
         self._operators.append(DepthToSpace(f"depth_{output}", source, output, block))
+        return output
+
+    def space_to_depth(self, source: str, block: int) -> str:
+        """Pixels as channels."""
+        tensor = self.of(source)
+        batch, channels, height, width = tensor.shape
+        shape = (batch, channels * block**2, height // block, width // block)
+        output = self._next(shape, tensor.quantization)
+        self._operators.append(SpaceToDepth(f"space_{output}", source, output, block))
         return output
 
     def max_pool(self, source: str, window: Window) -> str:

@@ -138,6 +138,12 @@ def up(build: Builder) -> str:
     return build.conv(build.concat(finer, build.repeat(trunk, 2, 2)), 8, square(1))
 
 
+def stem(build: Builder) -> str:
+    """A first convolution of stride 2 on pixels that became channels."""
+    deep = build.space_to_depth(build.input, 2)
+    return build.conv(deep, 16, Window((2, 2), pads=(1, 1, 0, 0)), zero_point=-128)
+
+
 def many(build: Builder) -> str:
     """Thirteen parts, more than a runtime joins at a time."""
     trunk = build.conv(build.input, 16, square(1), zero_point=-128)
@@ -303,6 +309,8 @@ CASES: tuple[Case, ...] = (
     Case("gather", (6, 5, 5), lambda b: b.gather(b.input, 3, 0, 5, 5, 1)),
     Case("repeat", (4, 5, 6), lambda b: b.repeat(b.input, 2, 3)),
     Case("depth-to-space", (12, 4, 5), lambda b: b.depth_to_space(b.input, 2)),
+    Case("space-to-depth", (3, 8, 10), lambda b: b.space_to_depth(b.input, 2)),
+    Case("stem", (3, 16, 12), stem),
     Case("max-pool", (8, 12, 12), lambda b: b.max_pool(b.input, square(2, 2))),
     Case("max-pool-padded", (8, 13, 12), lambda b: b.max_pool(b.input, square(3, 2, 1))),
     Case("max-pool-overlapping", (8, 9, 9), lambda b: b.max_pool(b.input, square(3))),

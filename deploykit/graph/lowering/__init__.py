@@ -4,6 +4,7 @@
     AveragePool                 a depthwise convolution of equal weights
     BatchNormalization, x*s+t   a depthwise 1x1 convolution, where no layer could take it in
     ConvTranspose               a convolution, DepthToSpace and a Slice
+    Conv of stride 2, an image  SpaceToDepth and a smaller convolution of stride 1
     Concat of a Concat          one Concat
 
 Each is the form that the int8 kernels of both runtimes are fast on and agree on.
@@ -17,6 +18,7 @@ from deploykit.graph.lowering.channel_affine import lower_channel_affines
 from deploykit.graph.lowering.conv_transpose import lower_conv_transposes
 from deploykit.graph.lowering.merge_concats import merge_concats
 from deploykit.graph.lowering.push_scales import push_scales
+from deploykit.graph.lowering.stem import lower_stems
 from deploykit.graph.tracking import Pass, apply_pass
 from deploykit.spec.network import Network
 
@@ -25,6 +27,7 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("lower_average_pools", lower_average_pools),
     ("lower_channel_affines", lower_channel_affines),
     ("lower_conv_transposes", lower_conv_transposes),
+    ("lower_stems", lower_stems),
     ("push_scales", push_scales),
     ("merge_concats", merge_concats),
 )

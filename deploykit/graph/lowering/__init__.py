@@ -1,6 +1,6 @@
 """The float graph in operators that have an integer form on every runtime: same function.
 
-    HardSwish, HardSigmoid      a sum, a clip and a product; the 1/6 goes into the next weights
+    HardSwish, HardSigmoid      a sum, a clip and a product; factors go into the weights around
     AveragePool                 a depthwise convolution of equal weights
     BatchNormalization, x*s+t   a depthwise 1x1 convolution, where no layer could take it in
     ConvTranspose               a convolution, DepthToSpace and a Slice

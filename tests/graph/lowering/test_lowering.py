@@ -37,7 +37,7 @@ def between(text: str, **more: AnyArray) -> Network:
         f"g (float[1,3,6,6] input) => (float[1,5,6,6] output) {{"
         f" x = Conv <{CONV3}> (input, w, b) {text} output = Conv <{CONV1}> (y, v, c) }}",
         w=seeded(4, 3, 3, 3), b=seeded(4, seed=1), u=seeded(4, 4, 1, 1, seed=8),
-        v=seeded(5, 4, 1, 1, seed=2), c=seeded(5, seed=3), **more,
+        d=seeded(4, seed=9), v=seeded(5, 4, 1, 1, seed=2), c=seeded(5, seed=3), **more,
     )  # fmt: skip
 
 
@@ -45,22 +45,30 @@ def between(text: str, **more: AnyArray) -> Network:
     ("text", "left"),
     [
         ("y = HardSwish (x)", {"Conv": 2, "Add": 1, "Clip": 1, "Mul": 1}),
-        ("y = HardSigmoid <alpha=0.16666667, beta=0.5> (x)", {"Conv": 2, "Add": 1, "Clip": 1}),
-        ("y = HardSigmoid (x)", {"Conv": 2, "Add": 1, "Clip": 1}),
+        # The shift of a gate ends in the bias of the layer before it.
+        ("y = HardSigmoid <alpha=0.16666667, beta=0.5> (x)", {"Conv": 2, "Clip": 1}),
+        ("y = HardSigmoid (x)", {"Conv": 2, "Clip": 1}),
+        ("r = Relu (x) y = HardSigmoid (r)", {"Conv": 2, "Relu": 1, "Add": 1, "Clip": 1}),
+        ("s = HardSigmoid (x) y = Mul (s, x)", {"Conv": 2, "Add": 1, "Clip": 1, "Mul": 1}),
+        ("r = Relu (x) y = HardSwish (r)", {"Conv": 2, "Relu": 1, "Add": 1, "Clip": 1, "Mul": 1}),
         # The factors of the gate and of the activation both end in the last layer.
         (
-            f"h = HardSwish (x) p = GlobalAveragePool (h) q = Conv <{CONV1}> (p, u, b) "
-            "g = HardSigmoid <alpha=0.16666667, beta=0.5> (q) y = Mul (h, g)",
-            {"Conv": 3, "Add": 2, "Clip": 2, "Mul": 2, "GlobalAveragePool": 1},
+            f"r = Relu (x) h = HardSwish (r) p = GlobalAveragePool (h) q = Conv <{CONV1}> (p, u, d)"
+            " g = HardSigmoid <alpha=0.16666667, beta=0.5> (q) y = Mul (h, g)",
+            {"Conv": 3, "Relu": 1, "Add": 1, "Clip": 2, "Mul": 2, "GlobalAveragePool": 1},
         ),
         # x + 3 is not six times as large where x is.
         (
-            "h = HardSwish (x) p = GlobalAveragePool (h) g = HardSigmoid (p) y = Mul (h, g)",
-            {"Conv": 2, "Add": 2, "Clip": 2, "Mul": 3, "GlobalAveragePool": 1},
+            "r = Relu (x) h = HardSwish (r) p = GlobalAveragePool (h) g = HardSigmoid (p) "
+            "y = Mul (h, g)",
+            {"Conv": 2, "Relu": 1, "Add": 2, "Clip": 2, "Mul": 3, "GlobalAveragePool": 1},
         ),
         # A square would take the factor twice: it stays.
-        ("h = HardSwish (x) y = Mul (h, h)", {"Conv": 2, "Add": 1, "Clip": 1, "Mul": 3}),
-        # One side of a sum alone cannot carry it.
+        ("r = Relu (x) h = HardSwish (r) y = Mul (h, h)",
+         {"Conv": 2, "Relu": 1, "Add": 1, "Clip": 1, "Mul": 3}),
+        # The layer before it takes the root of the factor, whoever reads the activation.
+        ("h = HardSwish (x) y = Mul (h, h)", {"Conv": 2, "Add": 1, "Clip": 1, "Mul": 2}),
+        # One side of a sum alone cannot carry it, and the layer has another reader.
         ("h = HardSwish (x) y = Add (h, x)", {"Conv": 2, "Add": 2, "Clip": 1, "Mul": 2}),
         ("h = HardSwish (x) y = MaxPool <kernel_shape=[3,3], strides=[1,1], pads=[1,1,1,1]> (h)",
          {"Conv": 2, "Add": 1, "Clip": 1, "Mul": 1, "MaxPool": 1}),
@@ -92,11 +100,11 @@ def test_nested_concatenations_are_one() -> None:
 def test_a_factor_before_an_output_stays_a_product() -> None:
     network = float_network(
         f"g (float[1,3,6,6] input) => (float[1,4,6,6] output) {{"
-        f" x = Conv <{CONV3}> (input, w, b) output = HardSwish (x) }}",
+        f" r = Conv <{CONV3}> (input, w, b) x = Relu (r) output = HardSwish (x) }}",
         w=seeded(4, 3, 3, 3), b=seeded(4, seed=1),
     )  # fmt: skip
     lowered = lower(network)
-    assert operators(lowered) == {"Conv": 1, "Add": 1, "Clip": 1, "Mul": 2}
+    assert operators(lowered) == {"Conv": 1, "Relu": 1, "Add": 1, "Clip": 1, "Mul": 2}
     assert_same_function(network, lowered)
 
 

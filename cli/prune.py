@@ -89,7 +89,7 @@ def prune(
         "drop_dead_outputs": drop_dead_outputs, "narrow_layers": narrow_layers,
         "groups": groups,
     }  # fmt: skip
-    removal = removal_options(asked, Runtime.ORT, Element.FLOAT32)
+    removal = removal_options(asked, [Runtime.ORT], Element.FLOAT32)
     options = PruneOptions(parse_input_shapes(input_shape or ()), removal, data)
     done = prune_file(path, out, options, report, StageLines(Console(stderr=True)))
     if as_json:

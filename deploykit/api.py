@@ -122,7 +122,7 @@ def prune(
         "drop_dead_outputs": drop_dead_outputs, "narrow_layers": narrow_layers,
         "groups": groups,
     }  # fmt: skip
-    removal = removal_options(asked, Runtime.ORT, Element.FLOAT32)
+    removal = removal_options(asked, [Runtime.ORT], Element.FLOAT32)
     options = PruneOptions(shapes, removal, None if data is None else Path(data))
     return prune_file(Path(path), Path(out), options, written, progress)
 

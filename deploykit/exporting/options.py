@@ -23,7 +23,9 @@ from deploykit.spec.model_metadata import ModelMetadata
 from deploykit.spec.pairs import Target
 from deploykit.spec.quantized import Batch, IoType
 
-FORMATS = ("onnx", "tflite")
+RUNTIMES: Mapping[str, Runtime] = {"onnx": Runtime.ORT, "tflite": Runtime.LITERT}
+"""By format, the runtime whose kernels like some widths better."""
+FORMATS = tuple(RUNTIMES)
 
 Choice = TypeVar("Choice", bound=Enum)
 
@@ -216,14 +218,14 @@ def _removal(
     values: Mapping[str, Any], formats: tuple[str, ...], target: Target | None
 ) -> RemovalOptions:
     """Options of channel removal; a target of processors names no width table."""
-    runtime = Runtime.LITERT if "tflite" in formats else Runtime.ORT
+    runtimes = [runtime for fmt, runtime in RUNTIMES.items() if fmt in formats]
     if target is None:
-        return removal_options(values, runtime, Element.INT8)
+        return removal_options(values, runtimes, Element.INT8)
     given = {key: value for key, value in values.items() if key != "target"}
     if target is Target.ANY or given.get("align") not in (None, "auto"):
-        return removal_options(given, runtime, Element.INT8)
+        return removal_options(given, runtimes, Element.INT8)
     note = f"widths are as removal left them: no width table was measured on {target.value}"
-    return replace(removal_options({**given, "align": "none"}, runtime, Element.INT8), note=note)
+    return replace(removal_options({**given, "align": "none"}, runtimes, Element.INT8), note=note)
 
 
 def _bits(value: object) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
@@ -22,6 +22,7 @@ from deploykit.graph.options import (
 )
 from deploykit.graph.passes.negligible import zero_negligible
 from deploykit.graph.widths.host import Element, Runtime, host_target
+from deploykit.graph.widths.joint import joint
 from deploykit.graph.widths.table import WidthTable
 from deploykit.reference.float import evaluate
 from deploykit.spec.arrays import Float32Array, Tensors
@@ -45,19 +46,20 @@ WIDEST_STEP = 1024
 
 
 def removal_options(
-    values: Mapping[str, Any], runtime: Runtime, element: Element
+    values: Mapping[str, Any], runtimes: Sequence[Runtime], element: Element
 ) -> RemovalOptions:
     """Options of KEYS, NARROW and GROUPS alone; what is missing or None has its default.
 
-    runtime, element: whose measured widths are meant by the target "host".
+    runtimes, element: whose measured widths are meant by the target "host"; copies (NARROW) are
+    those of the first.
 
     Raises ConfigError naming the option, its value and what it may be.
     """
     growth = _growth(values.get("max_growth"), element)
     target = values.get("target")
-    narrow = _narrowing(target, runtime, element) if _switch(values, NARROW) else None
+    narrow = _narrowing(target, runtimes[0], element) if _switch(values, NARROW) else None
     meant = target if narrow is None or values.get("align") in (None, "auto") else None
-    align, note = _alignment(values.get("align"), meant, runtime, element)
+    align, note = _alignment(values.get("align"), meant, runtimes, element)
     return RemovalOptions(
         DeadOutputs.DROP if _switch(values, "drop_dead_outputs") else DeadOutputs.KEEP,
         Tolerance.EXACT if _switch(values, "exact") else Tolerance.FLOAT32,
@@ -124,7 +126,7 @@ def _growth(value: object, element: Element) -> float:
 
 
 def _alignment(
-    align: object, target: object, runtime: Runtime, element: Element
+    align: object, target: object, runtimes: Sequence[Runtime], element: Element
 ) -> tuple[MultipleOf | Measured | None, str]:
     """The rule, and a sentence where the default could not be had."""
     text = "auto" if align is None else str(align)
@@ -137,7 +139,8 @@ def _alignment(
     if target is not None and str(target) != HOST:
         return Measured(WidthTable.load(str(target))), ""
     try:
-        return Measured(WidthTable.load(host_target(runtime, element))), ""
+        names = [host_target(runtime, element) for runtime in runtimes]
+        return Measured(joint([WidthTable.load(name) for name in names])), ""
     except ConfigError as error:
         if align is not None or target is not None:
             raise

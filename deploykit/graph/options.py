@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from deploykit.graph.widths.joint import JointTable
 from deploykit.graph.widths.table import WidthTable
 
 
@@ -44,7 +45,7 @@ class MultipleOf:
 class Measured:
     """Widths are rounded up where a measured table says that it is faster."""
 
-    table: WidthTable
+    table: WidthTable | JointTable
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,13 @@ TABLE = "ort-x86-avx512-float32"
 
 
 def options(**values: Any) -> RemovalOptions:
-    return removal_options(values, Runtime.ORT, Element.FLOAT32)
+    return removal_options(values, [Runtime.ORT], Element.FLOAT32)
 
 
 def test_defaults_hide_what_float32_hides_and_keep_outputs() -> None:
     found = options(align="none")
     assert found == RemovalOptions(DeadOutputs.KEEP, Tolerance.FLOAT32, math.inf, None, "")
-    assert removal_options({}, Runtime.LITERT, Element.INT8).max_growth == 1.0
+    assert removal_options({}, [Runtime.LITERT], Element.INT8).max_growth == 1.0
 
 
 @pytest.mark.parametrize(
@@ -53,6 +53,20 @@ def test_alignment_by_a_named_table() -> None:
         found = options(align=align, target=TABLE)
         assert isinstance(found.align, Measured)
         assert found.align.table.target == TABLE
+
+
+def test_both_formats_have_widths_that_both_runtimes_like(monkeypatch: pytest.MonkeyPatch) -> None:
+    def target(runtime: Runtime, element: Element) -> str:
+        return f"{runtime.value}-x86-avx512vnni-{element.value}"
+
+    monkeypatch.setattr(removing, "host_target", target)
+    one, both = "litert-x86-avx512vnni-int8", "ort-x86-avx512vnni-int8, litert-x86-avx512vnni-int8"
+    targets = []
+    for runtimes in ((Runtime.ORT, Runtime.LITERT), (Runtime.LITERT,)):
+        found = removal_options({}, runtimes, Element.INT8).align
+        assert isinstance(found, Measured)
+        targets.append(found.table.target)
+    assert targets == [both, one]
 
 
 def test_the_default_on_an_unknown_processor_is_said_and_not_guessed(

@@ -11,14 +11,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from deploykit.graph.widths.table import LayerKind, Side, WidthTable
+from deploykit.graph.widths.table import LayerKind, Side
 
 TILE = 16
 LARGEST_GROWTH = 6
 """A width above LARGEST_GROWTH * TILE grows by at most a third, below it to the next TILE."""
 TIE = 0.01
 """Predicted times that differ by less are equal."""
+
+
+class Costs(Protocol):
+    """A WidthTable, or several that were joined."""
+
+    def side_cost(self, kind: LayerKind, side: Side, width: int, other: int) -> float:
+        """See WidthTable.side_cost."""
+        ...
+
+    def margin(self, kind: LayerKind) -> float:
+        """See WidthTable.margin."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -38,13 +51,13 @@ class Use:
     beside: int = 0
     repeat: int = 1
 
-    def cost(self, width: int, table: WidthTable) -> float:
+    def cost(self, width: int, table: Costs) -> float:
         """Predicted time at a width of the tensor, in MACs at a good width."""
         here = self.beside + self.repeat * width
         return self.weight * table.side_cost(self.kind, self.side, here, self.other)
 
 
-def predicted_cost(width: int, layers: Sequence[Use], table: WidthTable) -> float:
+def predicted_cost(width: int, layers: Sequence[Use], table: Costs) -> float:
     """Total predicted time of a tensor's layers at a width, in MACs at a good width."""
     return sum(layer.cost(width, table) for layer in layers)
 
@@ -61,7 +74,7 @@ def largest_width(kept: int) -> int:
     return -(-kept // step) * step
 
 
-def best_width(kept: int, available: int | None, layers: Sequence[Use], table: WidthTable) -> int:
+def best_width(kept: int, available: int | None, layers: Sequence[Use], table: Costs) -> int:
     """The cheapest width for a tensor that needs `kept` channels.
 
     available: channels it had before removal, an upper limit; None where zero channels may be
@@ -70,9 +83,7 @@ def best_width(kept: int, available: int | None, layers: Sequence[Use], table: W
     `kept`, and asking again for it changes nothing.
     """
     limit = largest_width(kept) if available is None else min(available, largest_width(kept))
-    believed = sum(
-        layer.cost(kept, table) * (1 - table.costs[layer.kind].margin) for layer in layers
-    )
+    believed = sum(layer.cost(kept, table) * (1 - table.margin(layer.kind)) for layer in layers)
     costs = {
         width: predicted_cost(width, layers, table) for width in range(kept, max(kept, limit) + 1)
     }

@@ -194,6 +194,10 @@ class WidthTable:
             self.side_cost(kind, Side.OUTPUTS, outputs, inputs),
         )
 
+    def margin(self, kind: LayerKind) -> float:
+        """The share of a time within which two predictions cannot be told apart."""
+        return self.costs[kind].margin
+
     def side_cost(self, kind: LayerKind, side: Side, width: int, other: int) -> float:
         """cost() if the width on the other side were the luckiest at or above `other`.
 

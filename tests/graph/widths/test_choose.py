@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploykit.graph.widths.choose import Use, best_width, largest_width, predicted_cost
+from deploykit.graph.widths.joint import joint
 from deploykit.graph.widths.table import Curve, LayerKind, Side, WidthTable
 from tests.graph.widths.tables import WIDTHS, random_tables, staircase, table_of
 
@@ -147,3 +148,19 @@ def test_promises_hold_on_the_shipped_tables(
     assert kept <= width <= largest_width(kept)
     assert predicted_cost(width, layers, table) <= predicted_cost(kept, layers, table)
     assert best_width(width, available, layers, table) == width
+
+
+def test_joined_tables_weigh_what_each_runtime_gains_and_loses() -> None:
+    even = table_of(staircase(1))
+    assert best_width(60, None, (MAKER, READER), even) == 60
+    for penalty, width in ((1.4, 64), (1.1, 60)):
+        stepped = table_of(staircase(8, penalty=penalty), margin=0.0)
+        assert best_width(60, None, (MAKER, READER), stepped) == 64
+        assert best_width(60, None, (MAKER, READER), joint([stepped, even])) == width
+
+
+def test_a_joined_cost_is_the_mean() -> None:
+    parts = table_of(staircase(8, penalty=1.4)), table_of(staircase(1))
+    costs = [predicted_cost(60, (MAKER, READER), part) for part in parts]
+    assert predicted_cost(60, (MAKER, READER), joint(parts)) == pytest.approx(sum(costs) / 2)
+    assert joint(parts[:1]) is parts[0]

@@ -120,18 +120,18 @@ def _direct_tflite(network: QuantizedNetwork, direct: Direct) -> bytes:
             write_operator(operator, site)
             continue
         source = index["x"]
-        inputs: tuple[int, ...] = (source,)
+        read: tuple[int, ...] = (source,)
         if direct.alpha:
             channels = graph.tensors[source].shape[3]
             values = np.arange(channels, dtype=np.int8).reshape(1, 1, channels)
             scale = TfliteQuantization(np.array([0.01], np.float32), 0)
-            inputs = (source, graph.constant("alpha", values, scale))
-        graph.operator(direct.code, inputs, index["y"], direct.options)
-    ports = [
+            read = (source, graph.constant("alpha", values, scale))
+        graph.operator(direct.code, read, index["y"], direct.options)
+    inputs, outputs = (
         [FilePort(port.name, index[port.tensor]) for port in side]
         for side in (network.inputs, network.outputs)
-    ]
-    return pack_graph(graph, *ports)
+    )
+    return pack_graph(graph, inputs, outputs)
 
 
 def measure(forms: Sequence[Form], rounds: int, folder: Path) -> Iterator[Cost]:

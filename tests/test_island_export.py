@@ -73,7 +73,8 @@ OPERATORS = (
              {"axes": np.array([1])}),
     Operator("reduce-mean", "y = ReduceMean <keepdims=1> (c, axes)", (1, 1, 8, 8),
              {"axes": np.array([1])}),
-    Operator("space-to-depth", "y = SpaceToDepth <blocksize=2> (c)", (1, 24, 4, 4)),
+    Operator("space-to-depth", "y = SpaceToDepth <blocksize=2> (c)", (1, 24, 4, 4),
+             islands=("SpaceToDepth",)),
     Operator("expand", "m = ReduceMax <keepdims=1> (c, axes) y = Expand (m, s)",
              constants={"axes": np.array([2, 3]), "s": np.array(SHAPE)}),
     Operator("attention", """

@@ -38,6 +38,9 @@ NARROW, GROUPS = "narrow_layers", "groups"
 HIDING_INPUTS = 4
 """Samples on which magnitudes are measured that float32 may hide."""
 
+MOST_ADDED: Mapping[Element, float] = {Element.FLOAT32: math.inf, Element.INT8: 1.25}
+"""What is exported is small: no layer grows by more than a quarter for the width of a kernel."""
+
 HOST = "host"
 """The target whose kernels this processor runs."""
 
@@ -140,7 +143,8 @@ def _alignment(
         return Measured(WidthTable.load(str(target))), ""
     try:
         names = [host_target(runtime, element) for runtime in runtimes]
-        return Measured(joint([WidthTable.load(name) for name in names])), ""
+        table = joint([WidthTable.load(name) for name in names])
+        return Measured(table, MOST_ADDED[element]), ""
     except ConfigError as error:
         if align is not None or target is not None:
             raise

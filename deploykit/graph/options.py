@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from math import inf
 
 from deploykit.graph.widths.joint import JointTable
 from deploykit.graph.widths.table import WidthTable
@@ -43,9 +44,13 @@ class MultipleOf:
 
 @dataclass(frozen=True)
 class Measured:
-    """Widths are rounded up where a measured table says that it is faster."""
+    """Widths are rounded up where a measured table says that it is faster.
+
+    most_added: the largest width, over the one there is, that zero channels may be added for.
+    """
 
     table: WidthTable | JointTable
+    most_added: float = inf
 
 
 @dataclass(frozen=True)

@@ -169,6 +169,8 @@ def test_a_measured_table_decides_and_the_report_counts_what_was_added() -> None
     assert (
         remove_dead_channels(separable(), evaluate, RemovalOptions(align=little))[1].widened == ()
     )
+    limited = Measured(table_of(staircase(8, penalty=1.5)), most_added=1.25)
+    assert not remove_dead_channels(network, evaluate, RemovalOptions(align=limited))[1].widened
     even = Measured(table_of(staircase(1)))
     assert not remove_dead_channels(network, evaluate, RemovalOptions(align=even))[1].widened
     again, second = remove_dead_channels(pruned, evaluate, RemovalOptions(align=measured))

@@ -60,6 +60,8 @@ def widen_blocks(
         width = len(block.atoms)
         grown = width_by(width, None, uses, alignment) if uses else width
         gain = predicted_gain(width, grown, uses, alignment)
+        if isinstance(alignment, Measured) and grown > alignment.most_added * width:
+            continue
         if grown > width and (gain is None or gain >= LEAST_GAIN):
             wider.append((block, WidenedBlock(block.tensors, width, grown, gain)))
     for block, found in wider:

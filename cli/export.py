@@ -61,6 +61,10 @@ def export(
     calibration: Annotated[
         str | None, typer.Option(help="mse, minmax, percentile or entropy.  [default: mse]")
     ] = None,
+    rounding: Annotated[
+        str | None,
+        typer.Option(help="Of weights: compensated, or nearest.  [default: compensated]"),
+    ] = None,
     io: Annotated[
         str | None, typer.Option(help="Graph inputs and outputs: float, int8 or uint8.")
     ] = None,
@@ -101,7 +105,7 @@ def export(
         input_shape=None if input_shape is None else _shape(input_shape),
         data=data, eval_data=eval_data, config=config, bits=bits, to=to, prune_rule=prune_rule,
         threshold=threshold, batchnorm=batchnorm, exact=exact, align=align, target=target,
-        calibration=calibration, io=io, tflite_layout=tflite_layout,
+        calibration=calibration, rounding=rounding, io=io, tflite_layout=tflite_layout,
         labels=labels, mean=mean, std=std, batch=batch,
         progress=StageLines(Console(stderr=True)),
     )  # fmt: skip

@@ -35,6 +35,7 @@ def export(
     align: str | int | None = None,
     target: str | None = None,
     calibration: str | None = None,
+    rounding: str | None = None,
     io: str | None = None,
     tflite_layout: str | None = None,
     labels: StrPath | None = None,
@@ -58,7 +59,7 @@ def export(
     per channel; both files carry them for apps to read.
     batch: "dynamic" for files that take any batch.
     Defaults: both formats, 8 bits, rule "family", batch norm "keep", align "auto" for the host,
-    calibration "mse", io "float", batch "fixed": that of input_shape.
+    calibration "mse", rounding "compensated", io "float", batch "fixed": that of input_shape.
 
     Raises a deploykit.errors.DeploykitError; then nothing was written.
     """
@@ -69,7 +70,7 @@ def export(
         "model": model, "input_shape": input_shape, "data": data, "eval_data": eval_data,
         "bits": bits, "to": to, "prune_rule": prune_rule, "threshold": threshold,
         "exact": exact, "align": align, "target": target,
-        "batchnorm": batchnorm, "calibration": calibration, "io": io,
+        "batchnorm": batchnorm, "calibration": calibration, "rounding": rounding, "io": io,
         "tflite_layout": tflite_layout, "labels": labels, "mean": mean, "std": std,
         "batch": batch,
     }  # fmt: skip

@@ -81,6 +81,7 @@ def plan_record(plan: QuantPlan, network: QuantizedNetwork) -> dict[str, Any]:
         "target": None if plan.target is None else plan.target.value,
         "calibration": plan.calibration,
         "calibration_samples": plan.calibration_samples,
+        "rounding": plan.rounding.value,
         "names": {layer.output: layer.name for layer in plan.layers},
         "layers": {layer.name: _layer_decisions(layer) for layer in plan.layers},
         "proofs": [

@@ -21,6 +21,7 @@ from deploykit.quantize.calibration import Calibration
 from deploykit.quantize.planning import CARRIERS, QuantizationOptions
 from deploykit.spec.model_metadata import ModelMetadata
 from deploykit.spec.pairs import Target
+from deploykit.spec.plan import Rounding
 from deploykit.spec.quantized import Batch, IoType
 
 RUNTIMES: Mapping[str, Runtime] = {"onnx": Runtime.ORT, "tflite": Runtime.LITERT}
@@ -75,8 +76,8 @@ class ExportOptions:
 
 KEYS = (
     "model", "input_shape", "data", "eval_data", "bits", "to", "prune_rule", "threshold",
-    "batchnorm", "exact", "align", "target", "calibration", "io", "tflite_layout", "labels",
-    "mean", "std", "batch",
+    "batchnorm", "exact", "align", "target", "calibration", "rounding", "io", "tflite_layout",
+    "labels", "mean", "std", "batch",
 )  # fmt: skip
 """Names of all options: keys of export.toml, and flags with dashes for underscores."""
 
@@ -111,6 +112,7 @@ def build_options(
             choice(IoType, "io", values.get("io", "float")),
             target,
             choice(Batch, "batch", values.get("batch", "fixed")),
+            choice(Rounding, "rounding", values.get("rounding", "compensated")),
         ),
         tflite_layout=choice(TfliteLayout, "tflite-layout", values.get("tflite_layout", "nhwc")),
         metadata=read_metadata(values),

@@ -1,4 +1,4 @@
-"""Run calibration samples through the float graph and keep a histogram per tensor."""
+"""Run calibration samples through the float graph and keep what the planning needs of each."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 
 from deploykit.errors import DataError
 from deploykit.quantize.histogram import Histogram, empty_histogram, observe
+from deploykit.quantize.moments import InputMoments, MomentSums
+from deploykit.quantize.structure import Layer
 from deploykit.spec.arrays import AnyArray, Float32Array, Float64Array
 from deploykit.spec.network import FloatEvaluator, Network, static_shape
 
@@ -17,21 +19,28 @@ BYTES_AT_ONCE = 64 * 2**20
 
 @dataclass(frozen=True)
 class Observations:
-    """Over all samples. histograms: by tensor; means: [C] by tensor, over all axes but channels."""
+    """Over all samples.
+
+    histograms: by tensor; means: [C] by tensor, over all axes but channels; moments: by layer.
+    """
 
     histograms: Mapping[str, Histogram]
     means: Mapping[str, Float64Array]
+    moments: Mapping[str, InputMoments]
 
 
 def observe_tensors(
     network: Network,
     ranges: Iterable[str],
     means: Iterable[str],
+    compensated: Iterable[Layer],
     inputs: Float32Array,
     evaluate: FloatEvaluator,
     progress: Callable[[int, int], None],
 ) -> Observations:
     """A histogram or the channel means of each named tensor over `inputs` [N, ...].
+
+    compensated: layers whose inputs' second moments are measured; their means have to be asked for.
 
     A few samples at a time: memory does not grow with N. `progress` is told (samples done, N).
 
@@ -40,6 +49,7 @@ def observe_tensors(
     histograms = {name: empty_histogram() for name in ranges}
     sums: dict[str, Float64Array] = {}
     rows: dict[str, int] = {}
+    gathered = {layer.name: (layer, MomentSums(layer, len(inputs))) for layer in compensated}
     averaged = tuple(dict.fromkeys(means))
     chunk = _samples_at_once(network)
     for start in range(0, len(inputs), chunk):
@@ -58,8 +68,18 @@ def observe_tensors(
             for row in by_sample:
                 sums[name] = sums[name] + row if name in sums else row
             rows[name] = rows.get(name, 0) + len(by_sample)
+        chunked = len(inputs[start : start + chunk])
+        for layer, moments in gathered.values():
+            read = values[layer.inputs[0]]
+            for index, sample in enumerate(read.reshape(chunked, -1, *read.shape[1:])):
+                moments.add(sample, start + index)
         progress(min(start + chunk, len(inputs)), len(inputs))
-    return Observations(histograms, {name: total / rows[name] for name, total in sums.items()})
+    found = {name: total / rows[name] for name, total in sums.items()}
+    return Observations(
+        histograms,
+        found,
+        {name: one.about(found[layer.inputs[0]]) for name, (layer, one) in gathered.items()},
+    )
 
 
 def _channel_means(values: AnyArray) -> Float64Array:

@@ -9,9 +9,10 @@ import numpy as np
 
 from deploykit.errors import QuantizationError
 from deploykit.quantize.calibration import Calibration
+from deploykit.quantize.compensation import compensated_weights
 from deploykit.quantize.constants import constant_operand
 from deploykit.quantize.histogram import Histogram, merge
-from deploykit.quantize.observe import observe_tensors
+from deploykit.quantize.observe import Observations, observe_tensors
 from deploykit.quantize.operators import (
     BINARY,
     WEIGHTED,
@@ -26,11 +27,10 @@ from deploykit.quantize.settling import Runners, settle_scales
 from deploykit.quantize.sharing import Group, find_groups, fixed_quantization
 from deploykit.quantize.structure import Layer, build_structure, tails
 from deploykit.quantize.weights import pair_scales, round_bias, round_weights, weight_scales
-from deploykit.spec.arrays import Float64Array
 from deploykit.spec.correction import corrected_bias
 from deploykit.spec.network import Network, static_shape
 from deploykit.spec.pairs import LARGEST_PAIR, Target, pair_sums
-from deploykit.spec.plan import ConstantPlan, LayerPlan, PairPlan, QuantPlan, WeightPlan
+from deploykit.spec.plan import ConstantPlan, LayerPlan, PairPlan, QuantPlan, Rounding, WeightPlan
 from deploykit.spec.quantized import Batch, IoType, Quantization
 from deploykit.spec.samples import Samples
 
@@ -40,7 +40,7 @@ CARRIERS: Mapping[int, Mapping[str, str]] = {8: {"onnx": "int8", "tflite": "int8
 
 @dataclass(frozen=True)
 class QuantizationOptions:
-    """What the user decides: weight bits, range choice, type of the graph's own tensors.
+    """What the user decides: weights' bits and rounding, range choice, the ports' type.
 
     target: processors for whose 16-bit sums weights are planned.
     """
@@ -50,6 +50,7 @@ class QuantizationOptions:
     io: IoType = IoType.FLOAT
     target: Target | None = None
     batch: Batch = Batch.FIXED
+    rounding: Rounding = Rounding.COMPENSATED
 
 
 def quantized_name(network: Network, tensor: str) -> str:
@@ -84,8 +85,12 @@ def plan_quantization(
     source = str(network.model.graph.inputs[0].name)
     groups = find_groups(layers, source)
     makers = [name for group in groups for name in group.makers]
-    read = [layer.inputs[0] for layer in layers if layer.kind in WEIGHTED]
-    seen = observe_tensors(network, makers, read, samples.inputs, runners.evaluate, progress)
+    weighted = [layer for layer in layers if layer.kind in WEIGHTED]
+    read = [layer.inputs[0] for layer in weighted]
+    compensated = weighted if options.rounding is Rounding.COMPENSATED else []
+    seen = observe_tensors(
+        network, makers, read, compensated, samples.inputs, runners.evaluate, progress
+    )
     chosen: dict[str, Quantization] = {}
     for group in groups:
         quantization = _wanted(group, layers, source, seen.histograms, options.calibration)
@@ -102,7 +107,7 @@ def plan_quantization(
             for name in (source, *(layer.output for layer in layers))
         },
         tuple(
-            _weighted_plan(network, layer, chosen, seen.means[layer.inputs[0]], options)
+            _weighted_plan(network, layer, chosen, seen, options)
             if layer.kind in WEIGHTED
             else layer_plan(network, layer, constants.get(layer.name))
             for layer in layers
@@ -110,6 +115,7 @@ def plan_quantization(
         options.calibration.value,
         len(samples),
         options.io,
+        options.rounding,
         proofs,
         options.target,
         options.batch,
@@ -170,28 +176,34 @@ def _weighted_plan(
     network: Network,
     layer: Layer,
     chosen: Mapping[str, Quantization],
-    means: Float64Array,
+    seen: Observations,
     options: QuantizationOptions,
 ) -> LayerPlan:
-    """means: [I], of the layer's input channels over the calibration samples."""
+    """Weights are rounded to the nearest where no second moments of the input were observed."""
     node, bits = layer.nodes[0], options.bits
     weight, bias = parameter(node, 1), parameter(node, 2)
     input_scale, output_scale = chosen[layer.inputs[0]].scale, chosen[layer.output].scale
     full = weight_scales(weight, bias, input_scale, output_scale, bits)
     groups = groups_of(node)
-    scale = full if options.target is None else np.maximum(full, pair_scales(weight, groups))
-    values = round_weights(weight, scale, bits)
+    least = full
+    if options.target is not None:
+        least = np.maximum(full, pair_scales(weight, groups, options.rounding))
+    moments = seen.moments.get(layer.name)
+    if moments is None:
+        values, scale = round_weights(weight, least, bits), least
+    else:
+        values, scale = compensated_weights(weight, least, moments, bits)
     pairs = PairPlan(
         int(pair_sums(values, groups).max(initial=0.0)),
-        int(np.count_nonzero(scale > full)),
-        float((scale / full).max(initial=1.0)),
+        int(np.count_nonzero(least > full)),
+        float((least / full).max(initial=1.0)),
     )
     if options.target is not None and pairs.largest > LARGEST_PAIR:
         raise QuantizationError(
             f"{layer.name}: two weights that are added in 16 bits reach {pairs.largest}, over "
             f"{LARGEST_PAIR}; this is not expected: please report the layer"
         )
-    stored = means.astype(np.float32)
+    stored = seen.means[layer.inputs[0]].astype(np.float32)
     corrected = corrected_bias(bias, weight, values, scale, stored)
     assert node.inputs[1] is not None
     return replace(

@@ -7,6 +7,7 @@ import numpy as np
 from deploykit.errors import QuantizationError
 from deploykit.spec.arrays import Float32Array, Float64Array, Int8Array, Int32Array
 from deploykit.spec.pairs import LARGEST_PAIR, pair_sums
+from deploykit.spec.plan import Rounding
 from deploykit.spec.quantized import int_range
 
 LARGEST_BIAS = 2**30
@@ -38,13 +39,15 @@ def weight_scales(
     return scale.astype(np.float32)
 
 
-def pair_scales(weight: Float64Array, groups: int) -> Float32Array:
+def pair_scales(weight: Float64Array, groups: int, rounding: Rounding) -> Float32Array:
     """Smallest scale at which no pair of rounded weights exceeds LARGEST_PAIR.   [O]
 
     Rounding to nearest moves a sum of two by at most 1, so a sum of reals under LARGEST_PAIR is
-    an integer sum of at most that. The factor holds it under, float32 scales included.
+    an integer sum of at most that; compensated rounding moves it by less than 2, so there the sum
+    of reals stays 1 lower. The factor holds it under, float32 scales included.
     """
-    return np.asarray(pair_sums(weight, groups) / LARGEST_PAIR * (1 + 2.0**-20), np.float32)
+    most = LARGEST_PAIR + 1 - 2 * rounding.steps
+    return np.asarray(pair_sums(weight, groups) / most * (1 + 2.0**-20), np.float32)
 
 
 def round_weights(weight: Float64Array, scale: Float32Array, bits: int) -> Int8Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 
 from deploykit.spec.arrays import Float32Array, Int8Array, Int32Array
 from deploykit.spec.pairs import Target
@@ -21,6 +22,18 @@ class PairPlan:
     largest: int
     narrowed: int = 0
     growth: float = 1.0
+
+
+class Rounding(Enum):
+    """How real weights become integers: each to the nearest, or so that errors cancel."""
+
+    NEAREST = "nearest"
+    COMPENSATED = "compensated"
+
+    @property
+    def steps(self) -> float:
+        """How far an integer may lie from its weight, in steps of the scale."""
+        return 0.5 if self is Rounding.NEAREST else 1.0
 
 
 @dataclass(frozen=True)
@@ -94,6 +107,7 @@ class QuantPlan:
     calibration: str
     calibration_samples: int
     io: IoType
+    rounding: Rounding
     proofs: tuple[Proof, ...] = ()
     target: Target | None = None
     batch: Batch = Batch.FIXED
@@ -127,5 +141,8 @@ class QuantPlan:
             f"zero point {self.tensors[name].zero_point}"
             for name in sources
         ]
-        calibrated = f"calibration {self.calibration} on {self.calibration_samples} samples"
+        calibrated = (
+            f"calibration {self.calibration} on {self.calibration_samples} samples, "
+            f"rounding {self.rounding.value}"
+        )
         return "\n".join([calibrated, *heads, *lines])

@@ -41,7 +41,7 @@ from deploykit.verify.formats import Format, OnnxFormat, TfliteFormat, named_as_
 from deploykit.verify.integer_form import integer_form
 from deploykit.verify.integers import ReferenceRun, compare_golden, run_reference
 from deploykit.verify.metrics import accuracy, sqnr_by_tensor
-from deploykit.verify.rounding import HALF_A_STEP, farthest_rounding
+from deploykit.verify.rounding import farthest_rounding
 from deploykit.verify.saturation import (
     planned_target,
     sums_step,
@@ -143,12 +143,15 @@ def _load_float(bundle: Bundle) -> Network:
 def _rounding(
     compared: str, lowered: Network, network: QuantizedNetwork, plan: Mapping[str, Any]
 ) -> Step:
-    operator, steps = farthest_rounding(network, lowered.model, plan)
-    if steps <= HALF_A_STEP:
-        detail = f"every weight and bias within {steps:.2f} steps of its float value"
+    found = farthest_rounding(network, lowered.model, plan)
+    if found.share <= 1.0:
+        detail = f"every weight and bias within {found.steps:.2f} steps of its float value"
         return Step(4, compared, Verdict.PASSED, detail)
-    detail = f"operator {operator}: a weight or bias is {steps:.2f} steps from its float value"
-    return Step(4, compared, Verdict.FAILED, detail, operator)
+    detail = (
+        f"operator {found.operator}: a weight or bias is {found.steps:.2f} steps from its float "
+        f"value, where {found.allowed:.1f} are allowed"
+    )
+    return Step(4, compared, Verdict.FAILED, detail, found.operator)
 
 
 def _float_tensors(network: Network, golden: Golden) -> tuple[Tensors, tuple[str, ...]]:

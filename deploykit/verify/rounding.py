@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,27 +13,49 @@ from deploykit.errors import IntegrityError
 from deploykit.spec.arrays import AnyArray, Float32Array, Float64Array
 from deploykit.spec.correction import corrected_bias
 from deploykit.spec.operators import Conv, Linear, operator_inputs
+from deploykit.spec.plan import Rounding
 from deploykit.spec.quantized import ActivationTensor, ConstantTensor, QuantizedNetwork
 
-HALF_A_STEP = 0.5 * (1 + 1e-4)
-"""Rounding to nearest moves a value by half a step; float32 scales blur that a little."""
+BLUR = 1 + 1e-4
+"""float32 scales blur what a value is in steps by so much."""
+NEAREST = Rounding.NEAREST.steps
 BEYOND_RANGE = 1.0
 """How far a mean may lie outside of a tensor's range, in ranges: calibration may clip."""
 
 
+@dataclass(frozen=True)
+class Distance:
+    """How far integers lie from their float values, at most, and may lie: in steps of the scale."""
+
+    operator: str
+    steps: float
+    allowed: float
+
+    @property
+    def share(self) -> float:
+        """Above 1 where somebody changed either side."""
+        return self.steps / (self.allowed * BLUR)
+
+
 def farthest_rounding(
     network: QuantizedNetwork, model: ir.Model, plan: Mapping[str, Any]
-) -> tuple[str, float]:
-    """(operator, steps): the weight, bias or constant that lies farthest from its float value.
+) -> Distance:
+    """The weight, bias or constant that lies farthest from its float value, for what it may.
 
     In steps of its own scale: |W - scale * q| / scale, and for a bias |b' - step * q| / step with
-    step = input scale * weight scale and b' of spec.correction. At most HALF_A_STEP where nobody
-    changed either side.
+    step = input scale * weight scale and b' of spec.correction. Weights may lie as far as the
+    plan's rounding moves them, everything else half a step.
 
-    Raises IntegrityError where the float model lacks the layer.
+    Raises IntegrityError where the float model lacks the layer, or the plan names no rounding.
     """
+    try:
+        rounding = Rounding(plan.get("rounding"))
+    except ValueError as error:
+        raise IntegrityError(
+            f"plan.json names no known rounding ({error}); export the bundle again"
+        ) from error
     nodes = {node.name: node for node in model.graph}
-    found = [("", 0.0)]
+    found = [Distance("", 0.0, NEAREST)]
     for operator in network.operators:
         held = [name for name in operator_inputs(operator) if name in network.constants]
         if not isinstance(operator, Conv | Linear) and not held:
@@ -42,10 +65,11 @@ def farthest_rounding(
         if node is None:
             raise IntegrityError(f"model.float.onnx has no layer {name}, which the plan names")
         if isinstance(operator, Conv | Linear):
-            found.extend(_layer(name, node, operator, network, plan["layers"][name]))
+            decisions = plan["layers"][name]
+            found.extend(_layer(name, node, operator, network, decisions, rounding))
         else:
             found.extend(_constant(name, node, network.constants[one]) for one in held)
-    return max(found, key=lambda one: one[1])
+    return max(found, key=lambda one: one.share)
 
 
 def _layer(
@@ -54,7 +78,8 @@ def _layer(
     operator: Conv | Linear,
     network: QuantizedNetwork,
     decisions: Mapping[str, Any],
-) -> Iterator[tuple[str, float]]:
+    rounding: Rounding,
+) -> Iterator[Distance]:
     """The weight against its float value, the bias against that less what rounding adds to it."""
     arrays = [_array(value) for value in node.inputs[1:3]]
     weight, bias = arrays if len(arrays) == 2 else (None, None)
@@ -65,8 +90,8 @@ def _layer(
     step = scale * np.float64(np.float32(source.quantization.scale))
     means = _input_means(name, decisions, source, weight, operator)
     corrected = corrected_bias(bias, weight, operator.weight.values, operator.weight.scale, means)
-    yield name, _steps(weight, operator.weight.values, scale)
-    yield name, _steps(corrected, operator.bias, step)
+    yield Distance(name, _steps(weight, operator.weight.values, scale), rounding.steps)
+    yield Distance(name, _steps(corrected, operator.bias, step), NEAREST)
 
 
 def _input_means(
@@ -91,13 +116,14 @@ def _input_means(
     return means
 
 
-def _constant(name: str, node: ir.Node, constant: ConstantTensor) -> tuple[str, float]:
+def _constant(name: str, node: ir.Node, constant: ConstantTensor) -> Distance:
     value = next((one for one in node.inputs if one and one.name == constant.name), None)
     array = _array(value)
     if array is None or array.size != constant.values.size:
         raise IntegrityError(f"model.float.onnx: the constant of layer {name} has another shape")
     integers = constant.values.reshape(array.shape)
-    return name, _steps(array, integers, np.array(constant.quantization.scale))
+    steps = _steps(array, integers, np.array(constant.quantization.scale))
+    return Distance(name, steps, NEAREST)
 
 
 def _first_node(plan: Mapping[str, Any], layer: str) -> str:

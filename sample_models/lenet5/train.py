@@ -44,6 +44,7 @@ to = ["onnx", "tflite"]
 prune_rule = "family"
 batchnorm = "keep"
 calibration = "mse"
+rounding = "compensated"
 io = "float"
 tflite_layout = "nhwc"
 

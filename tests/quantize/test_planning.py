@@ -17,6 +17,7 @@ from deploykit.quantize.settling import Runners
 from deploykit.reference import integer
 from deploykit.reference.integer import ReferenceRunner
 from deploykit.runtime import ort
+from deploykit.spec.arrays import Float32Array
 from deploykit.spec.network import Network
 from deploykit.spec.operators import (
     Add,
@@ -29,7 +30,7 @@ from deploykit.spec.operators import (
     Window,
 )
 from deploykit.spec.pairs import LARGEST_PAIR, Target, largest_pairs
-from deploykit.spec.plan import QuantPlan
+from deploykit.spec.plan import QuantPlan, Rounding
 from deploykit.spec.quantized import Batch, IoType, QuantizedNetwork
 from deploykit.spec.samples import Samples
 from deploykit.verify.formats import OnnxFormat, TfliteFormat, WrittenRunner, quantized_inputs
@@ -188,8 +189,9 @@ def test_progress_ends_with_all_samples() -> None:
     assert told[-1] == (10, 10)
 
 
-def test_a_target_narrows_the_channels_that_need_it_and_only_these(plan: QuantPlan) -> None:
-    for_any = planned(QuantizationOptions(target=Target.ANY))
+def test_a_target_narrows_the_channels_that_need_it_and_only_these() -> None:
+    plan = planned(QuantizationOptions(rounding=Rounding.NEAREST))
+    for_any = planned(QuantizationOptions(target=Target.ANY, rounding=Rounding.NEAREST))
     assert (for_any.target, plan.target) == (Target.ANY, None)
     assert max(dict(largest_pairs(apply_plan(residual_network(), for_any))).values()) == 128
     for narrow, full in zip(for_any.layers, plan.layers, strict=True):
@@ -200,6 +202,29 @@ def test_a_target_narrows_the_channels_that_need_it_and_only_these(plan: QuantPl
         assert narrow.weight.pairs.largest <= LARGEST_PAIR < full.weight.pairs.largest
         np.testing.assert_array_equal(narrow.weight.values[~grew], full.weight.values[~grew])
     assert for_any.tensors == plan.tensors
+
+
+def test_compensated_weights_of_a_target_fit_16_bits_too() -> None:
+    network = apply_plan(residual_network(), planned(QuantizationOptions(target=Target.ANY)))
+    assert 120 < max(dict(largest_pairs(network)).values()) <= LARGEST_PAIR
+
+
+def test_compensated_rounding_brings_outputs_closer_than_nearest() -> None:
+    def sqnr(rounding: Rounding) -> float:
+        """Of c2, behind two convolutions, on samples that the plan has not seen."""
+        options = QuantizationOptions(rounding=rounding)
+        found = planned(options, samples=Samples(smooth(40, seed=1)))
+        assert found.rounding is rounding
+        network, inputs = apply_plan(residual_network(), found), smooth(64, seed=2)
+        integers = integer.run(network, quantized_inputs(network, inputs))
+        return sqnr_by_tensor(network, ort.evaluate(residual_network(), inputs), integers)["c2"]
+
+    assert sqnr(Rounding.COMPENSATED) > sqnr(Rounding.NEAREST) + 0.5
+
+
+def smooth(count: int, seed: int) -> Float32Array:
+    """Images whose neighbouring pixels are much alike, as those of cameras."""
+    return np.asarray(seeded(count, 3, 1, 1, seed=seed) + seeded(count, 3, 8, 8, seed=seed) / 8)
 
 
 DYNAMIC = QuantizationOptions(batch=Batch.DYNAMIC)

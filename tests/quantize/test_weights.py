@@ -18,6 +18,7 @@ from deploykit.quantize.weights import (
 )
 from deploykit.spec.arrays import Float64Array
 from deploykit.spec.pairs import LARGEST_PAIR, pair_sums
+from deploykit.spec.plan import Rounding
 
 
 def drawn(seed: int, *shape: int) -> Float64Array:
@@ -117,16 +118,18 @@ def test_no_rounded_pair_exceeds_the_largest_that_fits(seed: int, inputs: int, k
     rng = np.random.default_rng(seed)
     weight = rng.integers(-256, 257, (3, inputs, kernel, kernel)) / 256.0
     full = weight_scales(weight, np.zeros(3), 1.0, 1.0, 8)
-    scale = np.maximum(full, pair_scales(weight, 1))
+    scale = np.maximum(full, pair_scales(weight, 1, Rounding.NEAREST))
     assert pair_sums(round_weights(weight, scale, 8), 1).max() <= LARGEST_PAIR
 
 
 def test_a_channel_whose_pairs_fit_keeps_its_scale_and_another_loses_what_it_must() -> None:
     weight = np.array([[127.0, 1.0, -60.0, -68.0], [127.0, -127.0, 3.0, 0.0],
                        [96.0, 64.0, 0.0, 127.0]])  # fmt: skip
-    found = np.maximum(weight_scales(weight, np.zeros(3), 1.0, 1.0, 8), pair_scales(weight, 1))
+    found = np.maximum(
+        weight_scales(weight, np.zeros(3), 1.0, 1.0, 8), pair_scales(weight, 1, Rounding.NEAREST)
+    )
     np.testing.assert_allclose(found, [1.0, 1.0, 160 / 128], rtol=2.0**-19)
 
 
 def test_a_depthwise_layer_loses_nothing() -> None:
-    assert pair_scales(np.ones((4, 1, 3, 3)), 4).tolist() == [0.0] * 4
+    assert pair_scales(np.ones((4, 1, 3, 3)), 4, Rounding.NEAREST).tolist() == [0.0] * 4

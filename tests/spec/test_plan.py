@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from deploykit.spec.plan import LayerPlan, PairPlan, QuantPlan, WeightPlan
+from deploykit.spec.plan import LayerPlan, PairPlan, QuantPlan, Rounding, WeightPlan
 from deploykit.spec.quantized import IoType, Quantization
 
 
@@ -26,9 +26,10 @@ def test_plan_prints_as_a_table() -> None:
         calibration="mse",
         calibration_samples=256,
         io=IoType.FLOAT,
+        rounding=Rounding.COMPENSATED,
     )
     assert str(plan) == (
-        "calibration mse on 256 samples\n"
+        "calibration mse on 256 samples, rounding compensated\n"
         "input x_quantized: scale 0.00390625, zero point -128\n"
         "layer  operator  output  scale    zero point  weight   bits  carrier\n"
         "conv1  Conv      relu    0.03125  -128        2x1x5x5  8     int8\n"

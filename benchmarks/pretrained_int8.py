@@ -1,7 +1,7 @@
 """W8A8 of the pretrained EfficientNet-Lite0 on real images: accuracy, agreement, SQNR.
 
     python benchmarks/pretrained_int8.py --images DIR [--seeds 5] [--calibration mse]
-                                         [--target any] [--json FILE]
+        [--target any] [--rounding compensated] [--json FILE]
 
 DIR: images named CLASS_*.jpg or .png (ImageNet classes). By seed, the sorted names are shuffled
 (random.Random(seed)); the first 64 calibrate, the others test. Both runtimes compute the same
@@ -47,8 +47,7 @@ def measure(
     images: npt.NDArray[np.float32],
     labels: npt.NDArray[np.int64],
     seed: int,
-    calibration: str,
-    target: str | None,
+    options: argparse.Namespace,
 ) -> Row:
     """Export with 64 images, run the others in both runtimes."""
     import onnx
@@ -65,8 +64,9 @@ def measure(
         np.savez(data, inputs=images[chosen])
         start = perf_counter()
         made = deploykit.export(
-            source, data=data, out=Path(folder) / "b", calibration=calibration, target=target
-        )
+            source, data=data, out=Path(folder) / "b", calibration=options.calibration,
+            target=options.target, rounding=options.rounding,
+        )  # fmt: skip
         seconds = perf_counter() - start
         files = {name: made.file(name).read_bytes() for name in (
             "model.float.onnx", "model.onnx", "model.tflite",
@@ -93,13 +93,14 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--calibration", default="mse")
     parser.add_argument("--target", help="as in `deploykit export`")
+    parser.add_argument("--rounding", default="compensated")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()
     images, labels = read_images(options.images)
     rows = []
     print(f"{'seed':<6}{'float':>8}{'int8':>8}{'agree':>8}{'SQNR dB':>9}{'differ':>8}{'s':>7}")
     for seed in range(1, options.seeds + 1):
-        row = measure(images, labels, seed, options.calibration, options.target)
+        row = measure(images, labels, seed, options)
         rows.append(row)
         print(
             f"{row.seed:<6}{row.float_top1:>8.4f}{row.top1:>8.4f}{row.agreement:>8.4f}"

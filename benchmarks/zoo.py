@@ -1,7 +1,7 @@
 """Int8 export of the architectures people ship: what agrees, what is fast, how long it takes.
 
     python benchmarks/zoo.py [--networks a,b] [--samples N] [--calibration N] [--latency]
-        [--rounds N] [--json FILE]
+        [--rounds N] [--rounding compensated] [--json FILE]
 
 Every network of benchmarks/networks and the pretrained EfficientNet-Lite0 is exported to W8A8 in
 both formats (batch norms not folded before, random inputs, each in a process of its own). Every
@@ -94,7 +94,7 @@ def measure(name: str, options: argparse.Namespace) -> Row:
         watch, start = Stopwatch(), perf_counter()
         made = deploykit.export(
             source, data=Path(folder) / "data.npz", eval_data=Path(folder) / "eval.npz", out=out,
-            progress=watch,  # type: ignore[arg-type]
+            rounding=options.rounding, progress=watch,  # type: ignore[arg-type]
         )  # fmt: skip
         seconds, manifest = perf_counter() - start, made.manifest
         plan = json.loads((out / "plan.json").read_text())
@@ -183,6 +183,7 @@ def child(name: str, options: argparse.Namespace) -> list[str]:
     """The command that measures one network."""
     command = [sys.executable, __file__, "--child", name, "--samples", str(options.samples)]
     command += ["--calibration", str(options.calibration), "--rounds", str(options.rounds)]
+    command += ["--rounding", options.rounding]
     return command + (["--latency"] if options.latency else [])
 
 
@@ -197,6 +198,7 @@ def main() -> int:
     parser.add_argument("--calibration", type=int, default=16, help="inputs that calibrate; 16")
     parser.add_argument("--latency", action="store_true", help="time int8 against float32")
     parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--rounding", default="compensated", help="of weights; compensated")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -294,6 +294,36 @@ def test_integers_that_are_not_the_float_weights_rounded_fail_whatever_the_plan_
     assert against.operator == "conv2"
 
 
+@pytest.mark.parametrize(
+    ("stated", "told"),
+    [
+        ("nearest", "steps from its float value, where 0.5 are allowed"),
+        ("upwards", "plan.json names no known rounding ('upwards' is not a valid Rounding)"),
+        (None, "plan.json names no known rounding"),
+    ],
+)
+def test_weights_lie_no_farther_than_the_stated_rounding_moves_them(
+    stated: str | None, told: str, bundle: Path
+) -> None:
+    change_json(bundle / PLAN, lambda plan: plan.update(rounding=stated))
+    report = deploykit.verify_bundle(bundle)
+    for file in (ONNX, TFLITE):
+        step = step_of(report, f"{file}, read back / float weights")
+        assert step.verdict is Verdict.FAILED
+        assert told in step.detail
+
+
+@pytest.mark.parametrize("file", [ONNX, TFLITE])
+def test_a_weight_that_is_not_its_float_value_rounded_fails_whatever_the_plan_states(
+    file: str, bundle: Path
+) -> None:
+    change(bundle, file, "weight")
+    state_in_plan(bundle, file)
+    against = step_of(deploykit.verify_bundle(bundle), f"{file}, read back / float weights")
+    assert against.verdict is Verdict.FAILED
+    assert against.operator == "conv2"
+
+
 def test_a_plan_that_leaves_something_out_is_a_difference(bundle: Path) -> None:
     def forget_weights(plan: Any) -> None:
         for operator in plan["network"]["operators"].values():

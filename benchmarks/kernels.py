@@ -34,8 +34,8 @@ from deploykit.emit.tflite_flatbuffer import (
 from deploykit.emit.tflite_float import write_float_tflite
 from deploykit.emit.tflite_graph import TfliteGraph, TfliteQuantization
 from deploykit.emit.tflite_layout import file_shape
-from deploykit.emit.tflite_operators import Site
 from deploykit.emit.tflite_operators import lower as write_operator
+from deploykit.emit.tflite_site import Site
 from deploykit.emit.tflite_writer import write_tflite
 from deploykit.graph.lowering import lower
 from deploykit.quantize.apply import apply_plan

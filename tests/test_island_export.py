@@ -1,4 +1,4 @@
-"""Operators that have no integer form, each exported from end to end between two convolutions."""
+"""Operators that have, or had, no integer form, each exported between two convolutions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def floats(*values: float) -> AnyArray:
 
 OPERATORS = (
     Operator("max-pool-ceil", "y = MaxPool <kernel_shape=[3,3], strides=[2,2], ceil_mode=1> (c)",
-             (1, 6, 4, 4)),
+             (1, 6, 4, 4), islands=("MaxPool",)),
     Operator("resize-linear", 'y = Resize <mode="linear"> (c, , s)', (1, 6, 16, 16),
              {"s": floats(1, 1, 2, 2)}),
     Operator("resize-align-corners", 'y = Resize <mode="linear", '
@@ -65,18 +65,19 @@ OPERATORS = (
     Operator("softmax", "y = Softmax <axis=1> (c)"),
     Operator("matmul", "y = MatMul (c, c)"),
     Operator("division", "a = Abs (c) o = Add (a, one) y = Div (c, o)",
-             constants={"one": floats(1)}),
-    Operator("power", "y = Pow (c, two)", constants={"two": floats(2)}),
+             constants={"one": floats(1)}, islands=("Mul", "Maximum", "Add", "Island")),
+    Operator("power", "y = Pow (c, two)", constants={"two": floats(2)}, islands=("Mul",)),
     Operator("reduce-max", "y = ReduceMax <keepdims=1> (c, axes)", (1, 6, 8, 1),
-             {"axes": np.array([3])}),
+             {"axes": np.array([3])}, ("MaxPool",)),
     Operator("reduce-sum", "y = ReduceSum <keepdims=1> (c, axes)", (1, 1, 8, 8),
-             {"axes": np.array([1])}),
+             {"axes": np.array([1])}, ("Conv",)),
     Operator("reduce-mean", "y = ReduceMean <keepdims=1> (c, axes)", (1, 1, 8, 8),
-             {"axes": np.array([1])}),
+             {"axes": np.array([1])}, ("Conv",)),
     Operator("space-to-depth", "y = SpaceToDepth <blocksize=2> (c)", (1, 24, 4, 4),
              islands=("SpaceToDepth",)),
     Operator("expand", "m = ReduceMax <keepdims=1> (c, axes) y = Expand (m, s)",
-             constants={"axes": np.array([2, 3]), "s": np.array(SHAPE)}),
+             constants={"axes": np.array([2, 3]), "s": np.array(SHAPE)},
+             islands=("MaxPool", "Island")),
     Operator("attention", """
         v = Reshape (c, flat)
         t = Transpose <perm=[0,2,1]> (v)

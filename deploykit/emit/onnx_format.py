@@ -14,6 +14,22 @@ IR_VERSION = 8
 OPSET_WITH_GELU, IR_WITH_GELU = 20, 9
 """Written only where the network holds a Gelu: ONNX Runtime knows it from 1.17 on."""
 
+OPSET_WITH_NOT, IR_WITH_NOT = 18, 8
+"""Written only where the network holds a Sub: ONNX Runtime knows BitwiseNot from 1.14 on."""
+
+SLOPE_SHRINKS = 2.0**-18
+"""ORT rounds half to even, XNNPACK half up: a slope this much flatter has no ties."""
+
+
+def onnx_alpha(slope: int) -> float:
+    """The attribute of a LeakyRelu whose slope is slope/256.
+
+    The 256 products are multiples of 1/256 and, where they stay in range, under 2^8: they move by
+    at most 2^-10, so that only ties do not round as they are.
+    """
+    return slope / 256 * (1.0 - SLOPE_SHRINKS)
+
+
 PRODUCER = "deploykit"
 
 BATCH_SYMBOL = "batch"

@@ -59,6 +59,15 @@ class OnnxGraph:
             )
         return tensor
 
+    def require_equal(self, source: str, into: str, operator: str) -> None:
+        """Refuse two tensors of an operator that differ in scale or zero point."""
+        first, second = self.tensor(source), self.tensor(into)
+        if first.quantization != second.quantization:
+            raise GraphError(
+                f"{operator}: {source} and {into} must share one quantization, but have "
+                f"{first.quantization} and {second.quantization}; plan them together."
+            )
+
     def integer(self, tensor: str) -> str:
         """The uint8 tensor itself."""
         return self._integer[tensor]
@@ -138,6 +147,30 @@ class OnnxGraph:
         self._converted.add(tensor)
         inputs = [self.integer(tensor), *self.parameters(tensor)]
         return self.helper("DequantizeLinear", inputs, output, f"{reader}.dequantize.{tensor}")
+
+    def mirrored(self, tensor: str, reader: str) -> str:
+        """The negated real values of an integer tensor for one reader.
+
+        z - q = (255 - q) - (255 - z), and 255 - q is q with every bit turned: exact.
+        """
+        quantization = self.tensor(tensor).quantization
+        turned = self._names.fresh(f"{tensor}.mirrored.{reader}")
+        wanted = f"{reader}.mirror.{tensor}"
+        self.helper("BitwiseNot", [self.integer(tensor)], turned, wanted)
+        scale, _ = self.parameters(tensor)
+        mirrored = ~unsigned_zero_point(quantization)
+        zero_point = self.initializer(f"{turned}.zero_point", mirrored)
+        output = self._names.fresh(f"{tensor}.negated.{reader}")
+        inputs = [turned, scale, zero_point]
+        return self.helper("DequantizeLinear", inputs, output, f"{reader}.dequantize.{turned}")
+
+    def places(self, tensor: str, reader: str) -> str:
+        """An integer tensor as int32, 0 to 255, by which a Gather takes from a table."""
+        output = self._names.fresh(f"{tensor}.places.{reader}")
+        wanted = f"{reader}.places.{tensor}"
+        return self.helper(
+            "Cast", [self.integer(tensor)], output, wanted, {"to": TensorProto.INT32}
+        )
 
     def _dequantize_constant(self, constant: ConstantTensor, reader: str) -> str:
         """The same of a constant, which is stored once, under its own name."""

@@ -12,8 +12,9 @@ from onnx import NodeProto, TensorProto
 
 from deploykit.emit.onnx_file import parse_onnx
 from deploykit.emit.onnx_format import BITS_KEY, REGION_KEY, TENSOR_KEY
+from deploykit.emit.onnx_operands import Operands
 from deploykit.emit.onnx_parts import Parts, attribute
-from deploykit.emit.onnx_reader_operators import Operands, read_operator
+from deploykit.emit.onnx_reader_operators import read_operator
 from deploykit.emit.onnx_reader_regions import find_regions
 from deploykit.errors import GraphError
 from deploykit.spec.quantized import (
@@ -30,6 +31,12 @@ IO_TYPES: Mapping[int, IoType] = {
     TensorProto.INT8: IoType.INT8,
     TensorProto.UINT8: IoType.UINT8,
 }
+
+
+HELPERS = frozenset({"QuantizeLinear", "DequantizeLinear", "BitwiseNot", "Cast"})
+"""Operators that stand for none of the network, but belong to those that read or fill them."""
+
+TAILS: Mapping[str, Tail] = {"LogSoftmax": Tail.LOG_SOFTMAX, "Softmax": Tail.SOFTMAX}
 
 
 def read_onnx(data: bytes) -> QuantizedNetwork:
@@ -65,7 +72,7 @@ class _Reader:
         operators = tuple(
             ends[node.name].operator if node.name in ends else read_operator(self.operands, node)
             for node in self.graph.node
-            if node.op_type not in ("QuantizeLinear", "DequantizeLinear")
+            if node.op_type not in HELPERS
             and node.name not in inside
             and self._tail(node.output[0]) is None
         )
@@ -143,16 +150,18 @@ class _Reader:
                 return source
             case _:
                 if self._tail(port) is not None:
-                    softmax = self.parts.producer(port, node, "Softmax")
+                    softmax = self.parts.producer(port, node, str(self.parts.made_by(port)))
                     if attribute(softmax, "axis", -1) != -1:
-                        raise GraphError(f"Softmax {softmax.name!r} runs along another axis.")
+                        raise GraphError(
+                            f"{softmax.op_type} {softmax.name!r} runs along another axis."
+                        )
                     node = NodeProto(op_type="Port", name=port, input=[softmax.input[0]])
                 return self.operands.activation(node, 0)
 
     def _tail(self, port: str) -> Tail | None:
         """What computes a float output behind the last integers."""
         public = any(value.name == port for value in self.graph.output)
-        return Tail.SOFTMAX if public and self.parts.made_by(port) == "Softmax" else None
+        return TAILS.get(self.parts.made_by(port) or "") if public else None
 
     def _check_shift(self, port: Quantization, tensor: str, name: str) -> None:
         if port != self.tensors[tensor].quantization:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from onnx import NodeProto
 
+from deploykit.emit.onnx_operands import Operands
 from deploykit.emit.onnx_parts import Parts
-from deploykit.emit.onnx_reader_operators import Operands
 from deploykit.errors import GraphError
 from deploykit.spec.operators import Island, Rearrange
 

@@ -36,12 +36,17 @@ OPERATOR_NAMES = {
     36: "GATHER",
     39: "TRANSPOSE",
     40: "MEAN",
+    41: "SUB",
     45: "STRIDED_SLICE",
+    47: "EXP",
+    50: "LOG_SOFTMAX",
+    53: "CAST",
     55: "MAXIMUM",
     57: "MINIMUM",
     60: "PADV2",
     65: "SLICE",
     97: "RESIZE_NEAREST_NEIGHBOR",
+    98: "LEAKY_RELU",
     111: "ELU",
     114: "QUANTIZE",
     150: "GELU",
@@ -97,6 +102,10 @@ class FileOperator:
     def option(self, slot: int, form: str = "<i", default: int = 0) -> int:
         """A scalar of the operator's options."""
         return default if self.options is None else self.options.integer(slot, form, default)
+
+    def real_option(self, slot: int) -> float:
+        """A float32 of the operator's options, 0 where it is left out."""
+        return 0.0 if self.options is None else self.options.real(slot)
 
 
 @dataclass(frozen=True)

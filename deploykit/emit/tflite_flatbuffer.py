@@ -34,6 +34,7 @@ class OperatorVersion(NamedTuple):
 
 OPERATOR_VERSIONS = {
     "ADD": OperatorVersion(2, "1.14.0"),
+    "CAST": OperatorVersion(1, "1.5.0"),
     "CONCATENATION": OperatorVersion(2, "1.14.0"),
     "CONV_2D": OperatorVersion(3, "1.14.0"),
     "CONV_2D/grouped": OperatorVersion(6, "2.9.0"),
@@ -41,9 +42,11 @@ OPERATOR_VERSIONS = {
     "DEPTH_TO_SPACE": OperatorVersion(1, "2.1.0"),
     "DEQUANTIZE": OperatorVersion(2, "1.14.0"),
     "ELU": OperatorVersion(1, "2.1.0"),
+    "EXP": OperatorVersion(2, "2.12.0"),
     "FULLY_CONNECTED": OperatorVersion(4, "1.14.0"),
     "GATHER": OperatorVersion(2, "1.14.0"),
     "GELU": OperatorVersion(2, "2.9.0"),
+    "LEAKY_RELU": OperatorVersion(2, "2.3.0"),
     "LOGISTIC": OperatorVersion(2, "1.14.0"),
     "MAXIMUM": OperatorVersion(2, "1.14.0"),
     "MAX_POOL_2D": OperatorVersion(2, "1.14.0"),
@@ -58,6 +61,7 @@ OPERATOR_VERSIONS = {
     "SLICE": OperatorVersion(2, "1.14.0"),
     "SPACE_TO_DEPTH": OperatorVersion(2, "1.14.0"),
     "STRIDED_SLICE": OperatorVersion(2, "1.14.0"),
+    "SUB": OperatorVersion(2, "1.14.0"),
     "TANH": OperatorVersion(2, "1.14.0"),
     "TRANSPOSE": OperatorVersion(2, "1.14.0"),
 }
@@ -85,6 +89,7 @@ FLOAT_VERSIONS = {
     "HARD_SWISH": OperatorVersion(1, "1.15.0"),
     "LEAKY_RELU": OperatorVersion(1, "1.13.1"),
     "LOG": OperatorVersion(1, "1.14.0"),
+    "LOG_SOFTMAX": OperatorVersion(1, "1.14.0"),
     "LOGISTIC": OperatorVersion(1, "1.14.0"),
     "MAXIMUM": OperatorVersion(1, "1.14.0"),
     "MAX_POOL_2D": OperatorVersion(1, "1.5.0"),

@@ -119,6 +119,27 @@ def padded(
     return helper, form.padding
 
 
+def pad_with(
+    graph: TfliteGraph,
+    source: int,
+    result: int,
+    pads: tuple[int, int, int, int],
+    fill: float | None,
+    name: str,
+) -> None:
+    """PADV2 of H and W, PAD where `fill` is None. pads: top, left, bottom, right.
+
+    fill: in the source's element type; None for the number that stands for zero.
+    """
+    top, left, bottom, right = pads
+    widths = graph.integers("pads", np.array([[0, 0], [top, bottom], [left, right], [0, 0]]))
+    if fill is None:
+        graph.operator("PAD", (source, widths), result, Options("PadOptions"))
+        return
+    value = graph.scalar_like(source, f"{name}/fill", fill)
+    graph.operator("PADV2", (source, widths, value), result, Options("PadV2Options"))
+
+
 def mean_over_pixels(graph: TfliteGraph, source: int, result: int) -> None:
     """[N, H, W, C] -> [N, 1, 1, C]."""
     axes = graph.integers("height_and_width", np.array([1, 2]))
@@ -149,6 +170,18 @@ def reshape(graph: TfliteGraph, source: int, result: int) -> None:
     stated = graph.any_batch(shape)
     options = Options("ReshapeOptions", {"newShape": stated})
     graph.operator("RESHAPE", (source, graph.integers("shape", np.array(stated))), result, options)
+
+
+def reshape_channel_major(graph: TfliteGraph, source: int, result: int, name: str) -> None:
+    """RESHAPE whose elements keep the order C, H, W; images are NHWC before and behind it."""
+    data, shape = channel_major(graph, source, name), graph.tensors[result].shape
+    if len(shape) != 4 or shape[3] == 1 or shape[1] * shape[2] == 1:
+        reshape(graph, data, result)
+        return
+    batch, height, width, channels = shape
+    turned = graph.like(result, f"{name}/reshaped", (batch, channels, height, width))
+    reshape(graph, data, turned)
+    transpose(graph, turned, result, (0, 2, 3, 1))
 
 
 def limit(

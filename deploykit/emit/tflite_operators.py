@@ -3,8 +3,9 @@
 Conv               CONV_2D, kernel_ohwi with I = channels / groups;
                    DEPTHWISE_CONV_2D, kernel_1hwo, where groups = channels
 Linear             FULLY_CONNECTED, weight [O, I]
-Add, Mul           ADD, MUL
-Lookup             LOGISTIC, TANH, ELU, GELU
+Add, Mul, Sub      ADD, MUL, SUB
+Maximum, Minimum   MAXIMUM, MINIMUM: builtin kernels, fast and exact (0.006 ms for 200,704)
+Lookup             LOGISTIC, TANH, ELU, GELU, EXP, or GATHER of a table by CAST integers
 MaxPool            MAX_POOL_2D
 GlobalAveragePool  MEAN over H and W
 Flatten            RESHAPE; its readers' weight columns are permuted, see tflite_layout
@@ -16,6 +17,9 @@ Gather             GATHER along the last axis
 Repeat             RESIZE_NEAREST_NEIGHBOR
 DepthToSpace       DEPTH_TO_SPACE
 SpaceToDepth       SPACE_TO_DEPTH
+LeakyRelu          LEAKY_RELU: equal steps above zero
+Pad                PADV2; PAD, which XNNPACK takes, where it holds zeros and no window reads it
+Reshape            RESHAPE, between TRANSPOSEs where the file has another order
 Rearrange, Island  see tflite_regions
 pads               SAME, VALID, or a PAD before the window, see tflite_padding
 """
@@ -23,26 +27,30 @@ pads               SAME, VALID, or a PAD before the window, see tflite_padding
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import assert_never
 
 import numpy as np
 
-from deploykit.emit.tflite_graph import Options, TfliteGraph, TfliteQuantization, per_tensor
-from deploykit.emit.tflite_layout import file_axis
+from deploykit.emit.tflite_graph import Options, TfliteQuantization, per_tensor
 from deploykit.emit.tflite_lowering import (
     channel_major,
     columns_as_hwc,
     convolution_form,
     limit,
     mean_over_pixels,
+    pad_with,
     padded,
     pool,
     require_dense,
     reshape,
+    reshape_channel_major,
 )
+from deploykit.emit.tflite_moves import write_concat, write_gather, write_repeat, write_slice
 from deploykit.emit.tflite_regions import write_island, write_rearrange
+from deploykit.emit.tflite_site import Site
 from deploykit.spec.arrays import Int8Array, Int32Array
+from deploykit.spec.functions import table
 from deploykit.spec.operators import (
     Add,
     Clamp,
@@ -55,48 +63,36 @@ from deploykit.spec.operators import (
     GlobalAveragePool,
     IntegerWeight,
     Island,
+    LeakyRelu,
     Linear,
     Lookup,
+    Maximum,
     MaxPool,
+    Minimum,
     Mul,
     Operator,
+    Pad,
     Rearrange,
     Repeat,
+    Reshape,
     Slice,
     SpaceToDepth,
+    Sub,
 )
-from deploykit.spec.quantized import ActivationTensor, Batch, QuantizedNetwork, int_range
-
-
-@dataclass(frozen=True)
-class Site:
-    """What lowering an operator needs: where its tensors are, and the graph it adds to.
-
-    index: by tensor name of the network; flattened: see tflite_layout.flattened_order. constants:
-    indices by name, as they are written.
-    """
-
-    network: QuantizedNetwork
-    graph: TfliteGraph
-    index: Mapping[str, int]
-    flattened: Mapping[str, tuple[int, int, int]]
-    constants: dict[str, int] = field(default_factory=dict)
-
+from deploykit.spec.quantized import UINT8_SHIFT, ActivationTensor, int_range
 
 FUNCTION_CODES: Mapping[Function, tuple[str, Options | None]] = {
     Function.SIGMOID: ("LOGISTIC", None),
     Function.TANH: ("TANH", None),
     Function.ELU: ("ELU", None),
+    Function.EXP: ("EXP", Options("ExpOptions")),
     Function.GELU: ("GELU", Options("GeluOptions", {"approximate": False})),
     Function.GELU_TANH: ("GELU", Options("GeluOptions", {"approximate": True})),
 }
 
 
-WHOLE_BATCH = 1
-"""endMask of a STRIDED_SLICE that takes the first axis to its end, whatever it states."""
-
-MOST_JOINED = 5
-"""Inputs of a CONCATENATION that XNNPACK takes, in LiteRT 2.3."""
+CAST_TO_INT32: Mapping[str, int] = {"inDataType": 3, "outDataType": 2}
+"""uint8 to int32, by the schema's numbers of element types."""
 
 
 def lower(operator: Operator, site: Site) -> None:
@@ -106,14 +102,22 @@ def lower(operator: Operator, site: Site) -> None:
             _conv(operator, site)
         case Linear():
             _linear(operator, site)
-        case Add() | Mul():
+        case Add() | Mul() | Sub():
             sides = (_operand(site, operator.left), _operand(site, operator.right))
             kind = type(operator).__name__
             output = site.index[operator.output]
             site.graph.operator(kind.upper(), sides, output, Options(f"{kind}Options"))
+        case Maximum() | Minimum():
+            pair = (site.index[operator.left], site.index[operator.right])
+            comparing = Options("MaximumMinimumOptions")
+            code, output = type(operator).__name__.upper(), site.index[operator.output]
+            site.graph.operator(code, pair, output, comparing)
         case Lookup():
-            code, options = FUNCTION_CODES[operator.function]
             source, output = site.index[operator.input], site.index[operator.output]
+            if operator.function not in FUNCTION_CODES:
+                _tabulated(operator, site)
+                return
+            code, options = FUNCTION_CODES[operator.function]
             site.graph.operator(code, (source,), output, options)
         case MaxPool():
             _max_pool(operator, site)
@@ -125,13 +129,13 @@ def lower(operator: Operator, site: Site) -> None:
         case Clamp():
             _clamp(operator, site)
         case Concat():
-            _concat(operator, site)
+            write_concat(operator, site)
         case Slice():
-            _slice(operator, site)
+            write_slice(operator, site)
         case Gather():
-            _gather(operator, site)
+            write_gather(operator, site)
         case Repeat():
-            _repeat(operator, site)
+            write_repeat(operator, site)
         case DepthToSpace():
             options = Options("DepthToSpaceOptions", {"blockSize": operator.block})
             source, output = site.index[operator.input], site.index[operator.output]
@@ -140,6 +144,19 @@ def lower(operator: Operator, site: Site) -> None:
             options = Options("SpaceToDepthOptions", {"blockSize": operator.block})
             source, output = site.index[operator.input], site.index[operator.output]
             site.graph.operator("SPACE_TO_DEPTH", (source,), output, options)
+        case LeakyRelu():
+            options = Options("LeakyReluOptions", {"alpha": operator.slope / 256})
+            source, output = site.index[operator.input], site.index[operator.output]
+            site.graph.operator("LEAKY_RELU", (source,), output, options)
+        case Pad():
+            source, output = site.index[operator.input], site.index[operator.output]
+            zero = site.network.tensors[operator.input].quantization.zero_point
+            plain = operator.fill == zero and not _read_by_windows(operator.output, site)
+            fill = None if plain else operator.fill
+            pad_with(site.graph, source, output, operator.pads, fill, operator.output)
+        case Reshape():
+            source, output = site.index[operator.input], site.index[operator.output]
+            reshape_channel_major(site.graph, source, output, operator.output)
         case Rearrange():
             source, output = site.index[operator.input], site.index[operator.output]
             write_rearrange(operator, site.network, site.graph, source, output)
@@ -149,6 +166,32 @@ def lower(operator: Operator, site: Site) -> None:
             write_island(operator, site.network, site.graph, inputs, output)
         case _:
             assert_never(operator)
+
+
+def _tabulated(operator: Lookup, site: Site) -> None:
+    """GATHER of the function's 256 integers; indices begin at 0, as uint8 does."""
+    source, output = (site.network.tensors[name] for name in (operator.input, operator.output))
+    index, graph, name = site.index[operator.input], site.graph, operator.output
+    shape, given = graph.tensors[index].shape, source.quantization
+    shifted = replace(given, zero_point=given.zero_point + UINT8_SHIFT)
+    unsigned = graph.activation(f"{name}/unsigned", shape, shifted, np.uint8)
+    graph.operator("QUANTIZE", (index,), unsigned, Options("QuantizeOptions"))
+    places = graph.activation(f"{name}/places", shape, None, np.int32)
+    graph.operator("CAST", (unsigned,), places, Options("CastOptions", CAST_TO_INT32))
+    entries = table(operator.function, given, output.quantization)
+    held = graph.constant(
+        f"{name}/{operator.function.value}", entries, per_tensor(output.quantization)
+    )
+    options = Options("GatherOptions", {"axis": 0})
+    graph.operator("GATHER", (held, places), site.index[operator.output], options)
+
+
+def _read_by_windows(tensor: str, site: Site) -> bool:
+    """Whether a window reads a tensor: it would take a PAD before it for its own."""
+    return any(
+        isinstance(operator, Conv | MaxPool) and operator.input == tensor
+        for operator in site.network.operators
+    )
 
 
 def _conv(operator: Conv, site: Site) -> None:
@@ -203,61 +246,6 @@ def _clamp(operator: Clamp, site: Site) -> None:
         steps.append(("MINIMUM", operator.high))
     source, result = site.index[operator.input], site.index[operator.output]
     limit(site.graph, source, result, operator.output, steps)
-
-
-def _concat(operator: Concat, site: Site) -> None:
-    """In parts of MOST_JOINED, which XNNPACK takes at a time."""
-    output = site.index[operator.output]
-    axis = _axis(site, operator.output, operator.axis)
-    options = Options("ConcatenationOptions", {"axis": axis})
-    held = [site.index[name] for name in operator.inputs]
-    while len(held) > MOST_JOINED:
-        first = tuple(held[:MOST_JOINED])
-        shape = list(site.graph.tensors[output].shape)
-        shape[axis] = sum(site.graph.tensors[index].shape[axis] for index in first)
-        part = site.graph.like(output, f"{operator.output}/part", tuple(shape))
-        site.graph.operator("CONCATENATION", first, part, options)
-        held = [part, *held[MOST_JOINED:]]
-    site.graph.operator("CONCATENATION", tuple(held), output, options)
-
-
-def _slice(operator: Slice, site: Site) -> None:
-    source, output = site.index[operator.input], site.index[operator.output]
-    shape = site.graph.tensors[source].shape
-    axis = _axis(site, operator.input, operator.axis)
-    begin, end, strides = [0] * len(shape), list(shape), [1] * len(shape)
-    begin[axis], end[axis], strides[axis] = operator.start, operator.stop, operator.step
-    if operator.step == 1:
-        sizes = site.graph.any_batch([stop - start for start, stop in zip(begin, end, strict=True)])
-        start, size = site.graph.integers("begin", begin), site.graph.integers("size", sizes)
-        site.graph.operator("SLICE", (source, start, size), output, Options("SliceOptions"))
-        return
-    places = tuple(
-        site.graph.integers(name, numbers)
-        for name, numbers in (("begin", begin), ("end", end), ("strides", strides))
-    )
-    dynamic = site.network.batch is Batch.DYNAMIC
-    options = Options("StridedSliceOptions", {"endMask": WHOLE_BATCH} if dynamic else {})
-    site.graph.operator("STRIDED_SLICE", (source, *places), output, options)
-
-
-def _gather(operator: Gather, site: Site) -> None:
-    source, output = site.index[operator.input], site.index[operator.output]
-    indices = site.graph.integers("indices", operator.indices)
-    options = Options("GatherOptions", {"axis": _axis(site, operator.input, 1)})
-    site.graph.operator("GATHER", (source, indices), output, options)
-
-
-def _repeat(operator: Repeat, site: Site) -> None:
-    source, output = site.index[operator.input], site.index[operator.output]
-    size = site.graph.integers("size", site.graph.tensors[output].shape[1:3])
-    options = Options("ResizeNearestNeighborOptions")
-    site.graph.operator("RESIZE_NEAREST_NEIGHBOR", (source, size), output, options)
-
-
-def _axis(site: Site, tensor: str, axis: int) -> int:
-    """An axis of the network where the file has it."""
-    return file_axis(axis, len(site.network.tensors[tensor].shape))
 
 
 def _operand(site: Site, name: str) -> int:

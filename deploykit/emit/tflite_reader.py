@@ -1,8 +1,9 @@
 """.tflite -> QuantizedNetwork, sharing no operator code with the writer.
 
     QUANTIZE, DEQUANTIZE   at the ports: their io type
+    CAST                   before a GATHER of a table: its integers, no operator
     TRANSPOSE              at the ports, or before a RESHAPE: an order, no operator
-    PAD, PADV2             pads of the window that reads them
+    PAD, PADV2             pads of the window that reads them, or a Pad
     regions                float islands and rearrangements, see tflite_reader_regions
     everything else        tflite_reader_operators.READERS
 
@@ -24,8 +25,9 @@ from deploykit.emit.tflite_file import (
     TfliteFile,
     parse_tflite,
 )
+from deploykit.emit.tflite_reader_bounds import join_clamps
 from deploykit.emit.tflite_reader_moves import join_concats
-from deploykit.emit.tflite_reader_operators import READERS, join_clamps
+from deploykit.emit.tflite_reader_operators import READERS
 from deploykit.emit.tflite_reader_regions import find_regions, read_region
 from deploykit.emit.tflite_views import (
     NO_PADS,
@@ -64,9 +66,11 @@ def read_tflite(data: bytes) -> QuantizedNetwork:
         match operator.code:
             case "QUANTIZE" | "DEQUANTIZE":
                 _convert(state, operator)
+            case "CAST":
+                _cast(state, operator)
             case "TRANSPOSE":
                 _transpose(state, operator)
-            case "SOFTMAX":
+            case "SOFTMAX" | "LOG_SOFTMAX":
                 _softmax(state, operator)
             case "PAD" | "PADV2":
                 _pad(state, operator)
@@ -136,13 +140,23 @@ def _convert(state: ReaderState, operator: FileOperator) -> None:
         raise operator.refuse("deploykit reads it at the graph's inputs and outputs only.")
 
 
+def _cast(state: ReaderState, operator: FileOperator) -> None:
+    """uint8 to int32, the places in a table; see read_gather."""
+    source, result = operand(operator, 0), operator.output
+    if source.dtype != np.uint8 or result.dtype != np.int32 or source.index in state.waiting:
+        raise operator.refuse("deploykit reads it of a uint8 activation, to int32.")
+    state.views[result.index] = replace(state.unpadded(operator), places=True)
+
+
 def _softmax(state: ReaderState, operator: FileOperator) -> None:
-    """Over the features of an output's real values."""
+    """SOFTMAX or LOG_SOFTMAX over the features of an output's real values."""
     view = state.unpadded(operator)
     plain = view.real and view.tail is None and view.order is Order.FLAT
-    if not plain or operator.option(0, "<f", 1) != 1.0:
+    logarithm = operator.code == "LOG_SOFTMAX"
+    if not plain or (not logarithm and operator.real_option(0) != 1.0):
         raise operator.refuse("deploykit reads it of an output's real values [N, F], beta 1.")
-    state.views[operator.output.index] = replace(view, tail=Tail.SOFTMAX)
+    tail = Tail.LOG_SOFTMAX if logarithm else Tail.SOFTMAX
+    state.views[operator.output.index] = replace(view, tail=tail)
 
 
 def _shifted_by_128(operator: FileOperator, source: FileTensor, result: FileTensor) -> None:
@@ -164,6 +178,10 @@ def _transpose(state: ReaderState, operator: FileOperator) -> None:
         state.resolve(result, state.waiting[source.index], Order.NHWC)
         return
     view = state.unpadded(operator)
+    if permutation == (0, 2, 3, 1) and view.reshaped_by is not None:
+        state.reshape(view, result, view.reshaped_by.output.shape)
+        return
+    view = state.own_shape(view)
     if permutation != (0, 3, 1, 2) or view.order is not Order.NHWC:
         raise operator.refuse("deploykit reads NCHW to NHWC at inputs, and NHWC to NCHW.")
     state.views[result.index] = replace(view, order=Order.NCHW)
@@ -187,12 +205,14 @@ def _pad(state: ReaderState, operator: FileOperator) -> None:
     if activation_quantization(operator.output) != view.tensor.quantization:
         raise operator.refuse("its input and output must share one scale and zero point.")
     pads = (top, left, bottom, right)
-    padded = replace(view, pads=pads, fill=fill) if pads != NO_PADS else view
+    padded = view if pads == NO_PADS else replace(view, pads=pads, fill=fill, padded_by=operator)
     state.views[operator.output.index] = padded
 
 
 def _output(state: ReaderState, port: FilePort) -> Port:
     view = state.views.get(port.tensor.index)
+    if view is not None:
+        view = state.own_pads(state.own_shape(view))
     if view is None or not _is_public(view):
         raise GraphError(
             f"Output {port.name!r} is not computed, or is a padded or H, W, C-flattened helper; "

@@ -13,13 +13,18 @@ from deploykit.emit.tflite_views import (
     constant_of,
     network_axis,
     operand,
+    per_tensor_quantization,
     refuse_activation,
     require_same_quantization,
 )
+from deploykit.spec.functions import function_of_table
 from deploykit.spec.operators import (
     Concat,
     DepthToSpace,
+    Flatten,
+    Function,
     Gather,
+    Lookup,
     Operator,
     Repeat,
     Slice,
@@ -104,7 +109,10 @@ def _whole_batch(operator: FileOperator, whole: bool, batch: int) -> int:
 
 
 def read_gather(state: ReaderState, operator: FileOperator) -> None:
-    """GATHER of channels."""
+    """GATHER of channels, or of a function's table."""
+    if operand(operator, 0).values is not None:
+        _read_table(state, operator)
+        return
     view = state.unpadded(operator)
     indices = constant_of(operator, 1, np.dtype(np.int32), rank=1).tolist()
     place = operator.option(0) % len(view.tensor.shape)
@@ -119,6 +127,22 @@ def read_gather(state: ReaderState, operator: FileOperator) -> None:
     state.operators.append(
         Gather(result.name, view.tensor.name, result.name, tuple(map(int, indices)))
     )
+
+
+def _read_table(state: ReaderState, operator: FileOperator) -> None:
+    """The function whose 256 integers, for these two quantizations, are the table's."""
+    view, held = state.unpadded(operator, 1), operand(operator, 0)
+    entries = constant_of(operator, 0, np.dtype(np.int8), rank=1)
+    if not view.places or operator.option(0) or operator.option(1) or entries.size != 256:
+        raise operator.refuse("deploykit reads a table of 256 by the places that a CAST gives.")
+    result = state.define(operator.output, view.tensor.shape, view.order, view.unflattened)
+    if per_tensor_quantization(held) != result.quantization:
+        raise operator.refuse("its table is quantized otherwise than its output.")
+    given = view.tensor.quantization
+    function = function_of_table(entries, given, result.quantization, held.name)
+    if function is None:
+        raise operator.refuse(f"its table is none of {', '.join(one.value for one in Function)}.")
+    state.operators.append(Lookup(result.name, view.tensor.name, result.name, function))
 
 
 def read_repeat(state: ReaderState, operator: FileOperator) -> None:
@@ -155,14 +179,41 @@ def read_space_to_depth(state: ReaderState, operator: FileOperator) -> None:
     """SPACE_TO_DEPTH."""
     view = state.unpadded(operator)
     block = operator.option(0)
-    sizes = view.tensor.shape[2:]
-    if view.order is not Order.NHWC or block < 1 or any(size % block for size in sizes):
+    batch, *rest = view.tensor.shape
+    if view.order is not Order.NHWC or block < 1 or rest[1] % block or rest[2] % block:
         raise operator.refuse(f"its block {block} does not fit {list(view.tensor.shape)}.")
-    batch, channels, height, width = view.tensor.shape
-    shape = (batch, channels * block * block, height // block, width // block)
+    shape = (batch, rest[0] * block * block, rest[1] // block, rest[2] // block)
     result = state.define(operator.output, shape, Order.NHWC)
     require_same_quantization(operator, view.tensor, result)
     state.operators.append(SpaceToDepth(result.name, view.tensor.name, result.name, block))
+
+
+def read_reshape(state: ReaderState, operator: FileOperator) -> None:
+    """RESHAPE to [N, F], a Flatten, or of a tensor in the order C, H, W to any shape."""
+    view = state.unpadded(operator)
+    if state.batch is Batch.DYNAMIC:
+        stated = constant_of(operator, 1, np.dtype(np.int32), rank=1).tolist()
+        if stated[:1] != [-1]:
+            raise operator.refuse("it states a fixed number of samples of a dynamic batch.")
+    batch, *rest = view.tensor.shape
+    shape = (batch, int(np.prod(rest)))
+    mixed = view.order is Order.NHWC and rest[0] > 1 and rest[1] * rest[2] > 1
+    if len(operator.output.shape) != 2:
+        if mixed or view.order is Order.FLAT_HWC or operator.output.shape[:1] != (batch,):
+            raise operator.refuse("deploykit reads it where elements keep the order C, H, W.")
+        if len(operator.output.shape) == 4:
+            state.views[operator.output.index] = replace(view, reshaped_by=operator)
+        else:
+            state.reshape(view, operator.output, operator.output.shape)
+        return
+    order, unflattened = Order.FLAT, None
+    if mixed:
+        order, unflattened = Order.FLAT_HWC, (rest[0], rest[1], rest[2])
+    elif view.order is Order.FLAT_HWC:
+        order, unflattened = view.order, view.unflattened
+    result = state.define(operator.output, shape, order, unflattened)
+    require_same_quantization(operator, view.tensor, result)
+    state.operators.append(Flatten(result.name, view.tensor.name, result.name))
 
 
 def join_concats(state: ReaderState, hidden: frozenset[str]) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 import numpy as np
 
 from deploykit.emit.tflite_file import FileOperator
+from deploykit.emit.tflite_reader_bounds import read_extreme
 from deploykit.emit.tflite_reader_moves import (
     read_concat,
     read_depth_to_space,
     read_gather,
     read_repeat,
+    read_reshape,
     read_slice,
     read_space_to_depth,
 )
@@ -22,33 +23,32 @@ from deploykit.emit.tflite_views import (
     View,
     constant_of,
     operand,
-    per_tensor_quantization,
     refuse_activation,
     require_same_quantization,
 )
 from deploykit.spec.arrays import AnyArray, Float32Array, Int32Array
 from deploykit.spec.operators import (
     Add,
-    Clamp,
     Conv,
-    Flatten,
     Function,
     GlobalAveragePool,
     IntegerWeight,
+    LeakyRelu,
     Linear,
     Lookup,
     MaxPool,
     Mul,
+    Sub,
     Window,
 )
-from deploykit.spec.quantized import ActivationTensor, Batch
+from deploykit.spec.quantized import ActivationTensor
 
 SAME, VALID = 0, 1
 
 
 def read_conv(state: ReaderState, operator: FileOperator) -> None:
     """CONV_2D with kernel_ohwi, or DEPTHWISE_CONV_2D with kernel_1hwo."""
-    view = state.image(operator)
+    view = state.image(operator, {"PAD": None})
     kernel = constant_of(operator, 1, np.dtype(np.int8), rank=4)
     channels = view.tensor.shape[1]
     if operator.code == "CONV_2D":
@@ -66,11 +66,6 @@ def read_conv(state: ReaderState, operator: FileOperator) -> None:
         legal = depth == 1
     if not legal or outputs % groups:
         raise operator.refuse(f"its kernel {list(kernel.shape)} does not fit {channels} channels.")
-    if view.fill is not None and view.fill != view.tensor.quantization.zero_point:
-        raise operator.refuse(
-            f"the PAD before it fills with {view.fill} where only the zero point "
-            f"{view.tensor.quantization.zero_point} means nothing to a convolution."
-        )
     dilations = (
         operator.option(height_dilation, default=1),
         operator.option(height_dilation - 1, default=1),
@@ -110,9 +105,9 @@ def read_linear(state: ReaderState, operator: FileOperator) -> None:
 
 
 def read_binary(state: ReaderState, operator: FileOperator) -> None:
-    """ADD or MUL of two tensors of one order whose shapes broadcast; one may be a constant."""
+    """ADD, MUL or SUB of two tensors of one order whose shapes broadcast; one may be a constant."""
     refuse_activation(operator, 0)
-    kind = Add if operator.code == "ADD" else Mul
+    kind = BINARY[operator.code]
     constants = [state.constant(operator, position) for position in (0, 1)]
     views = [
         state.unpadded(operator, position)
@@ -144,7 +139,7 @@ def read_binary(state: ReaderState, operator: FileOperator) -> None:
 
 
 def read_lookup(state: ReaderState, operator: FileOperator) -> None:
-    """LOGISTIC, TANH, ELU or GELU."""
+    """LOGISTIC, TANH, ELU, EXP or GELU."""
     view = state.unpadded(operator)
     function = LOOKUPS[operator.code]
     if operator.code == "GELU" and operator.options is not None and operator.option(0, "<?"):
@@ -155,12 +150,10 @@ def read_lookup(state: ReaderState, operator: FileOperator) -> None:
 
 def read_max_pool(state: ReaderState, operator: FileOperator) -> None:
     """MAX_POOL_2D, after a PAD with the smallest integer where there is one."""
-    view = state.image(operator)
+    zero_point = state.view(operator).tensor.quantization.zero_point
+    lowest: dict[str, int | None] = {"PAD": -128}
+    view = state.image(operator, lowest if zero_point == -128 else {**lowest, "PADV2": -128})
     refuse_activation(operator, 5)
-    if view.fill is not None and view.fill != -128:
-        raise operator.refuse(
-            f"the PAD before it fills with {view.fill}, which could win; only -128 never does."
-        )
     kernel = (operator.option(4), operator.option(3))
     strides = (operator.option(2), operator.option(1))
     window, height, width = _window(operator, view, kernel, strides, (1, 1))
@@ -180,64 +173,15 @@ def read_mean(state: ReaderState, operator: FileOperator) -> None:
     state.operators.append(GlobalAveragePool(result.name, view.tensor.name, result.name))
 
 
-def read_reshape(state: ReaderState, operator: FileOperator) -> None:
-    """RESHAPE of an image to [N, F]."""
-    view = state.unpadded(operator)
-    if state.batch is Batch.DYNAMIC:
-        stated = constant_of(operator, 1, np.dtype(np.int32), rank=1).tolist()
-        if stated[:1] != [-1]:
-            raise operator.refuse("it states a fixed number of samples of a dynamic batch.")
-    batch, *rest = view.tensor.shape
-    shape = (batch, int(np.prod(rest)))
-    order, unflattened = Order.FLAT, None
-    if view.order is Order.NHWC and rest[0] > 1 and rest[1] * rest[2] > 1:
-        order, unflattened = Order.FLAT_HWC, (rest[0], rest[1], rest[2])
-    elif view.order is Order.FLAT_HWC:
-        order, unflattened = view.order, view.unflattened
-    result = state.define(operator.output, shape, order, unflattened)
-    require_same_quantization(operator, view.tensor, result)
-    state.operators.append(Flatten(result.name, view.tensor.name, result.name))
-
-
-def read_bound(state: ReaderState, operator: FileOperator) -> None:
-    """MAXIMUM or MINIMUM with one constant; a MAXIMUM that only a MINIMUM reads joins it."""
-    constant = next(
-        (tensor for tensor in operator.inputs if tensor and tensor.values is not None), None
-    )
-    if constant is None or constant.values is None or constant.values.size != 1:
-        raise operator.refuse("deploykit reads it with one constant number only.")
-    view = state.unpadded(operator, 0 if operator.inputs[1] is constant else 1)
-    if per_tensor_quantization(constant) != view.tensor.quantization:
-        raise operator.refuse("its constant is quantized otherwise than its input.")
-    bound = int(constant.values.reshape(-1)[0])
-    is_low = operator.code == "MAXIMUM"
+def read_leaky_relu(state: ReaderState, operator: FileOperator) -> None:
+    """LEAKY_RELU whose slope is a whole number of 1/256, with equal steps on both sides."""
+    view, alpha = state.unpadded(operator), operator.real_option(0)
+    slope = int(np.clip(np.rint(alpha * 256), 0, 2**15)) if np.isfinite(alpha) else 0
+    if slope < 1 or slope != alpha * 256:
+        raise operator.refuse(f"its slope {alpha} is no whole number of 1/256.")
     result = state.define(operator.output, view.tensor.shape, view.order, view.unflattened)
     require_same_quantization(operator, view.tensor, result)
-    low, high = (bound, 127) if is_low else (-128, bound)
-    state.operators.append(Clamp(result.name, view.tensor.name, result.name, low, high))
-
-
-def join_clamps(state: ReaderState, hidden: frozenset[str]) -> None:
-    """Clamp(low, 127) and the Clamp(-128, high) behind it become one.
-
-    hidden: names of tensors that one operator reads and that are no output.
-    """
-    joined: list[Clamp] = []
-    by_output = {clamp.output: clamp for clamp in state.operators if isinstance(clamp, Clamp)}
-    for upper in by_output.values():
-        lower = by_output.get(upper.input)
-        if lower is None or upper.input not in hidden:
-            continue
-        if lower.low == -128 or lower.high != 127 or upper.low != -128 or upper.high == 127:
-            continue
-        joined.append(replace(upper, input=lower.input, low=lower.low))
-        del state.tensors[lower.output]
-    replaced = {clamp.output: clamp for clamp in joined}
-    state.operators = [
-        replaced.get(operator.output, operator)
-        for operator in state.operators
-        if operator.output in state.tensors
-    ]
+    state.operators.append(LeakyRelu(result.name, view.tensor.name, result.name, slope))
 
 
 def _window(
@@ -304,8 +248,11 @@ def _bias(operator: FileOperator, source: ActivationTensor, weight: IntegerWeigh
     return values.astype(np.int32)
 
 
+BINARY: Mapping[str, type[Add | Mul | Sub]] = {"ADD": Add, "MUL": Mul, "SUB": Sub}
+
 LOOKUPS: Mapping[str, Function] = {
     "ELU": Function.ELU,
+    "EXP": Function.EXP,
     "GELU": Function.GELU,
     "LOGISTIC": Function.SIGMOID,
     "TANH": Function.TANH,
@@ -320,17 +267,20 @@ READERS: Mapping[str, Callable[[ReaderState, FileOperator], None]] = {
     "FULLY_CONNECTED": read_linear,
     "GATHER": read_gather,
     "ELU": read_lookup,
+    "EXP": read_lookup,
     "GELU": read_lookup,
+    "LEAKY_RELU": read_leaky_relu,
     "LOGISTIC": read_lookup,
-    "MAXIMUM": read_bound,
+    "MAXIMUM": read_extreme,
     "MAX_POOL_2D": read_max_pool,
     "MEAN": read_mean,
-    "MINIMUM": read_bound,
+    "MINIMUM": read_extreme,
     "MUL": read_binary,
     "RESHAPE": read_reshape,
     "RESIZE_NEAREST_NEIGHBOR": read_repeat,
     "SLICE": read_slice,
     "SPACE_TO_DEPTH": read_space_to_depth,
     "STRIDED_SLICE": read_slice,
+    "SUB": read_binary,
     "TANH": read_lookup,
 }

@@ -56,7 +56,7 @@ def read_region(state: ReaderState, operator: FileOperator, region: FileRegion) 
             state.resolve(tensor, state.waiting[tensor.index], Order.NHWC)
         if tensor.index not in state.views:
             raise operator.refuse(f"it reads {tensor.name!r}, which nothing before it computes.")
-        views.append(state.views[tensor.index])
+        views.append(state.own_pads(state.own_shape(state.views[tensor.index])))
     shape, order = operator.output.shape, Order.FLAT
     if len(shape) == 4:
         batch, height, width, channels = shape

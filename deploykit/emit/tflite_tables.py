@@ -37,6 +37,11 @@ class Table:
         at = self._field(slot)
         return default if at is None else _unpack(self.data, form, at)
 
+    def real(self, slot: int, default: float = 0.0) -> float:
+        """A float32 field."""
+        at = self._field(slot)
+        return default if at is None else float(_scalar(self.data, "<f", at))
+
     def table(self, slot: int) -> Table | None:
         """A sub-table, or the table of a union."""
         at = self._field(slot)
@@ -98,10 +103,15 @@ def _follow(data: bytes, at: int) -> int:
 
 
 def _unpack(data: bytes, form: str, at: int) -> int:
+    return int(_scalar(data, form, at))
+
+
+def _scalar(data: bytes, form: str, at: int) -> int | float:
     if at < 0 or at + struct.calcsize(form) > len(data):
         raise _damaged(f"it points to byte {at} of {len(data)}")
+    value: int | float
     (value,) = struct.unpack_from(form, data, at)
-    return int(value)
+    return value
 
 
 def _damaged(what: str) -> GraphError:

@@ -6,6 +6,7 @@ the operator that reads such a view takes the pads or the order into its own par
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -14,7 +15,7 @@ import numpy as np
 from deploykit.emit.tflite_file import FileOperator, FilePort, FileTensor
 from deploykit.errors import GraphError
 from deploykit.spec.arrays import AnyArray
-from deploykit.spec.operators import Operator
+from deploykit.spec.operators import Operator, Pad, Reshape
 from deploykit.spec.quantized import (
     ActivationTensor,
     Batch,
@@ -24,9 +25,12 @@ from deploykit.spec.quantized import (
     Tail,
 )
 
+TAILS = frozenset({"SOFTMAX", "LOG_SOFTMAX"})
+"""What may stand behind an output's real values."""
 Shape = tuple[int, ...]
 NO_PADS = (0, 0, 0, 0)
 NO_ACTIVATION = 0
+NOTHING: Mapping[str, int | None] = {}
 
 
 class Order(Enum):
@@ -43,7 +47,9 @@ class View:
     """pads: top, left, bottom, right around the tensor, holding `fill`.
 
     unflattened: (C, H, W) of an Order.FLAT_HWC view. real: whether it shows real values, as an
-    output does, and tail what they went through.
+    output does, and tail what they went through. places: whether it shows 128 more than the
+    integers, by which a GATHER takes from a table. padded_by: a PAD or PADV2. reshaped_by: a
+    RESHAPE to four axes in the order of the network's, which a TRANSPOSE may turn to NHWC.
     """
 
     tensor: ActivationTensor
@@ -53,6 +59,9 @@ class View:
     unflattened: tuple[int, int, int] | None = None
     real: bool = False
     tail: Tail | None = None
+    places: bool = False
+    padded_by: FileOperator | None = None
+    reshaped_by: FileOperator | None = None
 
 
 @dataclass
@@ -74,18 +83,57 @@ class ReaderState:
             self.resolve(tensor, self.waiting[tensor.index], Order.NHWC)
         if tensor.index not in self.views:
             raise operator.refuse(f"it reads {tensor.name!r}, which nothing before it computes.")
-        if self.views[tensor.index].real and operator.code != "SOFTMAX":
+        if self.views[tensor.index].real and operator.code not in TAILS:
             raise operator.refuse(f"it reads real values ({tensor.name!r}); only outputs are real.")
-        return self.views[tensor.index]
+        view = self.views[tensor.index]
+        if view.places and operator.code != "GATHER":
+            raise operator.refuse(f"it reads {tensor.name!r}, the places in a table.")
+        return view if operator.code == "TRANSPOSE" else self.own_shape(view)
+
+    def own_shape(self, view: View) -> View:
+        """The view itself, or what a Reshape computes where no TRANSPOSE turns it to NHWC."""
+        made = view.reshaped_by
+        if made is None:
+            return view
+        batch, height, width, channels = made.output.shape
+        if channels > 1 and height * width > 1:
+            raise made.refuse("its elements are not in the order of an NHWC image.")
+        return self.reshape(view, made.output, (batch, channels, height, width))
+
+    def reshape(self, view: View, result: FileTensor, shape: Shape) -> View:
+        """Add the Reshape of a tensor whose elements come in the order C, H, W."""
+        self.views.pop(result.index, None)
+        order = Order.NHWC if len(shape) == 4 else Order.FLAT
+        defined = self.define(result, shape, order)
+        if defined.quantization != view.tensor.quantization:
+            raise GraphError(
+                f"Tensor {result.name!r} is reshaped, and must be quantized as before."
+            )
+        self.operators.append(Reshape(defined.name, view.tensor.name, defined.name))
+        return self.views[result.index]
 
     def unpadded(self, operator: FileOperator, position: int = 0) -> View:
         """The same, for operators that take no pads."""
-        view = self.view(operator, position)
-        if view.pads != NO_PADS:
-            raise operator.refuse(
-                "it reads the output of a PAD; only convolutions and max pooling may follow one."
-            )
-        return view
+        return self.own_pads(self.view(operator, position))
+
+    def own_pads(self, view: View, taken: Mapping[str, int | None] = NOTHING) -> View:
+        """The view itself, or what a Pad computes where no window takes the pads over.
+
+        taken: by code of the padding operator, what it holds where a window takes it over; None
+        for whatever it holds.
+        """
+        made = view.padded_by
+        if made is None or (made.code in taken and taken[made.code] in (None, view.fill)):
+            return view
+        assert view.fill is not None
+        if made.output.name not in self.tensors:
+            (batch, channels, height, width), pads = view.tensor.shape, view.pads
+            shape = (batch, channels, height + pads[0] + pads[2], width + pads[1] + pads[3])
+            del self.views[made.output.index]
+            result = self.define(made.output, shape, Order.NHWC)
+            padded = Pad(result.name, view.tensor.name, result.name, pads, view.fill)
+            self.operators.append(padded)
+        return self.views[made.output.index]
 
     def constant(self, operator: FileOperator, position: int) -> ConstantTensor | None:
         """The int8 constant that an operator reads, None where it reads an activation."""
@@ -100,9 +148,9 @@ class ReaderState:
         found = ConstantTensor(tensor.name, values, per_tensor_quantization(tensor))
         return self.constants.setdefault(tensor.name, found)
 
-    def image(self, operator: FileOperator) -> View:
-        """The same, for operators over H and W; pads are allowed."""
-        view = self.view(operator)
+    def image(self, operator: FileOperator, taken: Mapping[str, int | None]) -> View:
+        """The same, for windows over H and W, which take pads over; see own_pads."""
+        view = self.own_pads(self.view(operator), taken)
         if view.order is not Order.NHWC:
             raise operator.refuse(f"its input is {view.order.value}; it must be an NHWC image.")
         return view

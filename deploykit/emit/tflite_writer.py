@@ -9,6 +9,8 @@ Ports by io type, between the public tensor and the integer one:
 
 from __future__ import annotations
 
+from typing import assert_never
+
 import numpy as np
 
 from deploykit.emit.tflite_flatbuffer import FilePort, pack_graph
@@ -23,7 +25,8 @@ from deploykit.emit.tflite_layout import (
     tensor_names,
 )
 from deploykit.emit.tflite_lowering import transpose
-from deploykit.emit.tflite_operators import Site, lower
+from deploykit.emit.tflite_operators import lower
+from deploykit.emit.tflite_site import Site
 from deploykit.spec.operators import Rearrange
 from deploykit.spec.quantized import (
     UINT8_SHIFT,
@@ -120,9 +123,17 @@ def _add_output(
             if port.tail is not None:
                 real = graph.activation(f"{port.name}/real", tensor.shape, None, np.float32)
             graph.operator("DEQUANTIZE", (source,), real, Options("DequantizeOptions"))
-            if port.tail is Tail.SOFTMAX:
-                options = Options("SoftmaxOptions", {"beta": 1.0})
-                graph.operator("SOFTMAX", (real,), public, options)
+            match port.tail:
+                case Tail.SOFTMAX:
+                    options = Options("SoftmaxOptions", {"beta": 1.0})
+                    graph.operator("SOFTMAX", (real,), public, options)
+                case Tail.LOG_SOFTMAX:
+                    options = Options("LogSoftmaxOptions")
+                    graph.operator("LOG_SOFTMAX", (real,), public, options)
+                case None:
+                    pass
+                case _:
+                    assert_never(port.tail)
         case IoType.UINT8:
             graph.operator("QUANTIZE", (source,), public, Options("QuantizeOptions"))
         case IoType.INT8:

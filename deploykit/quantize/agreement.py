@@ -15,11 +15,10 @@ import numpy as np
 
 from deploykit.spec.arrays import AnyArray, Int8Array
 from deploykit.spec.operators import (
-    Add,
+    Computing,
     Function,
     GlobalAveragePool,
     Lookup,
-    Mul,
     Operator,
 )
 from deploykit.spec.quantized import (
@@ -42,9 +41,9 @@ EVERY: Int8Array = np.arange(-128, 128, dtype=np.int8)
 
 @dataclass(frozen=True)
 class Pairs:
-    """A sum or product of two activations. wide: by side, whether it has more than one pixel."""
+    """A number computed of two activations. wide: by side, whether it has more than one pixel."""
 
-    operator: type[Add] | type[Mul]
+    operator: type[Computing]
     wide: tuple[bool, bool]
 
     def cases(self, quantizations: Sequence[Quantization]) -> Iterator[Trial]:
@@ -72,7 +71,7 @@ class Pairs:
 class WithConstant:
     """The same with a constant on the right. values: its distinct integers, or one for all."""
 
-    operator: type[Add] | type[Mul]
+    operator: type[Computing]
     values: tuple[int, ...]
 
     def cases(self, quantizations: Sequence[Quantization]) -> Iterator[Trial]:

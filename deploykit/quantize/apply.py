@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from deploykit.errors import QuantizationError
-from deploykit.quantize.operators import (
-    Kind,
+from deploykit.quantize.nodes import (
     constant,
     function_of,
     groups_of,
     joined_axis,
+    pads_of,
     repeats_of,
+    slope_of,
     spans_of,
     window_of,
 )
+from deploykit.quantize.operators import Kind
 from deploykit.quantize.planning import layer_plan, quantized_name
 from deploykit.quantize.regions import Region, body_of
 from deploykit.quantize.structure import Layer, build_structure, tails
@@ -29,15 +31,21 @@ from deploykit.spec.operators import (
     GlobalAveragePool,
     IntegerWeight,
     Island,
+    LeakyRelu,
     Linear,
     Lookup,
+    Maximum,
     MaxPool,
+    Minimum,
     Mul,
     Operator,
+    Pad,
     Rearrange,
     Repeat,
+    Reshape,
     Slice,
     SpaceToDepth,
+    Sub,
 )
 from deploykit.spec.plan import LayerPlan, QuantPlan
 from deploykit.spec.quantized import (
@@ -133,6 +141,8 @@ def _operator(layer: Layer, plan: LayerPlan, output: Quantization) -> Operator:
             return Add(name, *_sides(plan), plan.output)
         case Kind.MUL:
             return Mul(name, *_sides(plan), plan.output)
+        case Kind.SUB:
+            return Sub(name, *_sides(plan), plan.output)
         case Kind.LOOKUP:
             return Lookup(name, source, plan.output, function_of(node))
         case Kind.GLOBAL_AVERAGE_POOL:
@@ -140,6 +150,11 @@ def _operator(layer: Layer, plan: LayerPlan, output: Quantization) -> Operator:
         case Kind.CLAMP:
             low, high = _integer_bounds(layer, output)
             return Clamp(name, source, plan.output, low, high)
+        case Kind.PAD:
+            padded = pads_of(node)
+            assert padded is not None
+            pads, value = padded
+            return Pad(name, source, plan.output, pads, _integer(value, output))
         case _:
             return _moving(layer, plan)
 
@@ -147,6 +162,10 @@ def _operator(layer: Layer, plan: LayerPlan, output: Quantization) -> Operator:
 def _moving(layer: Layer, plan: LayerPlan) -> Operator:
     node, name, source = layer.nodes[0], plan.name, plan.inputs[0]
     match layer.kind:
+        case Kind.MAXIMUM:
+            return Maximum(name, *_sides(plan), plan.output)
+        case Kind.MINIMUM:
+            return Minimum(name, *_sides(plan), plan.output)
         case Kind.MAX_POOL:
             return MaxPool(name, source, plan.output, window_of(node))
         case Kind.FLATTEN:
@@ -163,18 +182,20 @@ def _moving(layer: Layer, plan: LayerPlan) -> Operator:
             times = repeats_of(node)
             assert times is not None
             return Repeat(name, source, plan.output, *times)
-        case Kind.DEPTH_TO_SPACE:
+        case Kind.DEPTH_TO_SPACE | Kind.SPACE_TO_DEPTH:
             block = int(node.attributes["blocksize"].as_int())
-            return DepthToSpace(name, source, plan.output, block)
-        case Kind.SPACE_TO_DEPTH:
-            block = int(node.attributes["blocksize"].as_int())
-            return SpaceToDepth(name, source, plan.output, block)
+            kind = DepthToSpace if layer.kind is Kind.DEPTH_TO_SPACE else SpaceToDepth
+            return kind(name, source, plan.output, block)
+        case Kind.LEAKY_RELU:
+            return LeakyRelu(name, source, plan.output, slope_of(node))
+        case Kind.RESHAPE:
+            return Reshape(name, source, plan.output)
         case _:
             raise QuantizationError(f"{name}: {layer.kind.value} does not move integers")
 
 
 def _sides(plan: LayerPlan) -> tuple[str, str]:
-    """What an Add or Mul reads, left and right."""
+    """What an operator of two operands reads, left and right."""
     names = list(plan.inputs)
     if plan.constant is not None:
         names.insert(plan.constant.side, plan.constant.name)
@@ -189,14 +210,15 @@ def _parameters(plan: LayerPlan) -> tuple[IntegerWeight, Int32Array]:
     return IntegerWeight(weight.name, weight.values, weight.scale, weight.bits), plan.bias
 
 
+def _integer(real: float, quantization: Quantization) -> int:
+    """The integer nearest to a real number, within range."""
+    lowest, highest = int_range(quantization.bits)
+    return min(max(round(real / quantization.scale) + quantization.zero_point, lowest), highest)
+
+
 def _integer_bounds(layer: Layer, quantization: Quantization) -> tuple[int, int]:
     """The bounds of a Relu or Clip as integers of its tensor's quantization."""
     lowest, highest = int_range(quantization.bits)
-
-    def integer(real: float) -> int:
-        step = round(real / quantization.scale) + quantization.zero_point
-        return min(max(step, lowest), highest)
-
-    low = lowest if layer.low is None else integer(layer.low)
-    high = highest if layer.high is None else integer(layer.high)
+    low = lowest if layer.low is None else _integer(layer.low, quantization)
+    high = highest if layer.high is None else _integer(layer.high, quantization)
     return low, high

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from deploykit.quantize.operators import constant
+from deploykit.quantize.nodes import constant
 from deploykit.quantize.structure import Layer
+from deploykit.spec.arrays import Float64Array
 from deploykit.spec.plan import ConstantPlan
 from deploykit.spec.quantized import Quantization, int_range
+
+EXACT = 1e-5
+"""Steps: float32 numbers that are whole multiples of a scale lie closer to them."""
 
 
 def constant_operand(layer: Layer, scale_of_zero: float) -> ConstantPlan | None:
     """The constant of an Add or Mul, None where both operands are activations.
 
-    Symmetric: scale = max |c| / 127, so that a single number is exact to float32. Zeros alone take
-    `scale_of_zero`.
+    Symmetric: scale = max |c| / n, so that a single number is exact to float32, with n = 127, or a
+    smaller one to 64 where that makes every number exact. Zeros alone take `scale_of_zero`.
     """
     node = layer.nodes[0]
     for side in (0, 1):
@@ -25,9 +29,18 @@ def constant_operand(layer: Layer, scale_of_zero: float) -> ConstantPlan | None:
         wide = array.astype(np.float64).reshape((1,) * (rank - array.ndim) + array.shape)
         _, highest = int_range(8)
         largest = float(np.abs(wide).max(initial=0.0))
-        scale = np.float32(largest / highest if largest > 0.0 else scale_of_zero)
+        scale = np.float32(_scale(wide, largest) if largest > 0.0 else scale_of_zero)
         values = np.clip(np.rint(wide / np.float64(scale)), -highest, highest).astype(np.int8)
         value = node.inputs[side]
         assert value is not None
         return ConstantPlan(str(value.name), side, Quantization(float(scale), 0), values)
     return None
+
+
+def _scale(values: Float64Array, largest: float) -> float:
+    _, highest = int_range(8)
+    for steps in range(highest, highest // 2, -1):
+        inexact = values * (steps / largest)
+        if np.abs(inexact - np.rint(inexact)).max() < EXACT:
+            return largest / steps
+    return largest / highest

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from deploykit.quantize.blocking import Blocking, blocking_of
-from deploykit.quantize.operators import Kind, parameter, window_of
+from deploykit.quantize.nodes import parameter, window_of
+from deploykit.quantize.operators import Kind
 from deploykit.quantize.patches import sample_patches
 from deploykit.quantize.structure import Layer
 from deploykit.spec.arrays import Float32Array, Float64Array, FloatArray

@@ -5,16 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from enum import Enum
-from itertools import pairwise
 
-import numpy as np
 import onnx_ir as ir
 
-from deploykit.spec.arrays import AnyArray, Float64Array
+from deploykit.quantize.nodes import (
+    activations,
+    constant,
+    leaky_slope,
+    pads_of,
+    repeats_of,
+    spans_of,
+    text,
+    window_of,
+)
 from deploykit.spec.network import static_shape
-from deploykit.spec.operators import Function, Window
 
 CHANNELS = 1
+STEEPEST = 127.0
+"""Slope of a LEAKY_RELU that XNNPACK takes."""
 
 
 class Kind(Enum):
@@ -24,6 +32,9 @@ class Kind(Enum):
     LINEAR = "Linear"
     ADD = "Add"
     MUL = "Mul"
+    SUB = "Sub"
+    MAXIMUM = "Maximum"
+    MINIMUM = "Minimum"
     LOOKUP = "Lookup"
     GLOBAL_AVERAGE_POOL = "GlobalAveragePool"
     MAX_POOL = "MaxPool"
@@ -35,6 +46,9 @@ class Kind(Enum):
     REPEAT = "Repeat"
     DEPTH_TO_SPACE = "DepthToSpace"
     SPACE_TO_DEPTH = "SpaceToDepth"
+    LEAKY_RELU = "LeakyRelu"
+    PAD = "Pad"
+    RESHAPE = "Reshape"
     REARRANGE = "Rearrange"
     ISLAND = "Island"
 
@@ -42,13 +56,16 @@ class Kind(Enum):
 SHARING = frozenset(
     (
         Kind.MAX_POOL, Kind.FLATTEN, Kind.CLAMP, Kind.CONCAT, Kind.SLICE, Kind.GATHER, Kind.REPEAT,
-        Kind.DEPTH_TO_SPACE, Kind.SPACE_TO_DEPTH, Kind.REARRANGE,
+        Kind.DEPTH_TO_SPACE, Kind.SPACE_TO_DEPTH, Kind.MAXIMUM, Kind.MINIMUM, Kind.LEAKY_RELU,
+        Kind.PAD, Kind.RESHAPE, Kind.REARRANGE,
     )
 )  # fmt: skip
 """Operators whose tensors all have one quantization."""
-FUSING = frozenset((Kind.CONV, Kind.LINEAR, Kind.ADD, Kind.MUL))
+JOINING = frozenset((Kind.CONCAT, Kind.MAXIMUM, Kind.MINIMUM))
+"""Those of them that read several tensors."""
+FUSING = frozenset((Kind.CONV, Kind.LINEAR, Kind.ADD, Kind.MUL, Kind.SUB))
 """Operators whose output range does what a Relu or Clip behind them would."""
-BINARY = frozenset((Kind.ADD, Kind.MUL))
+BINARY = frozenset((Kind.ADD, Kind.MUL, Kind.SUB))
 WEIGHTED = frozenset((Kind.CONV, Kind.LINEAR))
 
 
@@ -56,118 +73,6 @@ def kind_of(node: ir.Node) -> Kind | None:
     """The integer operator of a node of a canonical, lowered graph; None where it has none."""
     rule = KINDS.get(node.op_type)
     return None if rule is None or node.domain not in {"", "ai.onnx"} else rule(node)
-
-
-def activations(node: ir.Node) -> tuple[ir.Value, ...]:
-    """What a node reads that is no constant."""
-    return tuple(value for value in node.inputs if value is not None and value.const_value is None)
-
-
-def window_of(node: ir.Node) -> Window:
-    """The sliding window of a canonical Conv or MaxPool node.
-
-    Padding behind the last window, which no window reaches, is left out: formats that state
-    padding as VALID or SAME cannot carry it, and it changes nothing.
-    """
-
-    def pair(name: str) -> tuple[int, int]:
-        first, second = node.attributes[name].as_ints()
-        return int(first), int(second)
-
-    kernel, strides, dilations = pair("kernel_shape"), pair("strides"), pair("dilations")
-    top, left, *_ = (int(pad) for pad in node.attributes["pads"].as_ints())
-    source, output = static_shape(node.inputs[0]), static_shape(node.outputs[0])
-    assert source is not None and output is not None
-    ends = []
-    for axis, begin in ((0, top), (1, left)):
-        reach = (kernel[axis] - 1) * dilations[axis] + 1
-        last = (output[2 + axis] - 1) * strides[axis] + reach
-        ends.append(max(last - begin - source[2 + axis], 0))
-    return Window(kernel, strides, (top, left, ends[0], ends[1]), dilations)
-
-
-def groups_of(node: ir.Node) -> int:
-    """Groups of a convolution; 1 for any other node."""
-    return int(node.attributes["group"].as_int()) if "group" in node.attributes else 1
-
-
-def joined_axis(node: ir.Node) -> int:
-    """Along which axis a Concat joins, counted from the front."""
-    return int(node.attributes["axis"].as_int()) % len(node.outputs[0].shape or ())
-
-
-def clip_bounds(node: ir.Node) -> tuple[float | None, float | None]:
-    """(low, high) of a Relu or Clip node; None where it does not bound."""
-    if node.op_type == "Relu":
-        return 0.0, None
-    bounds: list[float | None] = []
-    for index in (1, 2):
-        array = constant(node, index)
-        bound = math.nan if array is None else float(array.reshape(()))
-        bounds.append(bound if math.isfinite(bound) else None)
-    return bounds[0], bounds[1]
-
-
-def function_of(node: ir.Node) -> Function:
-    """What a node of kind LOOKUP tabulates."""
-    if node.op_type == "Gelu" and _string(node, "approximate", "none") == "tanh":
-        return Function.GELU_TANH
-    return FUNCTIONS[node.op_type]
-
-
-def spans_of(node: ir.Node) -> tuple[tuple[int, int, int, int], ...]:
-    """(axis, start, stop, step) of a Slice, or of every output of a Split.
-
-    Empty where there is no integer form.
-    """
-    shape = static_shape(node.inputs[0])
-    if shape is None:
-        return ()
-    if node.op_type == "Split":
-        sizes = [static_shape(output) for output in node.outputs]
-        axis = int(node.attributes["axis"].as_int()) if "axis" in node.attributes else 0
-        axis %= len(shape)
-        ends = np.cumsum([0, *((size or shape)[axis] for size in sizes)]).tolist()
-        return tuple((axis, start, stop, 1) for start, stop in pairwise(ends))
-    starts, stops = constant(node, 1), constant(node, 2)
-    if starts is None or stops is None or starts.size != 1:
-        return ()
-    axes, steps = constant(node, 3), constant(node, 4)
-    axis = 0 if axes is None else int(axes.item()) % len(shape)
-    step = 1 if steps is None else int(steps.item())
-    start, stop, step = slice(int(starts.item()), int(stops.item()), step).indices(shape[axis])
-    return ((axis, start, stop, step),) if step > 0 and start < stop else ()
-
-
-def repeats_of(node: ir.Node) -> tuple[int, int] | None:
-    """(down, across) of a Resize that repeats whole pixels, None for any other."""
-    mode = _string(node, "mode", "nearest")
-    place = _string(node, "coordinate_transformation_mode", "half_pixel")
-    shape, result = static_shape(node.inputs[0]), static_shape(node.outputs[0])
-    if shape is None or result is None or len(shape) != 4 or shape[:2] != result[:2]:
-        return None
-    whole = not result[2] % shape[2] and not result[3] % shape[3]
-    # Centres of whole multiples never lie in the middle; corners need the pixel before.
-    rounds = _string(node, "nearest_mode", "round_prefer_floor")
-    centred = place in {"half_pixel", "pytorch_half_pixel"} and rounds.startswith("round")
-    cornered = place == "asymmetric" and rounds == "floor"
-    if mode != "nearest" or not whole or not (centred or cornered):
-        return None
-    return result[2] // shape[2], result[3] // shape[3]
-
-
-def constant(node: ir.Node, index: int) -> AnyArray | None:
-    """A constant input as an array, None where it is left out or computed."""
-    value = node.inputs[index] if len(node.inputs) > index else None
-    tensor = None if value is None else value.const_value
-    return None if tensor is None else np.asarray(tensor.numpy())
-
-
-def parameter(node: ir.Node, index: int) -> Float64Array:
-    """A constant input of a layer in float64."""
-    array = constant(node, index)
-    assert array is not None
-    return array.astype(np.float64)
 
 
 def _conv(node: ir.Node) -> Kind | None:
@@ -189,15 +94,33 @@ def _binary(node: ir.Node) -> Kind | None:
     held = [constant(node, index) for index in (0, 1)]
     if any(array is not None and array.ndim > len(output) for array in held):
         return None
-    return Kind.ADD if node.op_type == "Add" else Kind.MUL
+    return Kind(node.op_type)
+
+
+def _difference(node: ir.Node) -> Kind | None:
+    """Of two activations; with a constant it is a sum (graph.lowering)."""
+    return _binary(node) if len(activations(node)) == 2 else None
+
+
+def _extreme(kind: Kind) -> Callable[[ir.Node], Kind | None]:
+    """Of two activations of one shape."""
+
+    def rule(node: ir.Node) -> Kind | None:
+        shapes = {static_shape(value) for value in (*activations(node), *node.outputs)}
+        alone = len(activations(node)) == 2 == len(node.inputs)
+        return kind if alone and len(shapes) == 1 and None not in shapes else None
+
+    return rule
 
 
 def _max_pool(node: ir.Node) -> Kind | None:
     if _rank(node.inputs[0]) != 4 or static_shape(node.outputs[0]) is None:
         return None
-    stated, used = node.attributes["pads"].as_ints(), window_of(node).pads
-    # ceil_mode may let a window reach beyond the stated padding.
-    return Kind.MAX_POOL if used[2] <= stated[2] and used[3] <= stated[3] else None
+    window = window_of(node)
+    reach = [(k - 1) * d + 1 for k, d in zip(window.kernel, window.dilations, strict=True)]
+    # With ceil_mode a window may reach beyond the stated padding, but not lie outside of it.
+    inside = all(pad < reach[place % 2] for place, pad in enumerate(window.pads))
+    return Kind.MAX_POOL if inside else None
 
 
 def _flatten(node: ir.Node) -> Kind | None:
@@ -221,8 +144,34 @@ def _gather(node: ir.Node) -> Kind | None:
 
 
 def _depth_to_space(node: ir.Node) -> Kind | None:
-    dcr = _string(node, "mode", "DCR") == "DCR" and _rank(node.inputs[0]) == 4
+    dcr = text(node, "mode", "DCR") == "DCR" and _rank(node.inputs[0]) == 4
     return Kind.DEPTH_TO_SPACE if dcr else None
+
+
+def _space_to_depth(node: ir.Node) -> Kind | None:
+    shape, block = static_shape(node.inputs[0]), int(node.attributes["blocksize"].as_int())
+    whole = shape is not None and len(shape) == 4 and not any(size % block for size in shape[2:])
+    return Kind.SPACE_TO_DEPTH if whole else None
+
+
+def _leaky_relu(node: ir.Node) -> Kind | None:
+    return Kind.LEAKY_RELU if 0.0 < leaky_slope(node) <= STEEPEST else None
+
+
+def _pad(node: ir.Node) -> Kind | None:
+    return Kind.PAD if pads_of(node) is not None else None
+
+
+def _reshape(node: ir.Node) -> Kind | None:
+    """That adds or drops axes of length 1 behind the batch; to two axes it is a Flatten."""
+    source, output = static_shape(node.inputs[0]), static_shape(node.outputs[0])
+    if source is None or output is None or max(len(source), len(output)) > 4:
+        return None
+    if len(source) > 2 and _flatten(node) is not None:
+        return Kind.FLATTEN
+    longer = [[size for size in shape[1:] if size != 1] for shape in (source, output)]
+    apart = source[:1] == output[:1] and len(output) > 1 and longer[0] == longer[1]
+    return Kind.RESHAPE if apart else None
 
 
 def _of_rank_4(kind: Kind) -> Callable[[ir.Node], Kind | None]:
@@ -233,20 +182,9 @@ def _alone(kind: Kind) -> Callable[[ir.Node], Kind | None]:
     return lambda node: kind if len(activations(node)) == 1 else None
 
 
-def _string(node: ir.Node, name: str, default: str) -> str:
-    return str(node.attributes[name].as_string()) if name in node.attributes else default
-
-
 def _rank(value: ir.Value | None) -> int:
     return -1 if value is None or value.shape is None else len(value.shape)
 
-
-FUNCTIONS: Mapping[str, Function] = {
-    "Elu": Function.ELU,
-    "Gelu": Function.GELU,
-    "Sigmoid": Function.SIGMOID,
-    "Tanh": Function.TANH,
-}
 
 KINDS: Mapping[str, Callable[[ir.Node], Kind | None]] = {
     "Add": _binary,
@@ -255,18 +193,31 @@ KINDS: Mapping[str, Callable[[ir.Node], Kind | None]] = {
     "Conv": _conv,
     "DepthToSpace": _depth_to_space,
     "Elu": _elu,
+    "Erf": lambda node: Kind.LOOKUP,
+    "Exp": lambda node: Kind.LOOKUP,
     "Flatten": _flatten,
     "Gelu": lambda node: Kind.LOOKUP,
     "Gather": _gather,
     "Gemm": _linear,
     "GlobalAveragePool": _of_rank_4(Kind.GLOBAL_AVERAGE_POOL),
+    "LeakyRelu": _leaky_relu,
+    "Max": _extreme(Kind.MAXIMUM),
     "MaxPool": _max_pool,
+    "Min": _extreme(Kind.MINIMUM),
+    "Mish": lambda node: Kind.LOOKUP,
     "Mul": _binary,
+    "Pad": _pad,
     "Relu": _alone(Kind.CLAMP),
+    "Reshape": _reshape,
     "Resize": lambda node: Kind.REPEAT if repeats_of(node) is not None else None,
     "Sigmoid": lambda node: Kind.LOOKUP,
     "Slice": lambda node: Kind.SLICE if spans_of(node) else None,
-    "SpaceToDepth": _of_rank_4(Kind.SPACE_TO_DEPTH),
+    "Softplus": lambda node: Kind.LOOKUP,
+    "Softsign": lambda node: Kind.LOOKUP,
+    "SpaceToDepth": _space_to_depth,
     "Split": lambda node: Kind.SLICE if spans_of(node) else None,
+    "Squeeze": _reshape,
+    "Sub": _difference,
     "Tanh": lambda node: Kind.LOOKUP,
+    "Unsqueeze": _reshape,
 }

@@ -12,16 +12,9 @@ from deploykit.quantize.calibration import Calibration
 from deploykit.quantize.compensation import compensated_weights
 from deploykit.quantize.constants import constant_operand
 from deploykit.quantize.histogram import Histogram, merge
+from deploykit.quantize.nodes import groups_of, joined_axis, parameter, spans_of
 from deploykit.quantize.observe import Observations, observe_tensors
-from deploykit.quantize.operators import (
-    BINARY,
-    WEIGHTED,
-    Kind,
-    groups_of,
-    joined_axis,
-    parameter,
-    spans_of,
-)
+from deploykit.quantize.operators import BINARY, WEIGHTED, Kind
 from deploykit.quantize.scales import activation_quantization, input_quantization
 from deploykit.quantize.settling import Runners, settle_scales
 from deploykit.quantize.sharing import Group, find_groups, fixed_quantization
@@ -154,13 +147,13 @@ def _wanted(
     method: Calibration,
 ) -> Quantization:
     """What calibration asks for, before scales move."""
-    if group.makers == (source,):
-        return input_quantization(histograms[source], method)
+    merged = merge([histograms[name] for name in group.makers])
+    if source in group.makers:
+        return input_quantization(merged, method)
     maker = next(layer for layer in layers if layer.output == group.makers[0])
     fixed = fixed_quantization(maker)
     if fixed is not None:
         return fixed
-    merged = merge([histograms[name] for name in group.makers])
     return activation_quantization(merged, method, group.bounds.low, group.bounds.high)
 
 

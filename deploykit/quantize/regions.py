@@ -16,7 +16,8 @@ import numpy as np
 import onnx_ir as ir
 
 from deploykit.errors import UnsupportedOperatorError
-from deploykit.quantize.operators import SHARING, WEIGHTED, Kind, activations, kind_of
+from deploykit.quantize.nodes import activations
+from deploykit.quantize.operators import SHARING, WEIGHTED, Kind, kind_of
 from deploykit.spec.network import Network, static_shape
 from deploykit.spec.stored_weight import WORTH_IT, rounded_weight
 
@@ -39,7 +40,9 @@ IN_FLOAT = frozenset(
 COMBINING = frozenset(("Add", "Concat", "Div", "MatMul", "Max", "Min", "Mul", "Pow", "Sub"))
 """Operators of which any input may be computed; of all others only the first."""
 
-PLACING = SHARING - {Kind.MAX_POOL, Kind.CLAMP}
+PLACING = SHARING - {
+    Kind.MAX_POOL, Kind.CLAMP, Kind.MAXIMUM, Kind.MINIMUM, Kind.LEAKY_RELU
+}  # fmt: skip
 """Kinds that put elements elsewhere and compare none."""
 
 

@@ -16,14 +16,17 @@ from deploykit.quantize.agreement import (
     Table,
     WithConstant,
 )
-from deploykit.quantize.operators import BINARY, Kind, function_of, parameter
+from deploykit.quantize.nodes import function_of, parameter
+from deploykit.quantize.operators import BINARY, Kind
 from deploykit.quantize.sharing import Group, fixed_quantization
 from deploykit.quantize.structure import Layer
 from deploykit.quantize.weights import LARGEST_RATIO
 from deploykit.spec.network import FloatEvaluator, static_shape
-from deploykit.spec.operators import Add, Mul
+from deploykit.spec.operators import Add, Computing, Mul, Sub
 from deploykit.spec.plan import ConstantPlan, Proof
 from deploykit.spec.quantized import IntegerRunner, Quantization, int_range
+
+OPERATORS: Mapping[Kind, type[Computing]] = {Kind.ADD: Add, Kind.MUL: Mul, Kind.SUB: Sub}
 
 NUDGE = 1.0003
 TRIES = 64
@@ -116,7 +119,7 @@ def _question(layer: Layer, held: ConstantPlan | None) -> Question | None:
         return Average((shape[2], shape[3]))
     if layer.kind not in BINARY:
         return None
-    operator = Add if layer.kind is Kind.ADD else Mul
+    operator = OPERATORS[layer.kind]
     if held is not None:
         values = tuple(int(value) for value in np.unique(held.values))
         return WithConstant(operator, values)
@@ -149,7 +152,7 @@ def _smallest_scale(layer: Layer, chosen: Mapping[str, Quantization]) -> float:
         case Kind.CONV | Kind.LINEAR:
             largest = np.abs(parameter(layer.nodes[0], 1)).max(initial=0.0)
             return float(np.float32(inputs * largest / int_range(8)[1]))
-        case Kind.ADD | Kind.GLOBAL_AVERAGE_POOL:
+        case Kind.ADD | Kind.SUB | Kind.GLOBAL_AVERAGE_POOL:
             return float(np.float32(inputs / LARGEST_RATIO))
         case _:
             return 0.0

@@ -1,8 +1,9 @@
 """Tensors that share one quantization, and the sums that keep apart those that cannot.
 
 A concatenation and what it joins have one scale, for runtimes that rescale while they join round
-differently. Where a part has a range of its own (a Relu that saturates at zero beside a tensor with
-negative values, a sigmoid, the network's input), the part is added to zero: a sum that rescales.
+differently; what a maximum compares has one too. Where a part has a range of its own (a Relu that
+saturates at zero beside a tensor with negative values, a sigmoid, the network's input), the part is
+added to zero: a sum that rescales.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-from deploykit.quantize.operators import SHARING, Kind, function_of
+from deploykit.quantize.nodes import function_of, reaches_beyond
+from deploykit.quantize.operators import JOINING, SHARING, Kind
 from deploykit.quantize.scales import FIXED
 from deploykit.quantize.structure import Layer, build_structure
 from deploykit.spec.network import Network
@@ -65,7 +67,11 @@ def find_groups(layers: Sequence[Layer], source: str) -> tuple[Group, ...]:
     members: dict[str, list[str]] = {}
     for name in parent:
         members.setdefault(root(name), []).append(name)
-    made = {layer.output: layer for layer in layers if layer.kind not in SHARING}
+    made = {
+        layer.output
+        for layer in layers
+        if layer.kind not in SHARING or reaches_beyond(layer.nodes[0])
+    }
     ranges = _ranges(layers, source)
     return tuple(
         Group(
@@ -78,7 +84,7 @@ def find_groups(layers: Sequence[Layer], source: str) -> tuple[Group, ...]:
 
 
 def separate_concats(network: Network) -> Network:
-    """The same function, with a sum with zero before each concatenation that needs one."""
+    """The same function, with a sum with zero before each joining layer that needs one."""
     while True:
         layers = build_structure(network)
         source = str(network.model.graph.inputs[0].name)
@@ -89,9 +95,9 @@ def separate_concats(network: Network) -> Network:
 
 
 def _conflicts(layers: Sequence[Layer], source: str) -> list[tuple[str, str]]:
-    """(concatenation's output, its input) to be rescaled: first within each, then within groups."""
+    """(joining layer's output, its input) to be rescaled: first within each, then within groups."""
     demands, ranges = _demands(layers, source), _ranges(layers, source)
-    joins = [layer for layer in layers if layer.kind is Kind.CONCAT]
+    joins = [layer for layer in layers if layer.kind in JOINING]
     found = [
         (join.output, name)
         for join in joins

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from deploykit.quantize.operators import FUSING, Kind, activations, clip_bounds, kind_of
+from deploykit.quantize.nodes import activations, clip_bounds
+from deploykit.quantize.operators import FUSING, Kind, kind_of
 from deploykit.quantize.regions import Region, find_regions
 from deploykit.spec.network import Network
 from deploykit.spec.quantized import Tail
+
+TAILS = {"Softmax": Tail.SOFTMAX, "LogSoftmax": Tail.LOG_SOFTMAX}
 
 
 @dataclass(frozen=True)
@@ -61,19 +64,19 @@ def build_structure(network: Network) -> tuple[Layer, ...]:
 def tails(network: Network) -> dict[ir.Node, Tail]:
     """The nodes that turn the last integers' real values into a graph output, in float.
 
-    A Softmax over the features of [N, F] whose input nobody else reads: runtimes have no integer
-    form of it that is fast and equal, and nothing behind it needs one.
+    A Softmax or LogSoftmax over the features of [N, F] whose input nobody else reads: runtimes have
+    no integer form of it that is fast and equal, and nothing behind it needs one.
     """
     found: dict[ir.Node, Tail] = {}
     for value in network.model.graph.outputs:
         node = value.producer()
-        source = None if node is None or node.op_type != "Softmax" else node.inputs[0]
+        source = None if node is None or node.op_type not in TAILS else node.inputs[0]
         if node is None or source is None or source.producer() is None or value.uses():
             continue
         axis = int(node.attributes["axis"].as_int()) if "axis" in node.attributes else -1
         last = source.shape is not None and len(source.shape) == 2 and axis in (1, -1)
         if last and len(source.uses()) == 1 and not source.is_graph_output():
-            found[node] = Tail.SOFTMAX
+            found[node] = TAILS[node.op_type]
     return found
 
 

@@ -3,6 +3,7 @@
     Add    k  = 20 - floor(log2(max(sa / sy, sb / sy)))            quotients float32
            ma = rint((sa / sy) * 2**k), mb likewise                whole numbers
            y  = clip(floor(((a - za) * ma + (b - zb) * mb) / 2**k + 1/2) + zy, -128, 127)
+    Sub    the same with -mb
     Mul    m  = (sa * sb) / sy                                     float32, in this order
            y  = clip(rint(float32((a - za) * (b - zb)) * m) + zy, -128, 127)
 
@@ -34,6 +35,29 @@ def add(
     into: Quantization,
 ) -> Int8Array:
     """XNNPACK's sum: both sides in steps of 2**-k of the output, then rounded half up."""
+    return _sum(left, left_quantization, right, right_quantization, into, 1)
+
+
+def sub(
+    left: Int8Array,
+    left_quantization: Quantization,
+    right: Int8Array,
+    right_quantization: Quantization,
+    into: Quantization,
+) -> Int8Array:
+    """XNNPACK's difference: its sum with the right side's steps negated."""
+    return _sum(left, left_quantization, right, right_quantization, into, -1)
+
+
+def _sum(
+    left: Int8Array,
+    left_quantization: Quantization,
+    right: Int8Array,
+    right_quantization: Quantization,
+    into: Quantization,
+    sign: int,
+) -> Int8Array:
+    """left + sign * right."""
     left_ratio = np.float32(left_quantization.scale) / np.float32(into.scale)
     right_ratio = np.float32(right_quantization.scale) / np.float32(into.scale)
     shift = ADD_FRACTION_BITS - (math.frexp(max(left_ratio, right_ratio))[1] - 1)
@@ -44,7 +68,7 @@ def add(
             "plan an output scale within a factor of 256 of the larger input scale."
         )
     left_steps = np.int64(round(math.ldexp(float(left_ratio), shift)))
-    right_steps = np.int64(round(math.ldexp(float(right_ratio), shift)))
+    right_steps = np.int64(sign * round(math.ldexp(float(right_ratio), shift)))
     offset = (
         (np.int64(1) << np.int64(shift - 1))
         - left_steps * left_quantization.zero_point

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from deploykit.reference.error_function import erf
 from deploykit.reference.float_node import FloatNode, Inputs, given
 from deploykit.spec.arrays import AnyArray
+from deploykit.spec.error_function import erf
 
 SELU_ALPHA = 1.67326319217681884765625
 SELU_GAMMA = 1.05070102214813232421875

@@ -15,11 +15,11 @@ from deploykit.reference import float_recurrent as recurrent
 from deploykit.reference import float_reduce as reduce
 from deploykit.reference import float_shapes as shapes
 from deploykit.reference import float_windows as windows
-from deploykit.reference.error_function import erf
 from deploykit.reference.float_elements import binary, folded, unary
 from deploykit.reference.float_node import Rule
 from deploykit.reference.float_reduce import reduced
 from deploykit.reference.float_resize import resize
+from deploykit.spec.error_function import erf
 
 ELEMENTWISE: Mapping[str, Rule] = {
     "Abs": unary(lambda x, _: np.abs(x)),

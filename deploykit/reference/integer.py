@@ -3,10 +3,12 @@
     Conv, Linear       acc = sum (x - zx) * w + bias                      int32, exact
                        m   = (sx * sw) / sy                               float32, in this order
                        y   = clip(rint(float32(acc) * m) + zy, -128, 127)
-    Add, Mul           see binary
-    Lookup             see lookup
+    Add, Sub, Mul      see binary
+    Lookup             see spec.functions
     GlobalAveragePool  y   = clip(rint(float32(sum (x - zx)) * (sx / (sy * (H * W)))) + zy, ...)
-    MaxPool, Flatten, Clamp, Concat, Slice, Gather, Repeat, DepthToSpace, SpaceToDepth
+    LeakyRelu          y   = x, or z + ((x - z) * slope + 128 >> 8) below z
+    Maximum, Minimum, MaxPool, Flatten, Clamp, Concat, Slice, Gather, Repeat, DepthToSpace,
+    SpaceToDepth, Pad, Reshape
                        move or compare integers only
     Rearrange, Island  see regions
 
@@ -27,13 +29,14 @@ import numpy as np
 
 from deploykit.errors import DataError
 from deploykit.reference.accumulate import accumulate_conv, accumulate_linear
-from deploykit.reference.binary import add, mul
+from deploykit.reference.binary import add, mul, sub
 from deploykit.reference.convolve import chunks
-from deploykit.reference.lookup import lookup
+from deploykit.reference.lookup import leaky_relu, lookup
 from deploykit.reference.moves import (
     concat,
     depth_to_space,
     gather,
+    pad_pixels,
     repeat,
     slice_,
     space_to_depth,
@@ -52,15 +55,21 @@ from deploykit.spec.operators import (
     Gather,
     GlobalAveragePool,
     Island,
+    LeakyRelu,
     Linear,
     Lookup,
+    Maximum,
     MaxPool,
+    Minimum,
     Mul,
     Operator,
+    Pad,
     Rearrange,
     Repeat,
+    Reshape,
     Slice,
     SpaceToDepth,
+    Sub,
     operator_inputs,
 )
 from deploykit.spec.quantized import (
@@ -126,8 +135,8 @@ def _run_operator(operator: Operator, network: QuantizedNetwork, tensors: Tensor
             return requantize(
                 sums, multiplier(source.scale, operator.weight.scale, into.scale), into
             )
-        case Add() | Mul():
-            combine = add if isinstance(operator, Add) else mul
+        case Add() | Mul() | Sub():
+            combine = {Add: add, Mul: mul, Sub: sub}[type(operator)]
             left, right = (
                 _operand(name, network, tensors) for name in (operator.left, operator.right)
             )
@@ -135,6 +144,10 @@ def _run_operator(operator: Operator, network: QuantizedNetwork, tensors: Tensor
         case Lookup():
             source = network.tensors[operator.input].quantization
             return lookup(tensors[operator.input], operator.function, source, into)
+        case Maximum():
+            return np.maximum(tensors[operator.left], tensors[operator.right])
+        case Minimum():
+            return np.minimum(tensors[operator.left], tensors[operator.right])
         case MaxPool():
             return max_pool(tensors[operator.input], operator)
         case GlobalAveragePool():
@@ -157,6 +170,13 @@ def _run_operator(operator: Operator, network: QuantizedNetwork, tensors: Tensor
             return depth_to_space(tensors[operator.input], operator)
         case SpaceToDepth():
             return space_to_depth(tensors[operator.input], operator)
+        case LeakyRelu():
+            return leaky_relu(tensors[operator.input], operator.slope, into)
+        case Pad():
+            return pad_pixels(tensors[operator.input], operator)
+        case Reshape():
+            held: Int8Array = tensors[operator.input]
+            return held.reshape(held.shape[0], *network.tensors[operator.output].shape[1:])
         case Rearrange():
             return rearrange(operator, tensors[operator.input])
         case Island():

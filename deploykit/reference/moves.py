@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from deploykit.reference.window import pad
 from deploykit.spec.arrays import Int8Array
-from deploykit.spec.operators import Concat, DepthToSpace, Gather, Repeat, Slice, SpaceToDepth
+from deploykit.spec.operators import Concat, DepthToSpace, Gather, Pad, Repeat, Slice, SpaceToDepth
 
 CHANNELS = 1
 
@@ -48,7 +49,11 @@ def space_to_depth(values: Int8Array, operator: SpaceToDepth) -> Int8Array:
     """[N, C, b*H, b*W] -> [N, b*b*C, H, W]."""
     block = operator.block
     batch, channels, height, width = values.shape
-    rows, columns = height // block, width // block
-    pixels = values.reshape(batch, channels, rows, block, columns, block)
-    placed = pixels.transpose(0, 3, 5, 1, 2, 4)
-    return placed.reshape(batch, block * block * channels, rows, columns)
+    shape = (batch, channels, height // block, block, width // block, block)
+    placed = values.reshape(shape).transpose(0, 3, 5, 1, 2, 4)
+    return placed.reshape(batch, block * block * channels, height // block, width // block)
+
+
+def pad_pixels(values: Int8Array, operator: Pad) -> Int8Array:
+    """[N, C, H, W] -> [N, C, top + H + bottom, left + W + right]."""
+    return pad(values, operator.pads, operator.fill)

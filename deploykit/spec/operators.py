@@ -84,6 +84,36 @@ class Mul:
     output: str
 
 
+@dataclass(frozen=True)
+class Sub:
+    """Difference of two activations whose shapes broadcast, each of the three on its own scale."""
+
+    name: str
+    left: str
+    right: str
+    output: str
+
+
+@dataclass(frozen=True)
+class Maximum:
+    """The larger of two integers. All three tensors have one shape and one quantization."""
+
+    name: str
+    left: str
+    right: str
+    output: str
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """The smaller of two integers. All three tensors have one shape and one quantization."""
+
+    name: str
+    left: str
+    right: str
+    output: str
+
+
 class Function(Enum):
     """Real functions that a Lookup tabulates."""
 
@@ -92,11 +122,16 @@ class Function(Enum):
     ELU = "elu"
     GELU = "gelu"
     GELU_TANH = "gelu_tanh"
+    EXP = "exp"
+    ERF = "erf"
+    MISH = "mish"
+    SOFTPLUS = "softplus"
+    SOFTSIGN = "softsign"
 
 
 @dataclass(frozen=True)
 class Lookup:
-    """y = round(f(x)), one of 256 integers for each of 256: see reference.lookup."""
+    """y = round(f(x)), one of 256 integers for each of 256: see spec.functions."""
 
     name: str
     input: str
@@ -220,6 +255,45 @@ class SpaceToDepth:
 
 
 @dataclass(frozen=True)
+class LeakyRelu:
+    """q where q >= z, else z + ((q - z) * slope + 128 >> 8): a slope in steps of 1/256.
+
+    Input and output share one quantization, whose zero point is z.
+    """
+
+    name: str
+    input: str
+    output: str
+    slope: int
+
+
+@dataclass(frozen=True)
+class Pad:
+    """`fill` around the pixels of [N, C, H, W]. pads: top, left, bottom, right.
+
+    Input and output share one quantization.
+    """
+
+    name: str
+    input: str
+    output: str
+    pads: tuple[int, int, int, int]
+    fill: int
+
+
+@dataclass(frozen=True)
+class Reshape:
+    """The same integers, channel-major, in the shape of the output; the batch stays apart.
+
+    Input and output share one quantization.
+    """
+
+    name: str
+    input: str
+    output: str
+
+
+@dataclass(frozen=True)
 class Rearrange:
     """The same integers in another shape and order: a chain of Reshapes, Transposes and the like.
 
@@ -253,6 +327,9 @@ Operator = (
     | Linear
     | Add
     | Mul
+    | Sub
+    | Maximum
+    | Minimum
     | Lookup
     | MaxPool
     | GlobalAveragePool
@@ -264,12 +341,17 @@ Operator = (
     | Repeat
     | DepthToSpace
     | SpaceToDepth
+    | LeakyRelu
+    | Pad
+    | Reshape
     | Rearrange
     | Island
 )
 
 Moving = (
-    MaxPool
+    Maximum
+    | Minimum
+    | MaxPool
     | Flatten
     | Clamp
     | Concat
@@ -278,15 +360,20 @@ Moving = (
     | Repeat
     | DepthToSpace
     | SpaceToDepth
+    | Pad
+    | Reshape
     | Rearrange
 )
 """Operators that move or compare integers: their tensors share one quantization."""
+
+Computing = Add | Mul | Sub
+"""Operators that compute a third number of two."""
 
 
 def operator_inputs(operator: Operator) -> tuple[str, ...]:
     """Names of the tensors that an operator reads, weights apart."""
     match operator:
-        case Add() | Mul():
+        case Add() | Mul() | Sub() | Maximum() | Minimum():
             return (operator.left, operator.right)
         case Concat() | Island():
             return operator.inputs
@@ -298,7 +385,7 @@ def renamed(operator: Operator, called: str, name: Callable[[str], str]) -> Oper
     """The same operator under another name, its tensors renamed by `name`."""
     output = name(operator.output)
     match operator:
-        case Add() | Mul():
+        case Add() | Mul() | Sub() | Maximum() | Minimum():
             left, right = name(operator.left), name(operator.right)
             return replace(operator, name=called, left=left, right=right, output=output)
         case Concat() | Island():

@@ -94,11 +94,15 @@ class Tail(Enum):
     """What a file computes in float between the last integers and an output."""
 
     SOFTMAX = "softmax"
+    LOG_SOFTMAX = "log_softmax"
 
     def __call__(self, real: Float32Array) -> Float32Array:
-        """[N, F]: exp(x) over its sum along F, in float32."""
-        powers = np.exp(real - real.max(axis=1, keepdims=True))
-        return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float32)
+        """[N, F]: exp(x) over its sum along F, or the logarithm of that, in float32."""
+        shifted = real - real.max(axis=1, keepdims=True)
+        powers = np.exp(shifted)
+        total = powers.sum(axis=1, keepdims=True)
+        found = powers / total if self is Tail.SOFTMAX else shifted - np.log(total)
+        return np.asarray(found, dtype=np.float32)
 
 
 @dataclass(frozen=True)

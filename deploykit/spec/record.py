@@ -20,15 +20,21 @@ from deploykit.spec.operators import (
     GlobalAveragePool,
     IntegerWeight,
     Island,
+    LeakyRelu,
     Linear,
     Lookup,
+    Maximum,
     MaxPool,
+    Minimum,
     Mul,
     Operator,
+    Pad,
     Rearrange,
     Repeat,
+    Reshape,
     Slice,
     SpaceToDepth,
+    Sub,
     Window,
     operator_inputs,
 )
@@ -105,9 +111,23 @@ def record_operator(operator: Operator) -> Record:
             return {**common, "rows": operator.rows, "columns": operator.columns}
         case DepthToSpace() | SpaceToDepth():
             return {**common, "block": operator.block}
+        case LeakyRelu():
+            return {**common, "slope": operator.slope}
+        case Pad():
+            return {**common, "pads": list(operator.pads), "fill": operator.fill}
         case Island():
             return {**common, "inputs": sorted(operator.inputs)}
-        case Add() | Mul() | GlobalAveragePool() | Flatten() | Rearrange():
+        case (
+            Add()
+            | Mul()
+            | Sub()
+            | Maximum()
+            | Minimum()
+            | GlobalAveragePool()
+            | Flatten()
+            | Reshape()
+            | Rearrange()
+        ):
             return common
         case _:
             assert_never(operator)

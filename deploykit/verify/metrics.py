@@ -23,7 +23,9 @@ def sqnr_by_tensor(
     network: QuantizedNetwork, floats: Tensors, integers: Tensors
 ) -> dict[str, float]:
     """SQNR of every integer tensor against the float tensor that it stands for."""
-    public = {port.tensor: port.name for port in (*network.inputs, *network.outputs)}
+    ports = (*network.inputs, *network.outputs)
+    # Behind a tail the port's float values are not the tensor's.
+    public = {port.tensor: port.name for port in ports if port.tail is None}
     return {
         name: sqnr_db(
             floats[public.get(name, name)], tensor.quantization.dequantize(integers[name])

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from deploykit.errors import IntegrityError
 from deploykit.spec.arrays import AnyArray, Float32Array, Float64Array
 from deploykit.spec.correction import corrected_bias
-from deploykit.spec.operators import Conv, Linear, operator_inputs
+from deploykit.spec.operators import Conv, LeakyRelu, Linear, operator_inputs
 from deploykit.spec.plan import Rounding
 from deploykit.spec.quantized import ActivationTensor, ConstantTensor, QuantizedNetwork
 
@@ -40,7 +40,7 @@ class Distance:
 def farthest_rounding(
     network: QuantizedNetwork, model: ir.Model, plan: Mapping[str, Any]
 ) -> Distance:
-    """The weight, bias or constant that lies farthest from its float value, for what it may.
+    """The weight, bias, constant or slope farthest from its float value, for what it may.
 
     In steps of its own scale: |W - scale * q| / scale, and for a bias |b' - step * q| / step with
     step = input scale * weight scale and b' of spec.correction. Weights may lie as far as the
@@ -58,13 +58,15 @@ def farthest_rounding(
     found = [Distance("", 0.0, NEAREST)]
     for operator in network.operators:
         held = [name for name in operator_inputs(operator) if name in network.constants]
-        if not isinstance(operator, Conv | Linear) and not held:
+        if not isinstance(operator, Conv | Linear | LeakyRelu) and not held:
             continue
         name = str(plan["names"].get(operator.output, operator.output))
         node = nodes.get(_first_node(plan, name))
         if node is None:
             raise IntegrityError(f"model.float.onnx has no layer {name}, which the plan names")
-        if isinstance(operator, Conv | Linear):
+        if isinstance(operator, LeakyRelu):
+            found.append(Distance(name, _slope_steps(node, operator), NEAREST))
+        elif isinstance(operator, Conv | Linear):
             decisions = plan["layers"][name]
             found.extend(_layer(name, node, operator, network, decisions, rounding))
         else:
@@ -124,6 +126,14 @@ def _constant(name: str, node: ir.Node, constant: ConstantTensor) -> Distance:
     integers = constant.values.reshape(array.shape)
     steps = _steps(array, integers, np.array(constant.quantization.scale))
     return Distance(name, steps, NEAREST)
+
+
+def _slope_steps(node: ir.Node, operator: LeakyRelu) -> float:
+    """|256 * alpha - slope|; a slope under 1/256 is one."""
+    if node.op_type != "LeakyRelu":
+        raise IntegrityError(f"model.float.onnx has no LeakyRelu {node.name}, which the plan names")
+    stated = float(node.attributes["alpha"].as_float()) if "alpha" in node.attributes else 0.01
+    return abs(max(stated * 256, 1.0) - operator.slope)
 
 
 def _first_node(plan: Mapping[str, Any], layer: str) -> str:

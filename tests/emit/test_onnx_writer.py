@@ -23,15 +23,21 @@ from deploykit.spec.operators import (
     Gather,
     GlobalAveragePool,
     Island,
+    LeakyRelu,
     Linear,
     Lookup,
+    Maximum,
     MaxPool,
+    Minimum,
     Mul,
     Operator,
+    Pad,
     Rearrange,
     Repeat,
+    Reshape,
     Slice,
     SpaceToDepth,
+    Sub,
 )
 from deploykit.spec.quantized import IoType, Port, Quantization, QuantizedNetwork
 from tests.suite.building import Builder
@@ -42,7 +48,7 @@ KERNELS: dict[type[Operator], frozenset[str]] = {
     Linear: frozenset({"QGemm"}),
     Add: frozenset({"QLinearAdd"}),
     Mul: frozenset({"QLinearMul"}),
-    Lookup: frozenset({"QLinearSigmoid", "QuantizeLinear"}),  # ORT has no integer Tanh
+    Lookup: frozenset({"QLinearSigmoid", "QuantizeLinear", "Gather"}),  # ORT has no integer Tanh
     GlobalAveragePool: frozenset({"QLinearGlobalAveragePool"}),
     MaxPool: frozenset({"MaxPool"}),
     Flatten: frozenset({"Flatten"}),
@@ -52,7 +58,13 @@ KERNELS: dict[type[Operator], frozenset[str]] = {
     Gather: frozenset({"Gather"}),
     Repeat: frozenset({"Resize"}),
     DepthToSpace: frozenset({"DepthToSpace"}),
+    LeakyRelu: frozenset({"QLinearLeakyRelu"}),
+    Maximum: frozenset({"Max"}),
+    Minimum: frozenset({"Min"}),
+    Pad: frozenset({"Pad"}),
+    Reshape: frozenset({"Reshape"}),
     SpaceToDepth: frozenset({"SpaceToDepth"}),
+    Sub: frozenset({"QLinearAdd"}),
     Rearrange: frozenset({"Reshape", "Squeeze", "Transpose"}),
     # ORT moves what rearranges behind the QuantizeLinear, where it works on bytes.
     Island: frozenset({"QuantizeLinear", "QLinearSoftmax", "Reshape"}),

@@ -20,15 +20,21 @@ from deploykit.spec.operators import (
     GlobalAveragePool,
     IntegerWeight,
     Island,
+    LeakyRelu,
     Linear,
     Lookup,
+    Maximum,
     MaxPool,
+    Minimum,
     Mul,
     Operator,
+    Pad,
     Rearrange,
     Repeat,
+    Reshape,
     Slice,
     SpaceToDepth,
+    Sub,
     Window,
 )
 from deploykit.spec.quantized import (
@@ -99,8 +105,29 @@ class Builder:
     def add(self, left: str, right: str, quantization: Quantization | None = None) -> str:
         """A sum, on a scale of its own unless one is given."""
         scale = self.of(left).quantization.scale + self.of(right).quantization.scale
-        output = self._next(self.of(left).shape, quantization or self.quantization(scale))
+        shape = np.broadcast_shapes(self.of(left).shape, self.of(right).shape)
+        output = self._next(shape, quantization or self.quantization(scale))
         self._operators.append(Add(f"add_{output}", left, right, output))
+        return output
+
+    def sub(self, left: str, right: str) -> str:
+        """A difference of shapes that broadcast, on a scale of its own."""
+        scale = self.of(left).quantization.scale + self.of(right).quantization.scale
+        shape = np.broadcast_shapes(self.of(left).shape, self.of(right).shape)
+        output = self._next(shape, self.quantization(scale))
+        self._operators.append(Sub(f"sub_{output}", left, right, output))
+        return output
+
+    def maximum(self, left: str, right: str) -> str:
+        """The larger of two tensors that share one quantization."""
+        output = self._next(self.of(left).shape, self.of(left).quantization)
+        self._operators.append(Maximum(f"maximum_{output}", left, right, output))
+        return output
+
+    def minimum(self, left: str, right: str) -> str:
+        """The smaller of the same."""
+        output = self._next(self.of(left).shape, self.of(left).quantization)
+        self._operators.append(Minimum(f"minimum_{output}", left, right, output))
         return output
 
     def mul(self, left: str, right: str, quantization: Quantization | None = None) -> str:
@@ -187,6 +214,31 @@ class Builder:
         shape = (batch, channels * block**2, height // block, width // block)
         output = self._next(shape, tensor.quantization)
         self._operators.append(SpaceToDepth(f"space_{output}", source, output, block))
+        return output
+
+    def leaky_relu(self, source: str, slope: int) -> str:
+        """A slope in 1/256ths under the zero point."""
+        tensor = self.of(source)
+        output = self._next(tensor.shape, tensor.quantization)
+        self._operators.append(LeakyRelu(f"leaky_{output}", source, output, slope))
+        return output
+
+    def pad(self, source: str, pads: tuple[int, int, int, int], fill: int | None = None) -> str:
+        """Pixels around an image, of the real value zero unless an integer is given."""
+        tensor = self.of(source)
+        top, left, bottom, right = pads
+        batch, channels, height, width = tensor.shape
+        shape = (batch, channels, top + height + bottom, left + width + right)
+        held = tensor.quantization.zero_point if fill is None else fill
+        output = self._next(shape, tensor.quantization)
+        self._operators.append(Pad(f"pad_{output}", source, output, pads, held))
+        return output
+
+    def reshape(self, source: str, *shape: int) -> str:
+        """The same integers in another shape, the batch apart."""
+        tensor = self.of(source)
+        output = self._next((tensor.shape[0], *shape), tensor.quantization)
+        self._operators.append(Reshape(f"reshape_{output}", source, output))
         return output
 
     def max_pool(self, source: str, window: Window) -> str:

@@ -144,6 +144,23 @@ def stem(build: Builder) -> str:
     return build.conv(deep, 16, Window((2, 2), pads=(1, 1, 0, 0)), zero_point=-128)
 
 
+def difference(build: Builder) -> str:
+    """conv less its own mean, beside the larger of two paths, and a conv behind each."""
+    trunk = build.conv(build.input, 16, square(3, pad=1))
+    centred = build.sub(trunk, build.global_average_pool(trunk))
+    largest = build.maximum(trunk, build.max_pool(trunk, square(3, 1, 1)))
+    sides = (build.conv(one, 8, square(1)) for one in (centred, largest))
+    return build.sub(*sides)
+
+
+def signal(build: Builder) -> str:
+    """A 1-D network: convolutions and a pool over one row, a leaky relu, and back."""
+    row = build.reshape(build.input, 6, 1, 20)
+    trunk = build.leaky_relu(build.conv(row, 8, Window((1, 3), pads=(0, 1, 0, 1))), 26)
+    pooled = build.max_pool(trunk, Window((1, 2), (1, 2)))
+    return build.reshape(build.conv(pooled, 5, Window((1, 3))), 5, 8)
+
+
 def many(build: Builder) -> str:
     """Thirteen parts, more than a runtime joins at a time."""
     trunk = build.conv(build.input, 16, square(1), zero_point=-128)
@@ -296,11 +313,23 @@ CASES: tuple[Case, ...] = (
             b.input, np.arange(-80, 80, 20, dtype=np.int8).reshape(1, 8, 1, 1)
         ),
     ),
+    Case("sub-itself", (8, 16, 16), lambda b: b.sub(b.input, b.clamp(b.input, -90, 100))),
+    Case("sub-means", (8, 9, 7), lambda b: b.sub(b.input, b.global_average_pool(b.input))),
+    Case("sub-from-means", (8, 9, 7), lambda b: b.sub(b.global_average_pool(b.input), b.input)),
+    Case("maximum", (4, 8, 8), lambda b: b.maximum(b.input, b.gather(b.input, 3, 0, 1, 2))),
+    Case("minimum", (4, 8, 8), lambda b: b.minimum(b.input, b.gather(b.input, 3, 0, 1, 2))),
+    Case("minimum-features", (40,), lambda b: b.minimum(b.input, b.clamp(b.input, -60, 77))),
+    Case("difference", (8, 9, 9), difference),
     Case("sigmoid", (4, 8, 8), lambda b: b.lookup(b.input, Function.SIGMOID)),
     Case("tanh", (4, 8, 8), lambda b: b.lookup(b.input, Function.TANH)),
     Case("elu", (4, 8, 8), lambda b: b.lookup(b.input, Function.ELU)),
     Case("gelu", (4, 8, 8), lambda b: b.lookup(b.input, Function.GELU)),
     Case("gelu-tanh", (4, 8, 8), lambda b: b.lookup(b.input, Function.GELU_TANH)),
+    Case("exp", (4, 8, 8), lambda b: b.lookup(b.input, Function.EXP)),
+    Case("erf", (4, 8, 8), lambda b: b.lookup(b.input, Function.ERF)),
+    Case("mish", (4, 8, 8), lambda b: b.lookup(b.input, Function.MISH)),
+    Case("softplus", (40,), lambda b: b.lookup(b.input, Function.SOFTPLUS)),
+    Case("softsign", (4, 8, 8), lambda b: b.lookup(b.input, Function.SOFTSIGN)),
     Case("concat", (4, 8, 8), lambda b: b.concat(b.input, b.clamp(b.input, -60, 77))),
     Case("concat-rows", (4, 8, 8), lambda b: b.concat(b.input, b.clamp(b.input, -60, 77), axis=2)),
     Case("concat-features", (40,), lambda b: b.concat(b.input, b.clamp(b.input, -60, 77))),
@@ -311,6 +340,23 @@ CASES: tuple[Case, ...] = (
     Case("depth-to-space", (12, 4, 5), lambda b: b.depth_to_space(b.input, 2)),
     Case("space-to-depth", (3, 8, 10), lambda b: b.space_to_depth(b.input, 2)),
     Case("stem", (3, 16, 12), stem),
+    Case("leaky-relu", (4, 8, 8), lambda b: b.leaky_relu(b.input, 26)),
+    Case("leaky-relu-flat", (4, 8, 8), lambda b: b.leaky_relu(b.input, 3)),
+    Case("leaky-relu-half", (4, 8, 8), lambda b: b.leaky_relu(b.input, 128)),
+    Case("leaky-relu-steep", (4, 8, 8), lambda b: b.leaky_relu(b.input, 428)),
+    Case("leaky-relu-features", (40,), lambda b: b.leaky_relu(b.input, 51)),
+    Case("pad", (4, 5, 6), lambda b: b.pad(b.input, (1, 2, 0, 3))),
+    Case("pad-leaky", (4, 5, 6), lambda b: b.leaky_relu(b.pad(b.input, (1, 1, 1, 1)), 26)),
+    Case("pad-with-five", (4, 5, 6), lambda b: b.pad(b.input, (1, 0, 1, 0), 5)),
+    Case("pad-conv", (4, 5, 6), lambda b: b.conv(b.pad(b.input, (1, 1, 1, 1), 5), 3, square(3))),
+    Case("pad-pool", (4, 5, 6), lambda b: b.max_pool(b.pad(b.input, (1, 1, 1, 1)), square(3))),
+    Case("reshape-split", (12, 4, 5), lambda b: b.reshape(b.input, 6, 8, 5)),
+    Case("reshape-to-rows", (6, 4, 5), lambda b: b.reshape(b.input, 6, 20)),
+    Case("reshape-one-pixel", (24, 1, 1), lambda b: b.reshape(b.input, 4, 6)),
+    Case("reshape-to-image", (120,), lambda b: b.reshape(b.input, 6, 4, 5)),
+    Case("reshape-to-column", (24,), lambda b: b.reshape(b.input, 24, 1, 1)),
+    Case("reshape-signal", (6, 20), lambda b: b.reshape(b.input, 6, 1, 20)),
+    Case("signal", (6, 20), signal),
     Case("max-pool", (8, 12, 12), lambda b: b.max_pool(b.input, square(2, 2))),
     Case("max-pool-padded", (8, 13, 12), lambda b: b.max_pool(b.input, square(3, 2, 1))),
     Case("max-pool-overlapping", (8, 9, 9), lambda b: b.max_pool(b.input, square(3))),

@@ -46,13 +46,16 @@ def with_softmax(tail: Tail | None = Tail.SOFTMAX) -> QuantizedNetwork:
     ("write", "read"), [(write_onnx, read_onnx), (write_tflite, read_tflite)],
     ids=["onnx", "tflite"],
 )  # fmt: skip
+@pytest.mark.parametrize("tail", list(Tail))
 def test_a_softmax_behind_the_last_integers_comes_back(
-    write: Callable[[QuantizedNetwork], bytes], read: Callable[[bytes], QuantizedNetwork]
+    write: Callable[[QuantizedNetwork], bytes],
+    read: Callable[[bytes], QuantizedNetwork],
+    tail: Tail,
 ) -> None:
-    network = without_idle_pads(with_softmax())
+    network = without_idle_pads(with_softmax(tail))
     found = named(read(write(network)), network)
     assert first_difference(record_network(network), record_network(found)) is None
-    assert found.outputs[0].tail is Tail.SOFTMAX
+    assert found.outputs[0].tail is tail
     without = record_network(without_idle_pads(with_softmax(None)))
     assert first_difference(without, record_network(found)) is not None
 

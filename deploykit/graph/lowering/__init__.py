@@ -1,5 +1,11 @@
 """The float graph in operators that have an integer form on every runtime: same function.
 
+    Sub, Div, Neg, Abs, Pow     sums, products and comparisons, see arithmetic
+    LeakyRelu, PRelu, Elu, ...  see rectifiers
+    Reduce...                   pools and convolutions, see reductions
+    x * tanh(softplus(x)), ...  Mish, Gelu, see spelled
+    [N, C, L]                   [N, C, 1, L]
+    Pad, Slice of many axes     the window's own pads, one Slice per axis
     HardSwish, HardSigmoid      a sum, a clip and a product; factors go into the weights around
     AveragePool                 a depthwise convolution of equal weights
     BatchNormalization, x*s+t   a depthwise 1x1 convolution, where no layer could take it in
@@ -13,18 +19,31 @@ Each is the form that the int8 kernels of both runtimes are fast on and agree on
 from __future__ import annotations
 
 from deploykit.graph.lowering.activations import lower_activations
+from deploykit.graph.lowering.arithmetic import lower_arithmetic
 from deploykit.graph.lowering.average_pool import lower_average_pools
 from deploykit.graph.lowering.channel_affine import lower_channel_affines
 from deploykit.graph.lowering.conv_transpose import lower_conv_transposes
 from deploykit.graph.lowering.merge_concats import merge_concats
 from deploykit.graph.lowering.push_scales import push_scales
+from deploykit.graph.lowering.rectifiers import lower_rectifiers
+from deploykit.graph.lowering.reductions import lower_reductions
+from deploykit.graph.lowering.shapes import fold_pads, split_slices
+from deploykit.graph.lowering.signals import lift_signals
+from deploykit.graph.lowering.spelled import name_activations
 from deploykit.graph.lowering.stem import lower_stems
 from deploykit.graph.tracking import Pass, apply_pass
 from deploykit.spec.network import Network
 
 PASSES: tuple[tuple[str, Pass], ...] = (
+    ("name_activations", name_activations),
+    ("lift_signals", lift_signals),
+    ("split_slices", split_slices),
+    ("lower_arithmetic", lower_arithmetic),
+    ("lower_rectifiers", lower_rectifiers),
+    ("lower_reductions", lower_reductions),
     ("lower_activations", lower_activations),
     ("lower_average_pools", lower_average_pools),
+    ("fold_pads", fold_pads),
     ("lower_channel_affines", lower_channel_affines),
     ("lower_conv_transposes", lower_conv_transposes),
     ("lower_stems", lower_stems),

@@ -37,7 +37,8 @@ def between(text: str, **more: AnyArray) -> Network:
         f"g (float[1,3,6,6] input) => (float[1,5,6,6] output) {{"
         f" x = Conv <{CONV3}> (input, w, b) {text} output = Conv <{CONV1}> (y, v, c) }}",
         w=seeded(4, 3, 3, 3), b=seeded(4, seed=1), u=seeded(4, 4, 1, 1, seed=8),
-        d=seeded(4, seed=9), v=seeded(5, 4, 1, 1, seed=2), c=seeded(5, seed=3), **more,
+        d=seeded(4, seed=9), v=seeded(5, 4, 1, 1, seed=2), c=seeded(5, seed=3),
+        **{"hw": np.array([2, 3]), **more},
     )  # fmt: skip
 
 
@@ -74,9 +75,14 @@ def between(text: str, **more: AnyArray) -> Network:
          {"Conv": 2, "Add": 1, "Clip": 1, "Mul": 1, "MaxPool": 1}),
         (f"y = AveragePool <{CONV3.replace(', dilations=[1,1]', '')}, count_include_pad=1> (x)",
          {"Conv": 3}),
-        # Windows at the border hold fewer numbers: no single weight is right.
+        ("y = AveragePool <kernel_shape=[3,3], strides=[1,1], pads=[1,1,1,1], count_include_pad=1,"
+         " ceil_mode=1> (x)",
+         {"Conv": 3}),
+        # Windows at the border hold fewer numbers: a product with a map makes up for it.
         (f"y = AveragePool <{CONV3.replace(', dilations=[1,1]', '')}> (x)",
-         {"Conv": 2, "AveragePool": 1}),
+         {"Conv": 3, "Mul": 1}),
+        ("p = AveragePool <kernel_shape=[3,2], strides=[2,2], ceil_mode=1> (x)"
+         " m = ReduceMax (p, hw) y = Add (x, m)", {"Conv": 3, "Mul": 1, "MaxPool": 1, "Add": 1}),
     ],
 )  # fmt: skip
 def test_the_function_stays(text: str, left: dict[str, int]) -> None:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from deploykit.reference.error_function import BLOCK_ELEMENTS, erf
+from deploykit.spec.error_function import BLOCK_ELEMENTS, erf
 
 
 def test_it_is_within_two_units_in_the_last_place_everywhere() -> None:

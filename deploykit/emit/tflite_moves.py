@@ -1,0 +1,67 @@
+"""The TFLite form of operators that join, cut, pick and repeat integers."""
+
+from __future__ import annotations
+
+from deploykit.emit.tflite_graph import Options
+from deploykit.emit.tflite_site import Site, axis_of
+from deploykit.spec.operators import Concat, Gather, Repeat, Slice
+from deploykit.spec.quantized import Batch
+
+WHOLE_BATCH = 1
+"""endMask of a STRIDED_SLICE that takes the first axis to its end, whatever it states."""
+
+MOST_JOINED = 5
+"""Inputs of a CONCATENATION that XNNPACK takes, in LiteRT 2.3."""
+
+
+def write_concat(operator: Concat, site: Site) -> None:
+    """In parts of MOST_JOINED, which XNNPACK takes at a time."""
+    output = site.index[operator.output]
+    axis = axis_of(site, operator.output, operator.axis)
+    options = Options("ConcatenationOptions", {"axis": axis})
+    held = [site.index[name] for name in operator.inputs]
+    while len(held) > MOST_JOINED:
+        first = tuple(held[:MOST_JOINED])
+        shape = list(site.graph.tensors[output].shape)
+        shape[axis] = sum(site.graph.tensors[index].shape[axis] for index in first)
+        part = site.graph.like(output, f"{operator.output}/part", tuple(shape))
+        site.graph.operator("CONCATENATION", first, part, options)
+        held = [part, *held[MOST_JOINED:]]
+    site.graph.operator("CONCATENATION", tuple(held), output, options)
+
+
+def write_slice(operator: Slice, site: Site) -> None:
+    """SLICE, or STRIDED_SLICE where it steps."""
+    source, output = site.index[operator.input], site.index[operator.output]
+    shape = site.graph.tensors[source].shape
+    axis = axis_of(site, operator.input, operator.axis)
+    begin, end, strides = [0] * len(shape), list(shape), [1] * len(shape)
+    begin[axis], end[axis], strides[axis] = operator.start, operator.stop, operator.step
+    if operator.step == 1:
+        sizes = site.graph.any_batch([stop - start for start, stop in zip(begin, end, strict=True)])
+        start, size = site.graph.integers("begin", begin), site.graph.integers("size", sizes)
+        site.graph.operator("SLICE", (source, start, size), output, Options("SliceOptions"))
+        return
+    places = tuple(
+        site.graph.integers(name, numbers)
+        for name, numbers in (("begin", begin), ("end", end), ("strides", strides))
+    )
+    dynamic = site.network.batch is Batch.DYNAMIC
+    options = Options("StridedSliceOptions", {"endMask": WHOLE_BATCH} if dynamic else {})
+    site.graph.operator("STRIDED_SLICE", (source, *places), output, options)
+
+
+def write_gather(operator: Gather, site: Site) -> None:
+    """GATHER of channels."""
+    source, output = site.index[operator.input], site.index[operator.output]
+    indices = site.graph.integers("indices", operator.indices)
+    options = Options("GatherOptions", {"axis": axis_of(site, operator.input, 1)})
+    site.graph.operator("GATHER", (source, indices), output, options)
+
+
+def write_repeat(operator: Repeat, site: Site) -> None:
+    """RESIZE_NEAREST_NEIGHBOR."""
+    source, output = site.index[operator.input], site.index[operator.output]
+    size = site.graph.integers("size", site.graph.tensors[output].shape[1:3])
+    options = Options("ResizeNearestNeighborOptions")
+    site.graph.operator("RESIZE_NEAREST_NEIGHBOR", (source, size), output, options)

@@ -14,6 +14,7 @@ from deploykit.exporting.file_inputs import difference, draw
 from deploykit.exporting.onnx_bytes import model_bytes
 from deploykit.exporting.options import CheckpointOptions, OnnxOptions, Source
 from deploykit.exporting.restoration import is_rounding
+from deploykit.exporting.size import check_size
 from deploykit.graph.onnx_source import OnnxSource, read_onnx
 from deploykit.runtime import ort
 from deploykit.runtime.single_pass import run_once
@@ -110,6 +111,7 @@ class CheckpointEntry:
             folded = compare_monte_carlo(folded, loaded, compared, progress=advance)
         with progress.stage("capture graph"):
             captured = capture(folded.module, folded.variance, options.input_shape)
+        check_size(captured.model, str(self.path))
         mean = None if folded.bayesian is None else partial(forward.run, folded.bayesian)
         return Entered(
             network=captured,
@@ -176,6 +178,7 @@ class OnnxEntry:
 
 def check_exportable(source: OnnxSource) -> None:
     """Raise GraphError where the file's inputs or outputs have no form in an integer network."""
+    check_size(source.network.model, str(source.path))
     ports = (*source.inputs, *source.outputs)
     if len(source.inputs) != 1:
         raise GraphError(

@@ -52,7 +52,7 @@ MIN_FASTER = 1.6
 
 def inputs(name: str, options: argparse.Namespace) -> tuple[AnyArray, AnyArray]:
     """Calibrating and testing samples of a network."""
-    from networks import ARCHITECTURES
+    from networks import ARCHITECTURES, SEQUENCES
     from removal_sources import EFFICIENTNET, EFFICIENTNET_SHAPE
 
     if name == EFFICIENTNET and options.images is not None:
@@ -62,7 +62,8 @@ def inputs(name: str, options: argparse.Namespace) -> tuple[AnyArray, AnyArray]:
         order = list(range(len(images)))
         random.Random(0).shuffle(order)
         return images[order[: options.calibration]], images[order[-options.samples :]]
-    shape = EFFICIENTNET_SHAPE if name == EFFICIENTNET else ARCHITECTURES[name].input_shape
+    known = {**ARCHITECTURES, **SEQUENCES}
+    shape = EFFICIENTNET_SHAPE if name == EFFICIENTNET else known[name].input_shape
     generator = np.random.default_rng(0)
     first, second = (
         generator.normal(size=(count, *shape[1:])).astype(np.float32)
@@ -130,6 +131,7 @@ def child(name: str, options: argparse.Namespace) -> list[str]:
 
 def main() -> int:
     """Measure every network in its own process, print the table, then the bounds."""
+    from networks import SEQUENCES
     from peers_environment import peer_python
     from removal_latency import zoo
 
@@ -154,7 +156,7 @@ def main() -> int:
             )  # fmt: skip
         print(json.dumps({"rows": [asdict(row) for row in found]}))
         return 0
-    names = options.networks.split(",") if options.networks else zoo()
+    names = options.networks.split(",") if options.networks else [*zoo(), *SEQUENCES]
     records, failed = run_children({name: child(name, options) for name in names})
     rows = [row_of(row) for record in records for row in record["rows"]]
     print_rows(rows)

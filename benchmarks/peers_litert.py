@@ -29,18 +29,21 @@ EFFICIENTNET = "efficientnet-lite0"
 
 def trained(name: str, state: Path) -> nn.Module:
     """The network with the weights that our ONNX file was captured with, in eval mode."""
-    from networks import ARCHITECTURES
+    from networks import ARCHITECTURES, SEQUENCES
     from networks.efficientnet_lite import EfficientNetLite0
 
-    module = EfficientNetLite0() if name == EFFICIENTNET else ARCHITECTURES[name].build()
+    known = {**ARCHITECTURES, **SEQUENCES}
+    module = EfficientNetLite0() if name == EFFICIENTNET else known[name].build()
     module.load_state_dict(torch.load(state, weights_only=True))
     return module.eval()
 
 
 def channel_last(module: nn.Module, inputs: torch.Tensor) -> tuple[nn.Module, torch.Tensor]:
-    """NHWC at its input, and at those of its outputs that are pictures."""
+    """NHWC at its input, and at those of its outputs that are pictures; sequences as they are."""
     import litert_torch
 
+    if inputs.ndim != 4:
+        return module, inputs
     with torch.no_grad():
         results = module(inputs)
     listed = results if isinstance(results, tuple | list) else (results,)
@@ -64,7 +67,8 @@ def convert(name: str, state: Path, samples: np.ndarray[Any, Any], out: Path) ->
     made = quantizer.Quantizer(str(flat), recipe.static_wi8_ai8())
     for port in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
         made.update_quantization_recipe(".*", port, algorithm_key=AlgorithmName.NO_QUANTIZE)
-    rows = [{"args_0": sample[None].transpose(0, 2, 3, 1).copy()} for sample in samples]
+    laid = samples.transpose(0, 2, 3, 1) if samples.ndim == 4 else samples
+    rows = [{"args_0": sample[None].copy()} for sample in laid]
     ranges = made.calibrate({"serving_default": rows}, num_threads=1)
     made.quantize(ranges).export_model(str(out), overwrite=True)
     return {"convert": converting, "quantize": perf_counter() - start}

@@ -145,7 +145,8 @@ def _outputs(
         results = run(data, {graph.input[0].name: inputs})
         return [results[port.name] for port in graph.output]
     port, *_ = _ports(data)
-    results = run(data, {port: np.ascontiguousarray(inputs.transpose(0, 2, 3, 1))})
+    laid = inputs.transpose(0, 2, 3, 1) if inputs.ndim == 4 else inputs
+    results = run(data, {port: np.ascontiguousarray(laid)})
     listed = [results[name] for name in sorted(results)]
     return [one.transpose(0, 3, 1, 2) if one.ndim == 4 else one for one in listed]
 

@@ -59,7 +59,7 @@ def prove_parity(
     inputs: Float32Array = golden.inputs[golden.full]
     if labelled is not None:
         inputs = np.concatenate([inputs, labelled.inputs])
-    return compare_with_runtimes(models, network, inputs, advance)
+    return compare_with_runtimes(models, network, inputs, advance, golden.integers)
 
 
 def measure_accuracy(

@@ -91,6 +91,18 @@ def test_samples_in_parts_are_counted_as_samples_at_once(monkeypatch: pytest.Mon
     assert told == list(range(1, 13))
 
 
+def test_what_is_known_of_the_reference_is_not_computed_again() -> None:
+    data = OnnxFormat().write(NETWORK)
+    known = run_reference(NETWORK, INPUTS[:5], np.arange(5)).integers
+    (computed,) = compare_with_runtimes({OnnxFormat(): data}, NETWORK, INPUTS)
+    (reused,) = compare_with_runtimes({OnnxFormat(): data}, NETWORK, INPUTS, known=known)
+    assert reused == computed
+    name = NETWORK.operators[0].output
+    wrong = {**known, name: known[name] + np.int8(1)}
+    (found,) = compare_with_runtimes({OnnxFormat(): data}, NETWORK, INPUTS[:5], known=wrong)
+    assert found.differing[name] == known[name].size
+
+
 def test_a_hidden_tensor_is_no_proof() -> None:
     with pytest.raises(ParityError, match="does not show tensor"):
         compare_with_runtimes({Hiding(): b""}, NETWORK, INPUTS)

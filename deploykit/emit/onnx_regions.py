@@ -83,18 +83,19 @@ def _write_nodes(
 
 
 def _constant(name: str, values: AnyArray, graph: OnnxGraph) -> str:
-    """A constant, behind a DequantizeLinear where int8 holds it without loss."""
+    """A constant; where int8 holds it without loss, that, a Cast and a Mul.
+
+    ONNX Runtime folds these two when it loads the file, and a DequantizeLinear it does not.
+    """
     stored = stored_weight(values) if values.dtype == np.float32 else None
     if stored is None:
         return graph.initializer(name, values)
     integers = graph.initializer(name, stored.values)
-    scale = graph.initializer(f"{name}.scale", stored.scale)
-    zeros = graph.initializer(f"{name}.zero_point", np.zeros(len(stored.scale), np.int8))
-    real = graph.fresh(f"{name}.real")
-    inputs = [integers, scale, zeros]
-    return graph.helper(
-        "DequantizeLinear", inputs, real, f"{integers}.dequantize", {"axis": stored.axis}
-    )
+    along = [-1 if axis == stored.axis else 1 for axis in range(values.ndim)]
+    scale = graph.initializer(f"{name}.scale", stored.scale.reshape(along))
+    steps, real = graph.fresh(f"{name}.steps"), graph.fresh(f"{name}.real")
+    graph.helper("Cast", [integers], steps, f"{integers}.cast", {"to": onnx.TensorProto.FLOAT})
+    return graph.helper("Mul", [steps, scale], real, f"{integers}.scale")
 
 
 def _body(operator: Island | Rearrange) -> Network:

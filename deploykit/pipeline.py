@@ -59,7 +59,9 @@ def export_bundle(
     from deploykit.verify.saturation import why_onnxruntime_differs
 
     formats = formats_for(options.to, options.tflite_layout)
-    runners = Runners(ort.Evaluator(), ReferenceRunner(), [WrittenRunner(fmt) for fmt in formats])
+    runners = Runners(
+        ort.OutputEvaluator(), ReferenceRunner(), [WrittenRunner(fmt) for fmt in formats]
+    )
 
     entered = entry.enter(samples, labelled, progress)
     with progress.stage("fold batch norm and scales"):

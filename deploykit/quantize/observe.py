@@ -52,8 +52,10 @@ def observe_tensors(
     gathered = {layer.name: (layer, MomentSums(layer, len(inputs))) for layer in compensated}
     averaged = tuple(dict.fromkeys(means))
     chunk = _samples_at_once(network)
+    read_by = (layer.inputs[0] for layer, _ in gathered.values())
+    watched = _watched(network, [*histograms, *averaged, *read_by])
     for start in range(0, len(inputs), chunk):
-        values = evaluate(network, inputs[start : start + chunk])
+        values = evaluate(watched, inputs[start : start + chunk])
         for name, earlier in list(histograms.items()):
             if not np.isfinite(values[name]).all():
                 raise DataError(
@@ -80,6 +82,14 @@ def observe_tensors(
         found,
         {name: one.about(found[layer.inputs[0]]) for name, (layer, one) in gathered.items()},
     )
+
+
+def _watched(network: Network, names: Iterable[str]) -> Network:
+    """The same graph with these tensors as its outputs, so that a runtime may fuse the others."""
+    model = network.model.clone()
+    computed = {str(value.name): value for node in model.graph for value in node.outputs}
+    model.graph.outputs[:] = [computed[name] for name in dict.fromkeys(names) if name in computed]
+    return Network(model, network.variance)
 
 
 def _channel_means(values: AnyArray) -> Float64Array:

@@ -1,11 +1,13 @@
 """Exact integer sums of products through floating-point BLAS.
 
 A float32 matrix product is exact, in whatever order it adds, while every partial sum stays below
-2**24; a float64 one below 2**53. Which one serves is decided from sum |w| * max |x - zx|.
+2**24; a float64 one below 2**53. Which one serves is decided from sum |w| * max |x - zx|. Where
+float32 serves for a half of the channels each, it is taken for both, at twice the speed of float64.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,9 @@ from deploykit.reference.sliding import Sliding
 from deploykit.spec.arrays import FloatArray, Int8Array, Int32Array
 from deploykit.spec.operators import Conv, Linear
 from deploykit.spec.quantized import Quantization, int_range
+
+MOST_PARTS = 4
+"""Beyond, one product in float64 is as fast as that many in float32."""
 
 
 def accumulate_linear(operator: Linear, inputs: Int8Array, source: Quantization) -> FloatArray:
@@ -34,11 +39,41 @@ def accumulate_conv(operator: Conv, inputs: Int8Array, source: Quantization) -> 
     """
     weight = operator.weight.values
     dtype = _exact_dtype(weight, operator.bias, source)
-    images = _centred(inputs, source, dtype)
     sliding = Sliding.over_images(operator.window)
+    parts = _exact_parts(operator, source) if dtype is np.float64 else ()
+    if parts:
+        return _within_int32(_in_parts(operator, inputs, source, parts), operator.name)
+    images = _centred(inputs, source, dtype)
     sums = convolve(images, weight.astype(dtype), sliding, operator.groups)
     sums += operator.bias.astype(dtype)[:, None, None]
     return _within_int32(sums, operator.name)
+
+
+def _exact_parts(operator: Conv, source: Quantization) -> tuple[slice, ...]:
+    """Input channels in few runs, over each of which float32 is exact; () where there are none."""
+    weight, none = operator.weight.values, np.zeros(len(operator.weight.values), np.int32)
+    channels = weight.shape[1]
+    for count in range(2, MOST_PARTS + 1):
+        ends = np.linspace(0, channels, count + 1).astype(int)
+        parts = tuple(slice(start, stop) for start, stop in pairwise(ends.tolist()))
+        exact = all(_exact_dtype(weight[:, part], none, source) is np.float32 for part in parts)
+        if operator.groups == 1 and count <= channels and exact:
+            return parts
+    return ()
+
+
+def _in_parts(
+    operator: Conv, inputs: Int8Array, source: Quantization, parts: tuple[slice, ...]
+) -> FloatArray:
+    """The sums of float32 products over runs of channels, added up in float64."""
+    sliding = Sliding.over_images(operator.window)
+    images = _centred(inputs, source, np.float32)
+    weight = operator.weight.values.astype(np.float32)
+    bias = operator.bias.astype(np.float64)[:, None, None]
+    sums: FloatArray = np.zeros((), np.float64) + bias
+    for part in parts:
+        sums = sums + convolve(images[:, part], weight[:, part], sliding, 1)
+    return sums
 
 
 def _centred(values: Int8Array, source: Quantization, dtype: type[np.floating[Any]]) -> FloatArray:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from deploykit.errors import DataError, QuantizationError
 from deploykit.reference import binary, convolve, integer, requantize
+from deploykit.reference.accumulate import accumulate_conv
 from deploykit.reference.integer import ReferenceRunner
 from deploykit.spec.arrays import Int8Array
 from deploykit.spec.operators import (
@@ -313,3 +314,21 @@ def test_wrong_inputs_are_refused_with_what_was_expected() -> None:
         integer.run(network, {"x": np.zeros((1, 4), np.float32)})
     with pytest.raises(DataError, match="input 'x'"):
         integer.run(replace(network, inputs=(Port("x", "x"),)), {})
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(600, 1), (1200, 1), (640, 2)])
+def test_convolutions_beyond_float32_are_exact(channels: int, groups: int) -> None:
+    rng = np.random.default_rng(channels)
+    inputs = rng.choice(np.array([-128, 127], np.int8), (2, channels, 3, 4))
+    values = rng.integers(90, 128, (4, channels // groups, 2, 2)).astype(np.int8)
+    weight = IntegerWeight("w", values, np.ones(4, np.float32))
+    bias = rng.integers(-(2**20), 2**20, 4).astype(np.int32)
+    operator = Conv("c", "x", "y", weight, bias, Window((2, 2)), groups)
+    found = accumulate_conv(operator, inputs, Quantization(1.0, -128))
+    centred = inputs.astype(np.int64) + 128
+    patches = np.lib.stride_tricks.sliding_window_view(centred, (2, 2), axis=(2, 3))
+    grouped = patches.reshape(2, groups, channels // groups, 2, 3, 2, 2)
+    kernels = values.astype(np.int64).reshape(groups, 4 // groups, channels // groups, 2, 2)
+    expected = np.einsum("ngchwij,gocij->ngohw", grouped, kernels).reshape(2, 4, 2, 3)
+    np.testing.assert_array_equal(found, expected + bias[:, None, None])
+    assert np.abs(expected).max() > 2**24

@@ -74,7 +74,7 @@ def planned(network: Network, io: IoType = IoType.FLOAT) -> QuantizedNetwork:
     shape = static_shape(form.model.graph.inputs[0])
     assert shape is not None
     inputs = np.random.default_rng(1).normal(size=shape).astype(np.float32)
-    runners = Runners(ort.Evaluator(), ReferenceRunner(), [])
+    runners = Runners(ort.OutputEvaluator(), ReferenceRunner(), [])
     options = QuantizationOptions(io=io)
     return apply_plan(form, plan_quantization(form, Samples(inputs), options, runners))
 

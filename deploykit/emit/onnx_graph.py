@@ -92,8 +92,7 @@ class OnnxGraph:
         attributes: Mapping[str, Any] | None = None,
     ) -> str:
         """One node with one output."""
-        made = helper.make_node(op_type, inputs, [output], name=name, **(attributes or {}))
-        self.nodes.append(made)
+        self.outputs_node(op_type, inputs, [output], name, attributes or {})
         return output
 
     def outputs_node(

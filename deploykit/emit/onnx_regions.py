@@ -18,9 +18,8 @@ from onnx import helper
 
 from deploykit.emit.onnx_format import REGION_KEY
 from deploykit.emit.onnx_graph import OnnxGraph
-from deploykit.errors import GraphError
 from deploykit.spec.arrays import AnyArray
-from deploykit.spec.network import Network
+from deploykit.spec.bodies import known_body
 from deploykit.spec.operators import Island, Rearrange
 from deploykit.spec.stored_weight import stored_weight
 
@@ -43,7 +42,7 @@ def write_rearrange(operator: Rearrange, graph: OnnxGraph) -> None:
 
 def opset_of(operators: list[Island | Rearrange]) -> int:
     """The opset that the nodes of the bodies are written for; they come from one float graph."""
-    return max((_body(one).model.opset_imports[""] for one in operators), default=0)
+    return max((known_body(one).model.opset_imports[""] for one in operators), default=0)
 
 
 def _note(operator: Island | Rearrange, inputs: list[str], graph: OnnxGraph) -> None:
@@ -55,7 +54,7 @@ def _write_nodes(
     operator: Island | Rearrange, inputs: list[str], output: str, graph: OnnxGraph
 ) -> None:
     """The body's nodes, its inputs and output under other names, all else under fresh ones."""
-    body = _body(operator).model.graph
+    body = known_body(operator).model.graph
     names = {str(port.name): name for port, name in zip(body.inputs, inputs, strict=True)}
     (result,) = body.outputs
     names[str(result.name)] = output
@@ -96,12 +95,3 @@ def _constant(name: str, values: AnyArray, graph: OnnxGraph) -> str:
     steps, real = graph.fresh(f"{name}.steps"), graph.fresh(f"{name}.real")
     graph.helper("Cast", [integers], steps, f"{integers}.cast", {"to": onnx.TensorProto.FLOAT})
     return graph.helper("Mul", [steps, scale], real, f"{integers}.scale")
-
-
-def _body(operator: Island | Rearrange) -> Network:
-    if operator.body is None:
-        raise GraphError(
-            f"{operator.name}: the network was read from a file that does not say what this "
-            f"{type(operator).__name__} computes; take its float graph from the bundle."
-        )
-    return operator.body

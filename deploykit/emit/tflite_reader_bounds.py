@@ -42,8 +42,7 @@ def read_bound(state: ReaderState, operator: FileOperator) -> None:
         raise operator.refuse("its constant is quantized otherwise than its input.")
     bound = int(constant.values.reshape(-1)[0])
     is_low = operator.code == "MAXIMUM"
-    result = state.define(operator.output, view.tensor.shape, view.order, view.unflattened)
-    require_same_quantization(operator, view.tensor, result)
+    result = state.moved(operator, view, view.tensor.shape, view.order, view.unflattened)
     low, high = (bound, 127) if is_low else (-128, bound)
     state.operators.append(Clamp(result.name, view.tensor.name, result.name, low, high))
 

@@ -94,8 +94,7 @@ def read_slice(state: ReaderState, operator: FileOperator) -> None:
     axis = network_axis(operator, place, view)
     left = list(view.tensor.shape)
     left[axis] = len(range(start, stop, step))
-    result = state.define(operator.output, tuple(left), view.order)
-    require_same_quantization(operator, view.tensor, result)
+    result = state.moved(operator, view, tuple(left), view.order)
     state.operators.append(
         Slice(result.name, view.tensor.name, result.name, axis, start, stop, step)
     )
@@ -122,8 +121,7 @@ def read_gather(state: ReaderState, operator: FileOperator) -> None:
     if not indices or min(indices) < 0 or max(indices) >= channels:
         raise operator.refuse(f"its indices do not fit {channels} channels.")
     shape = (view.tensor.shape[0], len(indices), *view.tensor.shape[2:])
-    result = state.define(operator.output, shape, view.order)
-    require_same_quantization(operator, view.tensor, result)
+    result = state.moved(operator, view, shape, view.order)
     state.operators.append(
         Gather(result.name, view.tensor.name, result.name, tuple(map(int, indices)))
     )
@@ -154,8 +152,7 @@ def read_repeat(state: ReaderState, operator: FileOperator) -> None:
     batch, channels, height, width = view.tensor.shape
     if len(size) != 2 or size[0] % height or size[1] % width or min(size) < 1:
         raise operator.refuse(f"{height}x{width} to {size} is no whole multiple.")
-    result = state.define(operator.output, (batch, channels, *map(int, size)), Order.NHWC)
-    require_same_quantization(operator, view.tensor, result)
+    result = state.moved(operator, view, (batch, channels, *map(int, size)), Order.NHWC)
     rows, columns = size[0] // height, size[1] // width
     state.operators.append(
         Repeat(result.name, view.tensor.name, result.name, int(rows), int(columns))
@@ -170,8 +167,7 @@ def read_depth_to_space(state: ReaderState, operator: FileOperator) -> None:
         raise operator.refuse(f"its block {block} does not fit {list(view.tensor.shape)}.")
     batch, depth, height, width = view.tensor.shape
     shape = (batch, depth // (block * block), height * block, width * block)
-    result = state.define(operator.output, shape, Order.NHWC)
-    require_same_quantization(operator, view.tensor, result)
+    result = state.moved(operator, view, shape, Order.NHWC)
     state.operators.append(DepthToSpace(result.name, view.tensor.name, result.name, block))
 
 
@@ -183,8 +179,7 @@ def read_space_to_depth(state: ReaderState, operator: FileOperator) -> None:
     if view.order is not Order.NHWC or block < 1 or rest[1] % block or rest[2] % block:
         raise operator.refuse(f"its block {block} does not fit {list(view.tensor.shape)}.")
     shape = (batch, rest[0] * block * block, rest[1] // block, rest[2] // block)
-    result = state.define(operator.output, shape, Order.NHWC)
-    require_same_quantization(operator, view.tensor, result)
+    result = state.moved(operator, view, shape, Order.NHWC)
     state.operators.append(SpaceToDepth(result.name, view.tensor.name, result.name, block))
 
 
@@ -211,8 +206,7 @@ def read_reshape(state: ReaderState, operator: FileOperator) -> None:
         order, unflattened = Order.FLAT_HWC, (rest[0], rest[1], rest[2])
     elif view.order is Order.FLAT_HWC:
         order, unflattened = view.order, view.unflattened
-    result = state.define(operator.output, shape, order, unflattened)
-    require_same_quantization(operator, view.tensor, result)
+    result = state.moved(operator, view, shape, order, unflattened)
     state.operators.append(Flatten(result.name, view.tensor.name, result.name))
 
 

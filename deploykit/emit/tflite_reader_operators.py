@@ -24,7 +24,6 @@ from deploykit.emit.tflite_views import (
     constant_of,
     operand,
     refuse_activation,
-    require_same_quantization,
 )
 from deploykit.spec.arrays import AnyArray, Float32Array, Int32Array
 from deploykit.spec.operators import (
@@ -158,8 +157,7 @@ def read_max_pool(state: ReaderState, operator: FileOperator) -> None:
     strides = (operator.option(2), operator.option(1))
     window, height, width = _window(operator, view, kernel, strides, (1, 1))
     shape = (*view.tensor.shape[:2], height, width)
-    result = state.define(operator.output, shape, Order.NHWC)
-    require_same_quantization(operator, view.tensor, result)
+    result = state.moved(operator, view, shape, Order.NHWC)
     state.operators.append(MaxPool(result.name, view.tensor.name, result.name, window))
 
 
@@ -179,8 +177,7 @@ def read_leaky_relu(state: ReaderState, operator: FileOperator) -> None:
     slope = int(np.clip(np.rint(alpha * 256), 0, 2**15)) if np.isfinite(alpha) else 0
     if slope < 1 or slope != alpha * 256:
         raise operator.refuse(f"its slope {alpha} is no whole number of 1/256.")
-    result = state.define(operator.output, view.tensor.shape, view.order, view.unflattened)
-    require_same_quantization(operator, view.tensor, result)
+    result = state.moved(operator, view, view.tensor.shape, view.order, view.unflattened)
     state.operators.append(LeakyRelu(result.name, view.tensor.name, result.name, slope))
 
 

@@ -16,8 +16,7 @@ from deploykit.emit.tflite_float_order import port_order, stored
 from deploykit.emit.tflite_float_site import FloatSite, Place
 from deploykit.emit.tflite_graph import Options, TfliteGraph, TfliteQuantization
 from deploykit.emit.tflite_lowering import reshape
-from deploykit.errors import GraphError
-from deploykit.spec.network import Network
+from deploykit.spec.bodies import known_body
 from deploykit.spec.operators import Island, Rearrange
 from deploykit.spec.quantized import QuantizedNetwork
 from deploykit.spec.stored_weight import stored_weight
@@ -54,7 +53,7 @@ def _lowered(
     operator: Island | Rearrange, network: QuantizedNetwork, graph: TfliteGraph, inputs: list[int]
 ) -> int:
     """Index of the body's result, in the order of an integer tensor."""
-    body = _body(operator)
+    body = known_body(operator)
     site = FloatSite(body.model.opset_imports.get("", 1), graph)
     read = operator.inputs if isinstance(operator, Island) else (operator.input,)
     for port, name, index in zip(body.model.graph.inputs, read, inputs, strict=True):
@@ -83,12 +82,3 @@ def _store_weights(graph: TfliteGraph, first: int) -> None:
         if stored is not None:
             quantization = TfliteQuantization(stored.scale, 0, stored.axis)
             graph.store(index, stored.values, quantization)
-
-
-def _body(operator: Island | Rearrange) -> Network:
-    if operator.body is None:
-        raise GraphError(
-            f"{operator.name}: the network was read from a file that does not say what this "
-            f"{type(operator).__name__} computes; take its float graph from the bundle."
-        )
-    return operator.body

@@ -180,6 +180,19 @@ class ReaderState:
         self.views[tensor.index] = View(self.tensors[name], order, unflattened=unflattened)
         return self.tensors[name]
 
+    def moved(
+        self,
+        operator: FileOperator,
+        view: View,
+        shape: Shape,
+        order: Order,
+        unflattened: tuple[int, int, int] | None = None,
+    ) -> ActivationTensor:
+        """The result of an operator that moves or compares what `view` shows; one quantization."""
+        result = self.define(operator.output, shape, order, unflattened)
+        require_same_quantization(operator, view.tensor, result)
+        return result
+
     def resolve(self, tensor: FileTensor, port: FilePort, order: Order) -> None:
         """An input's integer tensor becomes a tensor of the network."""
         self.waiting = {

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from deploykit.errors import GraphError
 from deploykit.reference.float import evaluate_outputs
 from deploykit.spec.arrays import AnyArray, Int8Array, Tensors
+from deploykit.spec.bodies import known_body
 from deploykit.spec.network import Network
 from deploykit.spec.operators import Island, Rearrange
 from deploykit.spec.quantized import Quantization
@@ -20,7 +20,7 @@ from deploykit.spec.quantized import Quantization
 
 def rearrange(operator: Rearrange, values: Int8Array) -> Int8Array:
     """One sample's integers in their new places."""
-    body = _body(operator)
+    body = known_body(operator)
     (port,) = body.model.graph.inputs
     # Every int8 is exact in float32, which is what the body's ports are.
     return _evaluated(body, {str(port.name): values.astype(np.float32)}).astype(np.int8)
@@ -33,7 +33,7 @@ def island(
     into: Quantization,
 ) -> Int8Array:
     """One sample through the island. values, sources: in the order of its inputs."""
-    body = _body(operator)
+    body = known_body(operator)
     real = {
         str(port.name): source.dequantize(integers)
         for port, integers, source in zip(body.model.graph.inputs, values, sources, strict=True)
@@ -44,12 +44,3 @@ def island(
 def _evaluated(body: Network, inputs: Tensors) -> AnyArray:
     (output,) = evaluate_outputs(body, inputs).values()
     return output
-
-
-def _body(operator: Rearrange | Island) -> Network:
-    if operator.body is None:
-        raise GraphError(
-            f"{operator.name}: the file does not say what this {type(operator).__name__} computes; "
-            "take its float graph from the bundle."
-        )
-    return operator.body

@@ -94,22 +94,9 @@ def evaluate(network: Network, inputs: GraphInputs) -> dict[str, AnyArray]:
 
     Graph optimizations are off, so that no tensor is fused away.
     """
-    return Evaluator()(network, inputs)
-
-
-class Evaluator:
-    """`evaluate` for many calls: it keeps the session of the network that it was last asked for."""
-
-    def __init__(self) -> None:
-        self._network: Network | None = None
-        self._session: Any = None
-
-    def __call__(self, network: Network, inputs: GraphInputs) -> dict[str, AnyArray]:
-        """See `evaluate`."""
-        if network is not self._network:
-            self._session, self._network = _evaluating(network), network
-        values = _typed_inputs(self._session, inputs)
-        return {**values, **_run(self._session, values)}
+    session = _evaluating(network)
+    values = _typed_inputs(session, inputs)
+    return {**values, **_run(session, values)}
 
 
 class OutputEvaluator:

@@ -12,6 +12,11 @@ from deploykit.spec.arrays import AnyArray
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 
+def by_sample(values: npt.NDArray[Scalar], samples: int) -> npt.NDArray[Scalar]:
+    """[N * rows, ...] -> [N, rows, ...], N = samples."""
+    return values.reshape(samples, -1, *values.shape[1:])
+
+
 def of_samples(
     values: npt.NDArray[Scalar], wanted: AnyArray | slice, samples: int
 ) -> npt.NDArray[Scalar]:
@@ -19,5 +24,4 @@ def of_samples(
 
     of_samples([[1], [2], [3], [4]], [1], 2) -> [[3], [4]]
     """
-    each = values.reshape(samples, -1, *values.shape[1:])
-    return each[wanted].reshape(-1, *values.shape[1:])
+    return by_sample(values, samples)[wanted].reshape(-1, *values.shape[1:])

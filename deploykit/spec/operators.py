@@ -322,32 +322,6 @@ class Island:
     body: Network | None
 
 
-Operator = (
-    Conv
-    | Linear
-    | Add
-    | Mul
-    | Sub
-    | Maximum
-    | Minimum
-    | Lookup
-    | MaxPool
-    | GlobalAveragePool
-    | Flatten
-    | Clamp
-    | Concat
-    | Slice
-    | Gather
-    | Repeat
-    | DepthToSpace
-    | SpaceToDepth
-    | LeakyRelu
-    | Pad
-    | Reshape
-    | Rearrange
-    | Island
-)
-
 Moving = (
     Maximum
     | Minimum
@@ -368,6 +342,8 @@ Moving = (
 
 Computing = Add | Mul | Sub
 """Operators that compute a third number of two."""
+
+Operator = Moving | Computing | Conv | Linear | Lookup | GlobalAveragePool | LeakyRelu | Island
 
 
 def operator_inputs(operator: Operator) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 from deploykit.errors import ParityError
 from deploykit.reference import integer
 from deploykit.spec.arrays import AnyArray, Float32Array, Int8Array, Tensors
-from deploykit.spec.by_sample import of_samples
+from deploykit.spec.by_sample import by_sample, of_samples
 from deploykit.spec.operators import Island
 from deploykit.spec.parity import IntegerComparison
 from deploykit.spec.progress import Advance, ignore
@@ -41,27 +41,22 @@ def run_reference(
     """Run the integer reference on float samples [N, ...], each of them once."""
     integers = integer.run(network, quantized_inputs(network, inputs[full]))
     ports = [port.tensor for port in network.outputs]
-    outputs = {name: _by_sample(integers[name], len(full)) for name in ports}
+    outputs = {name: by_sample(integers[name], len(full)) for name in ports}
     outputs = {
         name: np.empty((len(inputs), *found.shape[1:]), np.int8) for name, found in outputs.items()
     }
     rest = np.setdiff1d(np.arange(len(inputs)), full)
     for name in ports:
-        outputs[name][full] = _by_sample(integers[name], len(full))
+        outputs[name][full] = by_sample(integers[name], len(full))
     step = samples_at_once(network)
     for start in range(0, len(rest), step):
         chosen = rest[start : start + step]
         tensors = integer.run(network, quantized_inputs(network, inputs[chosen]))
         for name in ports:
-            outputs[name][chosen] = _by_sample(tensors[name], len(chosen))
+            outputs[name][chosen] = by_sample(tensors[name], len(chosen))
         progress(len(full) + min(start + step, len(rest)), len(inputs))
     joined = {name: found.reshape(-1, *found.shape[2:]) for name, found in outputs.items()}
     return ReferenceRun(integers, joined)
-
-
-def _by_sample(values: Int8Array, samples: int) -> Int8Array:
-    """[N * rows, ...] -> [N, rows, ...]"""
-    return values.reshape(samples, -1, *values.shape[1:])
 
 
 @dataclass
@@ -91,10 +86,7 @@ class Tally:
             self._add_by_operator(network, actual, expected)
             return
         for name, values in expected.items():
-            distance = np.abs(actual[name].astype(np.int16) - values)
-            self.compared[name] += values.size
-            self.differing[name] += int(np.count_nonzero(distance))
-            self.largest = max(self.largest, int(distance.max(initial=0)))
+            self._count(name, actual[name], values, 0)
         if self.operator is None and any(self.differing.values()):
             self.operator = first_divergence(network, actual, expected)
 

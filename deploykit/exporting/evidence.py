@@ -10,7 +10,7 @@ from deploykit.bundle import Golden
 from deploykit.exporting.entry import Entered
 from deploykit.exporting.onnx_bytes import model_bytes
 from deploykit.graph.edit import output_names
-from deploykit.reference.float import evaluate
+from deploykit.reference.float import evaluate_outputs
 from deploykit.runtime import ort
 from deploykit.spec.arrays import AnyArray, Float32Array
 from deploykit.spec.joined import joined_outputs
@@ -38,7 +38,7 @@ def record_golden(
         folded=entered.unpruned(inputs),
         # float32, because the last bits of float64 sums depend on how many threads added them up.
         masked=joined_outputs(
-            evaluate(masked, inputs[full_indices()]), output_names(masked)
+            evaluate_outputs(masked, inputs[full_indices()]), output_names(masked)
         ).astype(np.float32),
         mean_forward=None if entered.mean_forward is None else entered.mean_forward(inputs),
     )

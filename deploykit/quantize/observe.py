@@ -13,6 +13,7 @@ from deploykit.quantize.moments import InputMoments, MomentSums
 from deploykit.quantize.structure import Layer
 from deploykit.spec.arrays import AnyArray, Float32Array, Float64Array
 from deploykit.spec.network import FloatEvaluator, Network, static_shape
+from deploykit.spec.parallel import computed_ahead
 
 BYTES_AT_ONCE = 64 * 2**20
 
@@ -54,16 +55,18 @@ def observe_tensors(
     chunk = _samples_at_once(network)
     read_by = (layer.inputs[0] for layer, _ in gathered.values())
     watched = _watched(network, [*histograms, *averaged, *read_by])
-    for start in range(0, len(inputs), chunk):
-        values = evaluate(watched, inputs[start : start + chunk])
+    starts = range(0, len(inputs), chunk)
+    evaluated = computed_ahead(lambda at: evaluate(watched, inputs[at : at + chunk]), starts)
+    for start, values in zip(starts, evaluated, strict=True):
         for name, earlier in list(histograms.items()):
-            if not np.isfinite(values[name]).all():
+            try:
+                histograms[name] = observe(earlier, values[name])
+            except ValueError as error:
                 raise DataError(
                     f"tensor {name} is not finite on calibration samples {start} to "
                     f"{min(start + chunk, len(inputs)) - 1}; check that the data is preprocessed "
                     "as in training"
-                )
-            histograms[name] = observe(earlier, values[name])
+                ) from error
         for name in averaged:
             by_sample = _channel_means(values[name])
             # One sample after another, so that the sum does not depend on how they were batched.

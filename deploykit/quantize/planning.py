@@ -23,6 +23,7 @@ from deploykit.quantize.weights import pair_scales, round_bias, round_weights, w
 from deploykit.spec.correction import corrected_bias
 from deploykit.spec.network import Network, static_shape
 from deploykit.spec.pairs import LARGEST_PAIR, Target, pair_sums
+from deploykit.spec.parallel import in_parallel
 from deploykit.spec.plan import ConstantPlan, LayerPlan, PairPlan, QuantPlan, Rounding, WeightPlan
 from deploykit.spec.quantized import Batch, IoType, Quantization
 from deploykit.spec.samples import Samples
@@ -94,17 +95,18 @@ def plan_quantization(
         if layer.kind in BINARY
     }
     proofs = settle_scales(layers, groups, chosen, constants, runners)
+
+    def planned(layer: Layer) -> LayerPlan:
+        if layer.kind in WEIGHTED:
+            return _weighted_plan(network, layer, chosen, seen, options)
+        return layer_plan(network, layer, constants.get(layer.name))
+
     return QuantPlan(
         {
             quantized_name(network, name): chosen[name]
             for name in (source, *(layer.output for layer in layers))
         },
-        tuple(
-            _weighted_plan(network, layer, chosen, seen, options)
-            if layer.kind in WEIGHTED
-            else layer_plan(network, layer, constants.get(layer.name))
-            for layer in layers
-        ),
+        tuple(in_parallel(planned, layers)),
         options.calibration.value,
         len(samples),
         options.io,

@@ -7,6 +7,8 @@ float32 serves for a half of the channels each, it is taken for both, at twice t
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -32,48 +34,56 @@ def accumulate_linear(operator: Linear, inputs: Int8Array, source: Quantization)
     return _within_int32(sums, operator.name)
 
 
-def accumulate_conv(operator: Conv, inputs: Int8Array, source: Quantization) -> FloatArray:
-    """sum (x - zx) * w + bias as whole numbers [N, O, H', W'], in a float type that is exact.
+def convolution_sums(operator: Conv, source: Quantization) -> Callable[[Int8Array], FloatArray]:
+    """What gives sum (x - zx) * w + bias as whole numbers [N, O, H', W'] for x [N, C, H, W].
 
-    Padded positions hold zx, so they are zero once centred.
+    In a float type that is exact, which the weights decide once. Padded positions hold zx, so they
+    are zero once centred.
     """
-    weight = operator.weight.values
-    dtype = _exact_dtype(weight, operator.bias, source)
+    exact = _exact_convolution(operator, source)
+    weight = operator.weight.values.astype(exact.products)
+    bias = operator.bias.astype(exact.sums)[:, None, None]
     sliding = Sliding.over_images(operator.window)
-    parts = _exact_parts(operator, source) if dtype is np.float64 else ()
-    if parts:
-        return _within_int32(_in_parts(operator, inputs, source, parts), operator.name)
-    images = _centred(inputs, source, dtype)
-    sums = convolve(images, weight.astype(dtype), sliding, operator.groups)
-    sums += operator.bias.astype(dtype)[:, None, None]
-    return _within_int32(sums, operator.name)
+
+    def accumulate(inputs: Int8Array) -> FloatArray:
+        images = _centred(inputs, source, exact.products)
+        sums = bias
+        for part in exact.parts:
+            found = convolve(images[:, part], weight[:, part], sliding, operator.groups)
+            sums = np.add(found, sums, dtype=exact.sums, out=found if exact.in_place else None)
+        return _within_int32(sums, operator.name)
+
+    return accumulate
 
 
-def _exact_parts(operator: Conv, source: Quantization) -> tuple[slice, ...]:
-    """Input channels in few runs, over each of which float32 is exact; () where there are none."""
+@dataclass(frozen=True)
+class _Exact:
+    """Runs of input channels, multiplied and added up in float types that are exact for them."""
+
+    parts: tuple[slice, ...]
+    products: type[np.floating[Any]]
+    sums: type[np.floating[Any]]
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the products' array can hold the sums."""
+        return self.products is self.sums
+
+
+def _exact_convolution(operator: Conv, source: Quantization) -> _Exact:
+    """Decided by the weights: float32 whole, else in few parts, else float64."""
     weight, none = operator.weight.values, np.zeros(len(operator.weight.values), np.int32)
+    whole = (slice(None),)
+    if _exact_dtype(weight, operator.bias, source) is np.float32:
+        return _Exact(whole, np.float32, np.float32)
     channels = weight.shape[1]
     for count in range(2, MOST_PARTS + 1):
         ends = np.linspace(0, channels, count + 1).astype(int)
         parts = tuple(slice(start, stop) for start, stop in pairwise(ends.tolist()))
         exact = all(_exact_dtype(weight[:, part], none, source) is np.float32 for part in parts)
         if operator.groups == 1 and count <= channels and exact:
-            return parts
-    return ()
-
-
-def _in_parts(
-    operator: Conv, inputs: Int8Array, source: Quantization, parts: tuple[slice, ...]
-) -> FloatArray:
-    """The sums of float32 products over runs of channels, added up in float64."""
-    sliding = Sliding.over_images(operator.window)
-    images = _centred(inputs, source, np.float32)
-    weight = operator.weight.values.astype(np.float32)
-    bias = operator.bias.astype(np.float64)[:, None, None]
-    sums: FloatArray = np.zeros((), np.float64) + bias
-    for part in parts:
-        sums = sums + convolve(images[:, part], weight[:, part], sliding, 1)
-    return sums
+            return _Exact(parts, np.float32, np.float64)
+    return _Exact(whole, np.float64, np.float64)
 
 
 def _centred(values: Int8Array, source: Quantization, dtype: type[np.floating[Any]]) -> FloatArray:

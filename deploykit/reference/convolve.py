@@ -1,11 +1,13 @@
 """Convolution over any number of spatial axes, through matrix products on blocks.
 
-The blocks are of a size that a core's caches hold; buffers are reused from block to block.
+The blocks are of a size that a core's caches hold; each core has blocks of its own, and reuses
+their buffers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from math import prod
 
 import numpy as np
@@ -14,6 +16,7 @@ from deploykit.reference.sliding import Sliding
 from deploykit.reference.window import output_size
 from deploykit.spec.arrays import FloatArray
 from deploykit.spec.operators import Window
+from deploykit.spec.parallel import in_parallel, workers
 
 CHUNK_ELEMENTS = 1 << 23
 """Largest number of elements that a caller who works in chunks of a batch holds at a time."""
@@ -29,6 +32,9 @@ FEW_POSITIONS = 256
 
 PLANE_ELEMENTS = 1 << 15
 """Elements of one block of output planes of a depthwise convolution."""
+
+SHARED_MACS = 1 << 22
+"""Multiply-adds from which the work of a convolution is shared between cores."""
 
 FEW_OUTPUTS = 4
 """Outputs per single-channel group below which multiply-adds beat matrix products."""
@@ -83,10 +89,13 @@ def convolve_transposed(
 
 
 def chunks(shape: tuple[int, ...], window: Window) -> Iterator[slice]:
-    """Slices of a batch whose im2col stays within CHUNK_ELEMENTS, at least one image each."""
+    """Slices of a batch whose im2col stays within CHUNK_ELEMENTS, at least one image each.
+
+    Of more than one image, as many as there are cores that can work on them.
+    """
     rows, columns = output_size(shape, window)
     per_image = max(1, shape[1] * window.kernel[0] * window.kernel[1] * rows * columns)
-    step = max(1, CHUNK_ELEMENTS // per_image)
+    step = max(1, min(CHUNK_ELEMENTS // per_image, -(-shape[0] // workers())))
     for start in range(0, shape[0], step):
         yield slice(start, start + step)
 
@@ -98,38 +107,52 @@ def _grouped(
     kernels = weight.reshape(groups, len(weight) // groups, -1)
     sizes = sums.shape[2:]
     depth = images.shape[1] * prod(sliding.kernel)
+    pieces = workers() if sums.size * kernels.shape[2] >= SHARED_MACS else 1
     if depth * prod(sizes) > BLOCK_ELEMENTS and prod(sizes) >= FEW_POSITIONS:
-        for image, into in zip(images, sums, strict=True):
-            _by_rows(image, kernels, sliding, into)
+        shares = max(1, pieces // len(images))
+        in_parallel(
+            lambda at: _by_rows(images[at[0]], kernels, sliding, sums[at[0]], at[1]),
+            [(n, rows) for n in range(len(images)) for rows in _ranges(sizes[0], shares)],
+        )
         return
-    step = max(1, MERGED_ELEMENTS // (depth * prod(sizes)))
-    for start in range(0, len(images), step):
-        part = slice(start, start + step)
-        _merged(images[part], kernels, sliding, sums[part])
+    most = max(1, MERGED_ELEMENTS // (depth * prod(sizes)))
+    shares = max(pieces, -(-len(images) // most))
+    in_parallel(
+        lambda part: _merged(images[part], kernels, sliding, sums[part]),
+        _ranges(len(images), shares),
+    )
 
 
-def _by_rows(image: FloatArray, kernels: FloatArray, sliding: Sliding, sums: FloatArray) -> None:
-    """Blocks of slices along the first spatial axis of one image [C, *lengths]."""
+def _ranges(length: int, shares: int) -> list[slice]:
+    """So many nearly equal slices of a range, or one of each element where it has fewer."""
+    ends = np.linspace(0, length, min(shares, length) + 1).astype(int).tolist()
+    return [slice(start, stop) for start, stop in pairwise(ends)]
+
+
+def _by_rows(
+    image: FloatArray, kernels: FloatArray, sliding: Sliding, sums: FloatArray, rows: slice
+) -> None:
+    """Blocks of slices along the first spatial axis of one image [C, *lengths], within `rows`."""
     groups, _, depth = kernels.shape
     sizes = sums.shape[1:]
     per_row = prod(sizes[1:])
     into = sums.reshape(groups, kernels.shape[1], -1)
     patches = sliding.patches(sliding.pad(image, 0.0), sizes)
-    if prod(sliding.kernel) == 1:
+    if prod(sliding.kernel) == 1 and rows == slice(0, sizes[0]):
         np.matmul(kernels, patches.reshape(groups, depth, -1), out=into)
         return
     step = max(1, BLOCK_ELEMENTS // (groups * depth * per_row))
     axis = 1 + len(sizes)
     buffer: FloatArray = np.empty(groups * depth * step * per_row, dtype=image.dtype)
-    for start in range(0, sizes[0], step):
-        rows = min(step, sizes[0] - start)
-        block = patches[(slice(None),) * axis + (slice(start, start + rows),)]
+    for start in range(rows.start, rows.stop, step):
+        stop = min(start + step, rows.stop)
+        block = patches[(slice(None),) * axis + (slice(start, stop),)]
         columns = buffer[: block.size].reshape(block.shape)
         columns[...] = block
         np.matmul(
             kernels,
             columns.reshape(groups, depth, -1),
-            out=into[:, :, start * per_row : (start + rows) * per_row],
+            out=into[:, :, start * per_row : stop * per_row],
         )
 
 
@@ -159,16 +182,21 @@ def _depthwise(images: FloatArray, weight: FloatArray, sliding: Sliding, sums: F
     into = sums.reshape(-1, *sizes)
     kernels = np.tile(np.moveaxis(weight[:, 0], 0, -1), len(images))
     factors = kernels.reshape(*kernels.shape, *(1,) * len(sizes))
-    products = np.empty((min(step, len(into)), *sizes), dtype=images.dtype)
-    for start in range(0, len(into), step):
-        block = into[start : start + step]
-        held = products[: len(block)]
-        outputs = np.arange(start, start + len(block))
-        read = planes[outputs // repeats] if repeats > 1 else planes[start : start + len(block)]
-        for position, seen in sliding.taps(sliding.pad(read, 0.0), sizes):
-            factor = factors[position][start : start + len(block)]
-            if any(position):
-                np.multiply(seen, factor, out=held)
-                block += held
-            else:
-                np.multiply(seen, factor, out=block)
+
+    def share(part: slice) -> None:
+        products = np.empty((min(step, part.stop - part.start), *sizes), dtype=images.dtype)
+        for start in range(part.start, part.stop, step):
+            stop = min(start + step, part.stop)
+            block, held = into[start:stop], products[: stop - start]
+            outputs = np.arange(start, stop)
+            read = planes[outputs // repeats] if repeats > 1 else planes[start:stop]
+            for position, seen in sliding.taps(sliding.pad(read, 0.0), sizes):
+                factor = factors[position][start:stop]
+                if any(position):
+                    np.multiply(seen, factor, out=held)
+                    block += held
+                else:
+                    np.multiply(seen, factor, out=block)
+
+    pieces = workers() if sums.size * prod(sliding.kernel) >= SHARED_MACS else 1
+    in_parallel(share, _ranges(len(into), pieces))

@@ -28,7 +28,7 @@ from typing import assert_never
 import numpy as np
 
 from deploykit.errors import DataError
-from deploykit.reference.accumulate import accumulate_conv, accumulate_linear
+from deploykit.reference.accumulate import accumulate_linear, convolution_sums
 from deploykit.reference.binary import add, mul, sub
 from deploykit.reference.convolve import chunks
 from deploykit.reference.lookup import leaky_relu, lookup
@@ -72,6 +72,7 @@ from deploykit.spec.operators import (
     Sub,
     operator_inputs,
 )
+from deploykit.spec.parallel import in_parallel
 from deploykit.spec.quantized import (
     ActivationTensor,
     ConstantTensor,
@@ -189,10 +190,11 @@ def _run_operator(operator: Operator, network: QuantizedNetwork, tensors: Tensor
 def conv(operator: Conv, values: Int8Array, source: Quantization, into: Quantization) -> Int8Array:
     """[N, C, H, W] -> [N, O, H', W'], a bounded number of images at a time."""
     scale = multiplier(source.scale, operator.weight.scale[:, None, None], into.scale)
-    parts = [
-        requantize(accumulate_conv(operator, values[part], source), scale, into)
-        for part in chunks(values.shape, operator.window)
-    ]
+    accumulate = convolution_sums(operator, source)
+    parts = in_parallel(
+        lambda part: requantize(accumulate(values[part]), scale, into),
+        chunks(values.shape, operator.window),
+    )
     return np.concatenate(parts)
 
 

@@ -9,6 +9,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ TENSOR_KEY = "deploykit.tensor:"
 
 ERRORS_ONLY = 3
 
-EVALUATING_THREADS = 2
+EVALUATING_THREADS = 1
 """The same on every machine: the last bits of a sum depend on how many threads share it."""
 
 PORT_TYPES: Mapping[str, type[np.generic]] = {
@@ -100,19 +101,25 @@ def evaluate(network: Network, inputs: GraphInputs) -> dict[str, AnyArray]:
 
 
 class OutputEvaluator:
-    """FloatEvaluator of the graph's outputs alone, whose session fuses what lies between them."""
+    """FloatEvaluator of the graph's outputs alone, whose session fuses what lies between them.
+
+    Several threads may call it at once.
+    """
 
     def __init__(self) -> None:
         self._network: Network | None = None
         self._session: Any = None
+        self._loading = Lock()
 
     def __call__(self, network: Network, inputs: GraphInputs) -> dict[str, AnyArray]:
         """The inputs and the outputs by name. inputs: as for `evaluate`."""
-        if network is not self._network:
-            data = ir.to_proto(network.model).SerializeToString()
-            self._session, self._network = _session(data, EVALUATING_THREADS), network
-        values = _typed_inputs(self._session, inputs)
-        return {**values, **_run(self._session, values)}
+        with self._loading:
+            if network is not self._network:
+                data = ir.to_proto(network.model).SerializeToString()
+                self._session, self._network = _session(data, EVALUATING_THREADS), network
+            session = self._session
+        values = _typed_inputs(session, inputs)
+        return {**values, **_run(session, values)}
 
 
 def _evaluating(network: Network) -> Any:

@@ -288,12 +288,28 @@ def test_a_difference_in_any_kind_of_input_is_an_error(kind: int, difference: fl
 
 def test_the_certificate_says_how_large_the_difference_was_and_where() -> None:
     network = two_layers(first_layer([0.5, -2.0], live=[0]), second_layer(1, 1), pad=1)
-    certificate = certify(network, network, network, Lying(3, 1e-3), lambda _, whole: whole)
+    model = network.model.clone()
+    model.graph.name = "another"
+    pruned = Network(model, network.variance)
+    certificate = certify(network, pruned, pruned, Lying(3, 1e-3), lambda _, whole: whole)
     assert certificate.relative["border"] == pytest.approx(1e-3)
     assert {certificate.relative[kind] for kind in ("random", "zero", "extreme")} == {0.0}
     assert certificate.max_relative == certificate.relative["border"]
     kinds = certificate_inputs(network).values()
     assert certificate.samples == sum(len(inputs["input"]) for inputs in kinds)
+
+
+def test_a_graph_of_which_nothing_went_is_evaluated_once() -> None:
+    network = two_layers(first_layer([0.5, -2.0], live=[0]), second_layer(1, 1), pad=1)
+    counted: list[Network] = []
+
+    def counting(network: Network, inputs: GraphInputs) -> Tensors:
+        counted.append(network)
+        return evaluate(network, inputs)
+
+    certificate = certify(network, network, network, counting, lambda _, whole: whole)
+    assert len(counted) == len(certificate.relative)
+    assert certificate.max_relative == certificate.rounded == 0.0
 
 
 @pytest.mark.parametrize("shape", ["1,2,5,6", "1,2,7"])

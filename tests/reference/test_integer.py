@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from deploykit.errors import DataError, QuantizationError
 from deploykit.reference import binary, convolve, integer, requantize
-from deploykit.reference.accumulate import accumulate_conv
+from deploykit.reference.accumulate import convolution_sums
 from deploykit.reference.integer import ReferenceRunner
 from deploykit.spec.arrays import Int8Array
 from deploykit.spec.operators import (
@@ -324,7 +324,7 @@ def test_convolutions_beyond_float32_are_exact(channels: int, groups: int) -> No
     weight = IntegerWeight("w", values, np.ones(4, np.float32))
     bias = rng.integers(-(2**20), 2**20, 4).astype(np.int32)
     operator = Conv("c", "x", "y", weight, bias, Window((2, 2)), groups)
-    found = accumulate_conv(operator, inputs, Quantization(1.0, -128))
+    found = convolution_sums(operator, Quantization(1.0, -128))(inputs)
     centred = inputs.astype(np.int64) + 128
     patches = np.lib.stride_tricks.sliding_window_view(centred, (2, 2), axis=(2, 3))
     grouped = patches.reshape(2, groups, channels // groups, 2, 3, 2, 2)

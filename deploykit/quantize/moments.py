@@ -27,6 +27,13 @@ AT_ONCE = 256
 """Positions that one matrix product adds."""
 
 
+def compensates(layer: Layer) -> bool:
+    """Whether a block of the layer's weights has more than one, so that errors can cancel."""
+    weight, source = parameter(layer.nodes[0], 1), static_shape(layer.nodes[0].inputs[0])
+    assert source is not None
+    return bool(weight[0].size > blocking_of(weight, source[1]).parts)
+
+
 @dataclass(frozen=True)
 class InputMoments:
     """blocks: [B, n, n]; positions: how many patches they were measured on."""

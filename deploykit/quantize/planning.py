@@ -12,6 +12,7 @@ from deploykit.quantize.calibration import Calibration
 from deploykit.quantize.compensation import compensated_weights
 from deploykit.quantize.constants import constant_operand
 from deploykit.quantize.histogram import Histogram, merge
+from deploykit.quantize.moments import compensates
 from deploykit.quantize.nodes import groups_of, joined_axis, parameter, spans_of
 from deploykit.quantize.observe import Observations, observe_tensors
 from deploykit.quantize.operators import BINARY, WEIGHTED, Kind
@@ -81,7 +82,9 @@ def plan_quantization(
     makers = [name for group in groups for name in group.makers]
     weighted = [layer for layer in layers if layer.kind in WEIGHTED]
     read = [layer.inputs[0] for layer in weighted]
-    compensated = weighted if options.rounding is Rounding.COMPENSATED else []
+    compensated = []
+    if options.rounding is Rounding.COMPENSATED:
+        compensated = [layer for layer in weighted if compensates(layer)]
     seen = observe_tensors(
         network, makers, read, compensated, samples.inputs, runners.evaluate, progress
     )

@@ -19,18 +19,33 @@ from deploykit.reference.convolve import convolve
 from deploykit.reference.sliding import Sliding
 from deploykit.spec.arrays import FloatArray, Int8Array, Int32Array
 from deploykit.spec.operators import Conv, Linear
+from deploykit.spec.parallel import in_parallel
 from deploykit.spec.quantized import Quantization, int_range
 
 MOST_PARTS = 4
 """Beyond, one product in float64 is as fast as that many in float32."""
 
+WEIGHTS_AT_ONCE = 1 << 21
+"""Weights of a linear that are held in the float type: 16 MiB in float64."""
+
 
 def accumulate_linear(operator: Linear, inputs: Int8Array, source: Quantization) -> FloatArray:
-    """sum (x - zx) * w + bias as whole numbers [N, O], in a float type that holds them exactly."""
+    """sum (x - zx) * w + bias as whole numbers [N, O], in a float type that holds them exactly.
+
+    A bounded number of outputs at a time: the weights may be most of a network.
+    """
     weight = operator.weight.values
     dtype = _exact_dtype(weight, operator.bias, source)
-    sums: FloatArray = np.matmul(_centred(inputs, source, dtype), weight.astype(dtype).T)
-    sums += operator.bias.astype(dtype)
+    centred = _centred(inputs, source, dtype)
+    sums: FloatArray = np.empty((len(inputs), len(weight)), dtype)
+
+    def accumulate(rows: slice) -> None:
+        np.matmul(centred, weight[rows].astype(dtype).T, out=sums[:, rows])
+        sums[:, rows] += operator.bias[rows].astype(dtype)
+
+    at_once = max(1, WEIGHTS_AT_ONCE // max(1, weight.shape[1]))
+    starts = range(0, len(weight), at_once)
+    in_parallel(accumulate, [slice(start, start + at_once) for start in starts])
     return _within_int32(sums, operator.name)
 
 
@@ -99,7 +114,10 @@ def _exact_dtype(
     """float32 where no partial sum can reach 2**24, else float64."""
     low, high = int_range(source.bits)
     reach = max(source.zero_point - low, high - source.zero_point)
-    per_output = np.abs(weight.astype(np.int64)).reshape(weight.shape[0], -1).sum(axis=1) * reach
+    rows = weight.reshape(weight.shape[0], -1)
+    # |-128| is -128 in int8, and 128 read as uint8; a wider copy of all weights would be large.
+    magnitudes = np.abs(rows).view(np.uint8)
+    per_output = magnitudes.sum(axis=1, dtype=np.int64) * reach
     bound = int((per_output + np.abs(bias.astype(np.int64))).max(initial=0))
     return np.float32 if bound < 1 << 24 else np.float64
 

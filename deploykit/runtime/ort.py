@@ -21,6 +21,7 @@ from deploykit.runtime.batches import fill_batch
 from deploykit.spec.arrays import AnyArray, Tensors
 from deploykit.spec.batching import batching
 from deploykit.spec.network import GraphInputs, Network
+from deploykit.spec.parallel import in_parallel
 from deploykit.spec.quantized import UINT8_SHIFT, Quantization, as_int8, as_uint8
 
 TENSOR_KEY = "deploykit.tensor:"
@@ -222,16 +223,14 @@ def _run(session: Any, inputs: Tensors) -> dict[str, AnyArray]:
         name: fill_batch(values, batch.size) if name in batch.split else values
         for name, values in given.items()
     }
-    parts = [
-        session.run(
-            names,
-            {
-                name: values[start : start + batch.size] if name in batch.split else values
-                for name, values in filled.items()
-            },
-        )
-        for start in range(0, batch.samples, batch.size)
-    ]
+
+    def one(start: int) -> list[AnyArray]:
+        stop = start + batch.size
+        feed = {name: v[start:stop] if name in batch.split else v for name, v in filled.items()}
+        results: list[AnyArray] = session.run(names, feed)
+        return results
+
+    parts = in_parallel(one, range(0, batch.samples, batch.size))
     return {
         name: _joined([part[i] for part in parts], batch.size, batch.samples)
         for i, name in enumerate(names)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from deploykit.errors import DataError, QuantizationError
 from deploykit.reference import binary, convolve, integer, requantize
-from deploykit.reference.accumulate import convolution_sums
+from deploykit.reference.accumulate import accumulate_linear, convolution_sums
 from deploykit.reference.integer import ReferenceRunner
 from deploykit.spec.arrays import Int8Array
 from deploykit.spec.operators import (
@@ -332,3 +332,13 @@ def test_convolutions_beyond_float32_are_exact(channels: int, groups: int) -> No
     expected = np.einsum("ngchwij,gocij->ngohw", grouped, kernels).reshape(2, 4, 2, 3)
     np.testing.assert_array_equal(found, expected + bias[:, None, None])
     assert np.abs(expected).max() > 2**24
+
+
+def test_the_smallest_weight_counts_with_its_magnitude() -> None:
+    """Read as a number of int8 its magnitude is negative, and float32 would seem to do."""
+    values = np.full((2, 600), -128, np.int8)
+    weight = IntegerWeight("w", values, np.ones(2, np.float32))
+    operator = Linear("l", "x", "y", weight, np.array([1, 2], np.int32))
+    inputs = np.full((1, 600), 127, np.int8)
+    found = accumulate_linear(operator, inputs, Quantization(1.0, -128))
+    assert found.tolist() == [[-600 * 255 * 128 + 1, -600 * 255 * 128 + 2]]

@@ -15,6 +15,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
@@ -44,6 +45,7 @@ from deploykit.quantize.settling import Runners
 from deploykit.quantize.sharing import separate_concats
 from deploykit.reference.integer import ReferenceRunner
 from deploykit.runtime import ort
+from deploykit.spec import stem
 from deploykit.spec.network import Network, static_shape
 from deploykit.spec.quantized import IoType, QuantizedNetwork
 from deploykit.spec.samples import Samples
@@ -91,8 +93,9 @@ def write_files(form: Form, folder: Path) -> dict[str, Path]:
     paths["litert int8"] = folder / f"{form.name}.int8.tflite"
     if form.how is not How.DIRECT:
         integers = planned(lower(network) if form.how is How.LOWERED else network)
-        paths["onnxruntime int8"].write_bytes(write_onnx(integers))
-        paths["litert int8"].write_bytes(write_tflite(integers))
+        with stems_written(form.how):
+            paths["onnxruntime int8"].write_bytes(write_onnx(integers))
+            paths["litert int8"].write_bytes(write_tflite(integers))
         return paths
     from peers_ort import convert
 
@@ -104,6 +107,18 @@ def write_files(form: Form, folder: Path) -> dict[str, Path]:
     around = planned(form.network(form.direct.placeholder))
     paths["litert int8"].write_bytes(_direct_tflite(around, form.direct))
     return paths
+
+
+@contextmanager
+def stems_written(how: How) -> Iterator[None]:
+    """Stems as blocks or whole, where a form is one of these, and as is faster otherwise."""
+    fewest, most = dict(stem.FEWEST_TAPS), 1 << 30
+    asked = {How.BLOCKS: dict.fromkeys(fewest, 1), How.WHOLE: dict.fromkeys(fewest, most)}
+    stem.FEWEST_TAPS = asked.get(how, fewest)
+    try:
+        yield
+    finally:
+        stem.FEWEST_TAPS = fewest
 
 
 def _direct_tflite(network: QuantizedNetwork, direct: Direct) -> bytes:

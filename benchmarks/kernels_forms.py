@@ -25,8 +25,13 @@ EDGE = 8
 
 
 class How(Enum):
-    """written: as deploykit writes the text. lowered: after its lowerings. direct: as peers do."""
+    """written: as deploykit writes the text. lowered: after its lowerings. direct: as peers do.
 
+    blocks, whole: a stem written so, whatever is faster.
+    """
+
+    BLOCKS = "blocks"
+    WHOLE = "whole"
     WRITTEN = "written"
     LOWERED = "lowered"
     DIRECT = "direct"
@@ -119,7 +124,7 @@ def _conv(kernel: int, stride: int = 1, pads: tuple[int, int, int, int] | None =
 
 
 def _stem(kernel: int, outputs: int, how: How) -> Form:
-    name = "SpaceToDepth, convolution" if how is How.LOWERED else "convolution"
+    name = "SpaceToDepth, convolution" if how is How.BLOCKS else "convolution"
     return Form(
         f"stem {kernel}x{kernel} 3->{outputs}", name, f"y = Conv <{_conv(kernel, 2)}> (x, w, b)",
         how, 3, 224, {"w": (outputs, 3, kernel, kernel), "b": (outputs,)}, stem=True,
@@ -141,7 +146,7 @@ def _strided(form: str, pads: tuple[int, int, int, int]) -> Form:
     )  # fmt: skip
 
 
-STEMS = ((3, 16), (3, 32), (7, 64))
+STEMS = ((3, 16), (3, 32), (3, 64), (4, 32), (5, 32), (7, 64))
 POOL = "kernel_shape=[2,2], strides=[2,2], pads=[0,0,0,0]"
 POOL_FIELDS: Mapping[str, int] = {
     "padding": 1, "strideH": 2, "strideW": 2, "filterHeight": 2, "filterWidth": 2
@@ -150,7 +155,7 @@ CLAMP = "y = Clip (x, low, high)"
 BOUNDS: Mapping[str, float | tuple[float, ...]] = {"low": -1.0, "high": 2.0}
 
 FORMS: tuple[Form, ...] = (
-    *(_stem(*size, how) for size in STEMS for how in (How.WRITTEN, How.LOWERED)),
+    *(_stem(*size, how) for size in STEMS for how in (How.WHOLE, How.BLOCKS)),
     *(_depthwise(3, c, 56) for c in (64, 72, 80)),
     *(_depthwise(5, c, 28) for c in (112, 120, 128)),
     _strided("pads 1,1,1,1", (1, 1, 1, 1)),

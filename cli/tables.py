@@ -34,9 +34,15 @@ def layer_table(manifest: Any) -> Table:
             str(layer["bits"] or ""),
             f"{layer['macs'] / 1e6:.3f}" if layer["macs"] else "",
             "" if sqnr is None else f"{sqnr:.1f}",
-            *(str(layer["kernels"][runtime] or "") for runtime in runtimes),
+            *(_kernel(layer, runtime) for runtime in runtimes),
         )
     return table
+
+
+def _kernel(layer: Any, runtime: str) -> str:
+    """What a runtime computes a layer with, and what its file has before it."""
+    *before, _ = layer.get("forms", {}).get(runtime, "").split(", ")
+    return ", ".join((*before, str(layer["kernels"][runtime] or "")))
 
 
 def summary_table(manifest: Any) -> Table:

@@ -41,6 +41,9 @@ TENSOR_KEY = "deploykit.tensor:"
 BITS_KEY = "deploykit.bits:"
 """Metadata key prefix: the initializer of a weight whose integers use fewer than 8 bits."""
 
+STEM_KEY = "deploykit.stem:"
+"""Metadata key prefix: the uint8 result of a convolution over blocks of pixels; see spec.stem."""
+
 REGION_KEY = "deploykit.region:"
 """Metadata key prefix: the uint8 result of an island or a rearrangement; the value is JSON."""
 

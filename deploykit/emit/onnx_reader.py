@@ -11,7 +11,7 @@ import onnx
 from onnx import NodeProto, TensorProto
 
 from deploykit.emit.onnx_file import parse_onnx
-from deploykit.emit.onnx_format import BITS_KEY, REGION_KEY, TENSOR_KEY
+from deploykit.emit.onnx_format import BITS_KEY, REGION_KEY, STEM_KEY, TENSOR_KEY
 from deploykit.emit.onnx_operands import Operands
 from deploykit.emit.onnx_parts import Parts, attribute
 from deploykit.emit.onnx_reader_operators import read_operator
@@ -25,6 +25,7 @@ from deploykit.spec.quantized import (
     QuantizedNetwork,
     Tail,
 )
+from deploykit.spec.stem import stems_from_blocks
 
 IO_TYPES: Mapping[int, IoType] = {
     TensorProto.FLOAT: IoType.FLOAT,
@@ -63,6 +64,9 @@ class _Reader:
             for name, quantization in self._quantizations().items()
         }
         self.operands = Operands(self.parts, self.tensors, renamed, _by_prefix(metadata, BITS_KEY))
+        self.stems = {
+            renamed.get(name, name): text for name, text in _by_prefix(metadata, STEM_KEY).items()
+        }
         self.regions = find_regions(self.parts, self.operands, _by_prefix(metadata, REGION_KEY))
 
     def network(self) -> QuantizedNetwork:
@@ -89,7 +93,7 @@ class _Reader:
             self.parts.batch,
         )
         self._check_complete(network)
-        return network
+        return stems_from_blocks(network, self.stems)
 
     def _io(self) -> IoType:
         types = {

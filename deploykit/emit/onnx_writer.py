@@ -2,6 +2,7 @@
 
     operator           between DequantizeLinear and QuantizeLinear   kernel in ORT
     Conv               Conv                                          QLinearConv
+                       a stem: after SpaceToDepth, see spec.stem
     Linear             Gemm, transB = 1                              QGemm
     Add, Mul           Add, Mul                                      QLinearAdd, QLinearMul
     Lookup             Sigmoid; Tanh, Elu, Gelu, Exp, Mish, ...      QLinearSigmoid; in float
@@ -38,6 +39,7 @@ from deploykit.emit.onnx_format import (
     OPSET_WITH_GELU,
     OPSET_WITH_NOT,
     PRODUCER,
+    STEM_KEY,
     onnx_alpha,
 )
 from deploykit.emit.onnx_graph import OnnxGraph
@@ -61,6 +63,7 @@ from deploykit.spec.operators import (
     Sub,
 )
 from deploykit.spec.quantized import Batch, IoType, Port, QuantizedNetwork, Tail, as_uint8
+from deploykit.spec.stem import Runtime, stems_as_blocks
 
 PORT_TYPE = {
     IoType.FLOAT: TensorProto.FLOAT,
@@ -88,7 +91,9 @@ TAIL_NODES: Mapping[Tail, str] = {Tail.SOFTMAX: "Softmax", Tail.LOG_SOFTMAX: "Lo
 
 def write_onnx(network: QuantizedNetwork) -> bytes:
     """The ONNX file of an integer network; the same network always gives the same bytes."""
+    network, stems = stems_as_blocks(network, Runtime.ONNXRUNTIME)
     graph = OnnxGraph(network)
+    graph.metadata.update({STEM_KEY + graph.integer(name): text for name, text in stems.items()})
     for port in network.inputs:
         _write_input(port, network.io, graph)
     for operator in network.operators:

@@ -51,6 +51,9 @@ OPERATOR_NAMES = {
     114: "QUANTIZE",
     150: "GELU",
 }
+STEMS = "deploykit.stems"
+"""Name of the metadata that says of a convolution over blocks of pixels what it was (spec.stem)."""
+
 REARRANGED = "deploykit.rearranged"
 """Name of the metadata entry that maps each tensor that a chain of RESHAPEs and TRANSPOSEs gives to
 the one that it starts from: JSON, tensor names."""
@@ -118,13 +121,14 @@ class FilePort:
 
 @dataclass(frozen=True)
 class TfliteFile:
-    """The one subgraph of a file. rearranged: see REARRANGED."""
+    """The one subgraph of a file. rearranged, stems: see REARRANGED, STEMS."""
 
     tensors: tuple[FileTensor, ...]
     operators: tuple[FileOperator, ...]
     inputs: tuple[FilePort, ...]
     outputs: tuple[FilePort, ...]
     rearranged: Mapping[str, str]
+    stems: Mapping[str, str]
 
 
 def parse_tflite(data: bytes) -> TfliteFile:
@@ -157,22 +161,24 @@ def parse_tflite(data: bytes) -> TfliteFile:
         operators,
         _ports(signature, 0, _indices(subgraph, 1), tensors),
         _ports(signature, 1, _indices(subgraph, 2), tensors),
-        _rearranged(model, buffers),
+        _notes(model, buffers, REARRANGED),
+        _notes(model, buffers, STEMS),
     )
 
 
-def _rearranged(model: Table, buffers: Sequence[Table]) -> Mapping[str, str]:
+def _notes(model: Table, buffers: Sequence[Table], name: str) -> Mapping[str, str]:
+    """What the file's metadata of this name says, by tensor."""
     for entry in model.tables(6):
-        if entry.text(0) != REARRANGED:
+        if entry.text(0) != name:
             continue
         place = entry.integer(1, "<I")
         stored = buffers[place].array(0, "|u1") if place < len(buffers) else None
         try:
             found = json.loads(b"" if stored is None else stored.tobytes())
-            return {str(output): str(source) for output, source in found.items()}
+            return {str(tensor): str(text) for tensor, text in found.items()}
         except (ValueError, AttributeError) as error:
             raise GraphError(
-                f"The .tflite file's metadata {REARRANGED!r} is damaged ({error}); write it again."
+                f"The .tflite file's metadata {name!r} is damaged ({error}); write it again."
             ) from error
     return {}
 

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from deploykit.emit.tflite_file import REARRANGED
 from deploykit.emit.tflite_graph import TfliteGraph, TfliteOperator, TfliteTensor
 from deploykit.errors import RuntimeUnavailableError
 from deploykit.spec.quantized import Batch
@@ -157,12 +156,11 @@ def pack_graph(
     graph: TfliteGraph,
     inputs: Sequence[FilePort],
     outputs: Sequence[FilePort],
-    rearranged: Mapping[str, str] | None = None,
+    notes: Mapping[str, Mapping[str, str]] | None = None,
 ) -> bytes:
     """The file's bytes. Several ports may name one tensor; they become signature entries.
 
-    rearranged: what the file's metadata says of tensors that hold another's integers (see
-    tflite_file.REARRANGED).
+    notes: what the file's metadata says of tensors, by its name (tflite_file.REARRANGED, STEMS).
     """
     schema = load_schema()
     buffers: list[Any] = [schema.BufferT()]
@@ -187,8 +185,9 @@ def pack_graph(
         subgraphIndex=0,
     )
     stored = {"min_runtime_version": _oldest_runtime(versions.values()).encode().ljust(16, b"\0")}
-    if rearranged:
-        stored[REARRANGED] = json.dumps(rearranged).encode()
+    for name, said in (notes or {}).items():
+        if said:
+            stored[name] = json.dumps(said).encode()
     metadata = []
     for name, content in stored.items():
         buffers.append(schema.BufferT(data=np.frombuffer(content, dtype=np.uint8)))

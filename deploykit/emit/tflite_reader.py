@@ -41,6 +41,7 @@ from deploykit.emit.tflite_views import (
 from deploykit.errors import GraphError, UnsupportedOperatorError
 from deploykit.spec.operators import operator_inputs
 from deploykit.spec.quantized import Batch, IoType, Port, QuantizedNetwork, Tail
+from deploykit.spec.stem import stems_from_blocks
 
 IO_TYPES = {"float32": IoType.FLOAT, "int8": IoType.INT8, "uint8": IoType.UINT8}
 
@@ -90,9 +91,10 @@ def read_tflite(data: bytes) -> QuantizedNetwork:
     hidden = frozenset(name for name, count in reads.items() if count == 1) - public
     join_clamps(state, hidden)
     join_concats(state, hidden)
-    return QuantizedNetwork(
+    network = QuantizedNetwork(
         state.tensors, tuple(state.operators), inputs, outputs, io, state.constants, state.batch
     )
+    return stems_from_blocks(network, file.stems)
 
 
 def _batch(file: TfliteFile) -> Batch:

@@ -13,6 +13,7 @@ from typing import assert_never
 
 import numpy as np
 
+from deploykit.emit.tflite_file import REARRANGED, STEMS
 from deploykit.emit.tflite_flatbuffer import FilePort, pack_graph
 from deploykit.emit.tflite_float_live import live_part
 from deploykit.emit.tflite_graph import Options, TfliteGraph
@@ -37,6 +38,7 @@ from deploykit.spec.quantized import (
     QuantizedNetwork,
     Tail,
 )
+from deploykit.spec.stem import Runtime, stems_as_blocks
 
 TO_NHWC = (0, 2, 3, 1)
 TO_NCHW = (0, 3, 1, 2)
@@ -48,6 +50,7 @@ def write_tflite(network: QuantizedNetwork, layout: TfliteLayout = TfliteLayout.
     layout: of the graph's own rank-4 inputs and outputs. The signature "serving_default" carries
     the ports' public names; tensor_names() says what the integer tensors are called.
     """
+    network, stems = stems_as_blocks(network, Runtime.LITERT)
     graph = TfliteGraph(network.batch)
     names = tensor_names(network, layout)
     index = {
@@ -71,12 +74,13 @@ def write_tflite(network: QuantizedNetwork, layout: TfliteLayout = TfliteLayout.
     moved_in, moved_out = (
         [FilePort(port.name, place[port.tensor]) for port in side] for side in (inputs, outputs)
     )
-    notes = {
+    rearranged = {
         names[operator.output]: names[operator.input]
         for operator in network.operators
         if isinstance(operator, Rearrange)
     }
-    return pack_graph(live, moved_in, moved_out, notes)
+    stated = {names[output]: text for output, text in stems.items()}
+    return pack_graph(live, moved_in, moved_out, {REARRANGED: rearranged, STEMS: stated})
 
 
 def _add_input(

@@ -36,6 +36,7 @@ from deploykit.spec.posterior import FoldReport
 from deploykit.spec.quantized import UINT8_SHIFT, IoType, Port, QuantizedNetwork
 from deploykit.spec.record import record_network
 from deploykit.spec.removal import RemovalReport, TensorRemoval
+from deploykit.spec.stem import stem_forms
 from deploykit.verify.formats import Format
 from deploykit.verify.metrics import sqnr_by_tensor
 
@@ -76,6 +77,7 @@ def bundle_files(outcome: Outcome) -> dict[str, bytes]:
 
 def plan_record(plan: QuantPlan, network: QuantizedNetwork) -> dict[str, Any]:
     """plan.json: every decision, and the integer network that it makes."""
+    forms = stem_forms(network)
     return {
         "schema": SCHEMA,
         "target": None if plan.target is None else plan.target.value,
@@ -83,7 +85,7 @@ def plan_record(plan: QuantPlan, network: QuantizedNetwork) -> dict[str, Any]:
         "calibration_samples": plan.calibration_samples,
         "rounding": plan.rounding.value,
         "names": {layer.output: layer.name for layer in plan.layers},
-        "layers": {layer.name: _layer_decisions(layer) for layer in plan.layers},
+        "layers": {layer.name: _layer_decisions(layer, forms) for layer in plan.layers},
         "proofs": [
             {
                 "layer": proof.layer, "inputs_tried": proof.cases, "scale_nudges": proof.nudges,
@@ -95,8 +97,10 @@ def plan_record(plan: QuantPlan, network: QuantizedNetwork) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _layer_decisions(layer: LayerPlan) -> dict[str, Any]:
+def _layer_decisions(layer: LayerPlan, forms: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
     decisions: dict[str, Any] = {"operator": layer.operator, "nodes": list(layer.nodes)}
+    if layer.output in forms:
+        decisions["forms"] = dict(forms[layer.output])
     if layer.weight is not None:
         decisions["weight"] = {
             "name": layer.weight.name,
@@ -196,10 +200,12 @@ def _layers(outcome: Outcome, sqnr: Mapping[str, float]) -> list[dict[str, Any]]
     }
     costs = {cost.name: cost for cost in layer_costs(outcome.lowered.model)}
     removals = {entry.operator: entry for entry in outcome.removal.tensors}
+    forms = stem_forms(outcome.network)
     return [
         {
             "name": layer.name,
             "operator": layer.operator,
+            **({"forms": forms[layer.output]} if layer.output in forms else {}),
             **_computed(outcome, layer),
             **_channels(outcome, layer, removals.get(layer.name)),
             **_numbers(outcome, layer, costs.get(layer.name)),

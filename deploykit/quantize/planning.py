@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import onnx_ir as ir
 
 from deploykit.errors import QuantizationError
 from deploykit.quantize.calibration import Calibration
@@ -13,7 +14,7 @@ from deploykit.quantize.compensation import compensated_weights
 from deploykit.quantize.constants import constant_operand
 from deploykit.quantize.histogram import Histogram, merge
 from deploykit.quantize.moments import compensates
-from deploykit.quantize.nodes import groups_of, joined_axis, parameter, spans_of
+from deploykit.quantize.nodes import groups_of, joined_axis, parameter, spans_of, window_of
 from deploykit.quantize.observe import Observations, observe_tensors
 from deploykit.quantize.operators import BINARY, WEIGHTED, Kind
 from deploykit.quantize.scales import activation_quantization, input_quantization
@@ -21,6 +22,7 @@ from deploykit.quantize.settling import Runners, settle_scales
 from deploykit.quantize.sharing import Group, find_groups, fixed_quantization
 from deploykit.quantize.structure import Layer, build_structure, tails
 from deploykit.quantize.weights import pair_scales, round_bias, round_weights, weight_scales
+from deploykit.spec.arrays import AnyArray
 from deploykit.spec.correction import corrected_bias
 from deploykit.spec.network import Network, static_shape
 from deploykit.spec.pairs import LARGEST_PAIR, Target, pair_sums
@@ -28,6 +30,7 @@ from deploykit.spec.parallel import in_parallel
 from deploykit.spec.plan import ConstantPlan, LayerPlan, PairPlan, QuantPlan, Rounding, WeightPlan
 from deploykit.spec.quantized import Batch, IoType, Quantization
 from deploykit.spec.samples import Samples
+from deploykit.spec.stem import Runtime, as_blocks, chosen_blocks
 
 CARRIERS: Mapping[int, Mapping[str, str]] = {8: {"onnx": "int8", "tflite": "int8"}}
 """Storage form of a weight by bit width and format."""
@@ -185,14 +188,14 @@ def _weighted_plan(
     groups = groups_of(node)
     least = full
     if options.target is not None:
-        least = np.maximum(full, pair_scales(weight, groups, options.rounding))
+        least = np.maximum(full, pair_scales(_in_onnx(node, weight), groups, options.rounding))
     moments = seen.moments.get(layer.name)
     if moments is None:
         values, scale = round_weights(weight, least, bits), least
     else:
         values, scale = compensated_weights(weight, least, moments, bits)
     pairs = PairPlan(
-        int(pair_sums(values, groups).max(initial=0.0)),
+        int(pair_sums(_in_onnx(node, values), groups).max(initial=0.0)),
         int(np.count_nonzero(least > full)),
         float((least / full).max(initial=1.0)),
     )
@@ -218,3 +221,12 @@ def _weighted_plan(
         bias=round_bias(layer.name, corrected, values, input_scale, scale),
         input_means=stored,
     )
+
+
+def _in_onnx(node: ir.Node, weight: AnyArray) -> AnyArray:
+    """A layer's weights in the order in which ONNX Runtime's kernel pairs their products."""
+    source = static_shape(node.inputs[0])
+    if weight.ndim != 4 or source is None:
+        return weight
+    blocks = chosen_blocks(window_of(node), source, groups_of(node), Runtime.ONNXRUNTIME)
+    return weight if blocks is None else as_blocks(weight, blocks)

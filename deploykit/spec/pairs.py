@@ -25,6 +25,7 @@ import numpy as np
 from deploykit.spec.arrays import AnyArray, Float64Array
 from deploykit.spec.operators import Conv, Linear
 from deploykit.spec.quantized import QuantizedNetwork
+from deploykit.spec.stem import Runtime, stems_as_blocks
 
 LARGEST_PAIR = 128
 """Sum of two weights of one sign whose products still fit int16, whatever the inputs."""
@@ -61,8 +62,12 @@ def pair_sums(weight: AnyArray, groups: int) -> Float64Array:
 
 
 def largest_pairs(network: QuantizedNetwork) -> Iterator[tuple[str, int]]:
-    """(tensor computed, largest pair) of each convolution and linear, in running order."""
-    for operator in network.operators:
+    """(tensor computed, largest pair) of each convolution and linear, in running order.
+
+    Of the weights as ONNX Runtime's file holds them, stems as blocks of pixels.
+    """
+    written, _ = stems_as_blocks(network, Runtime.ONNXRUNTIME)
+    for operator in written.operators:
         if isinstance(operator, Conv | Linear):
             groups = operator.groups if isinstance(operator, Conv) else 1
             yield operator.output, int(pair_sums(operator.weight.values, groups).max(initial=0.0))

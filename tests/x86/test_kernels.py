@@ -24,6 +24,7 @@ from deploykit.spec.quantized import (
     Quantization,
     QuantizedNetwork,
 )
+from deploykit.spec.stem import Runtime, stems_as_blocks, stems_from_blocks
 from tests.suite.cases import CASES, Case
 from tests.x86.emulation import run_networks
 
@@ -52,13 +53,27 @@ def paired_weights(weight: Int8Array, kind: str) -> Int8Array:
 
 
 def with_pairs(network: QuantizedNetwork, kind: str) -> QuantizedNetwork:
+    """Paired as the file holds them; what a stem's blocks have outside of its kernel stays zero."""
+
     def changed(operator: Operator) -> Operator:
         if not isinstance(operator, Conv | Linear):
             return operator
         values = paired_weights(operator.weight.values, kind)
+        if operator.output in stated:
+            values = np.where(operator.weight.values != 0, values, np.int8(0))
         return replace(operator, weight=replace(operator.weight, values=values))
 
-    return replace(network, operators=tuple(map(changed, network.operators)))
+    dense = replace(network, operators=tuple(map(_without_zeros, network.operators)))
+    written, stated = stems_as_blocks(dense, Runtime.ONNXRUNTIME)
+    paired = replace(written, operators=tuple(map(changed, written.operators)))
+    return stems_from_blocks(paired, stated)
+
+
+def _without_zeros(operator: Operator) -> Operator:
+    if not isinstance(operator, Conv):
+        return operator
+    ones = np.ones_like(operator.weight.values)
+    return replace(operator, weight=replace(operator.weight, values=ones))
 
 
 def bright(case: Case) -> Tensors:

@@ -30,7 +30,6 @@ from deploykit.graph.lowering.reductions import lower_reductions
 from deploykit.graph.lowering.shapes import fold_pads, split_slices
 from deploykit.graph.lowering.signals import lift_signals
 from deploykit.graph.lowering.spelled import name_activations
-from deploykit.graph.lowering.stem import lower_stems
 from deploykit.graph.tracking import Pass, apply_pass
 from deploykit.spec.network import Network
 
@@ -46,7 +45,6 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("fold_pads", fold_pads),
     ("lower_channel_affines", lower_channel_affines),
     ("lower_conv_transposes", lower_conv_transposes),
-    ("lower_stems", lower_stems),
     ("push_scales", push_scales),
     ("merge_concats", merge_concats),
 )

@@ -175,46 +175,6 @@ def test_a_doubling_transposed_convolution_is_one_by_one() -> None:
     assert tuple(conv.inputs[1].shape or ()) == (8, 3, 1, 1)  # type: ignore[union-attr]
 
 
-@settings(max_examples=120, deadline=None)
-@given(st.data())
-def test_a_first_convolution_of_stride_two_reads_blocks(data: st.DataObject) -> None:
-    channels = data.draw(st.integers(1, 4), "channels")
-    kernel = [data.draw(st.integers(2, 7), name) for name in ("rows", "columns")]
-    pads = [data.draw(st.integers(0, 3), name) for name in ("top", "left", "bottom", "right")]
-    size = [2 * data.draw(st.integers(1, 6), name) for name in ("height", "width")]
-    result = [(size[i] + pads[i] + pads[i + 2] - kernel[i]) // 2 + 1 for i in (0, 1)]
-    assume(min(result) > 0)
-    network = float_network(
-        f"g (float[2,{channels},{size[0]},{size[1]}] input) => "
-        f"(float[2,4,{result[0]},{result[1]}] output) {{ output = Conv <strides=[2,2], "
-        f"pads={pads}, kernel_shape={kernel}, dilations=[1,1]> (input, w, b) }}",
-        w=seeded(4, channels, *kernel), b=seeded(4, seed=1),
-    )  # fmt: skip
-    lowered = lower(network)
-    # A block that no window reads has no place in a convolution without negative pads.
-    read = all(2 * (result[i] - 1) - pads[i] + kernel[i] > size[i] - 2 for i in (0, 1))
-    assert operators(lowered) == ({"SpaceToDepth": 1, "Conv": 1} if read else {"Conv": 1})
-    assert_same_function(network, lowered)
-
-
-@pytest.mark.parametrize(
-    ("shape", "options"),
-    [
-        ((1, 3, 9, 8), "strides=[2,2], pads=[1,1,1,1], dilations=[1,1]"),
-        ((1, 5, 8, 8), "strides=[2,2], pads=[1,1,1,1], dilations=[1,1]"),
-        ((1, 3, 8, 8), "strides=[2,1], pads=[1,1,1,1], dilations=[1,1]"),
-        ((1, 3, 8, 8), "strides=[2,2], pads=[2,2,2,2], dilations=[2,2]"),
-    ],
-)
-def test_other_convolutions_keep_their_form(shape: tuple[int, ...], options: str) -> None:
-    network = float_network(
-        f"g (float{list(shape)} input) => (float[N,4,H,W] output) "
-        f"{{ output = Conv <kernel_shape=[3,3], {options}> (input, w) }}",
-        w=seeded(4, shape[1], 3, 3),
-    )
-    assert lower(network) is network
-
-
 def test_variances_of_weights_that_change_shape_are_dropped_by_name() -> None:
     network = float_network(
         "g (float[1,3,4,4] input) => (float[1,2,8,8] output) "

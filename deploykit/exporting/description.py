@@ -66,8 +66,9 @@ def _labels(path: Path) -> tuple[str, ...]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise ConfigError(
-            f"--labels {path}: {error}; give a text file, one label a line"
+            f"--labels {path}: {reason}; give a text file, one label a line"
         ) from error
     labels = tuple(line.strip() for line in lines)
     if not labels or not all(labels):

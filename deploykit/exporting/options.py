@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 from deploykit.emit.tflite_layout import TfliteLayout
 from deploykit.errors import ConfigError
 from deploykit.exporting.description import read_metadata
-from deploykit.exporting.removing import removal_options
+from deploykit.exporting.removing import HOST, removal_options
 from deploykit.graph.options import RemovalOptions
 from deploykit.graph.widths.host import Element, Runtime
+from deploykit.graph.widths.table import WidthTable
 from deploykit.posterior.options import BatchNormMode, PruneRule, PruneSpec
 from deploykit.quantize.calibration import Calibration
 from deploykit.quantize.planning import CARRIERS, QuantizationOptions
@@ -212,6 +213,12 @@ def _target(value: object, formats: tuple[str, ...]) -> Target | None:
         raise ConfigError(
             f"--target {target.value} is about kernels of ONNX Runtime, and --to leaves model.onnx "
             "out; LiteRT computes the same integers on every processor: leave --target out"
+        )
+    if target is None and value not in (None, HOST, *WidthTable.names()):
+        processors = " or ".join(member.value for member in Target)
+        raise ConfigError(
+            f"--target {value}: give {processors} (processors whose sums the weights have to fit), "
+            f"{HOST}, or a width table: {', '.join(WidthTable.names())}"
         )
     return target
 

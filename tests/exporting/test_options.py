@@ -185,6 +185,11 @@ def test_a_target_of_processors_is_about_onnx() -> None:
         build_options({**LEAST, "target": "any", "to": "tflite"})
 
 
+def test_an_unknown_target_is_told_all_that_there_are() -> None:
+    with pytest.raises(ConfigError, match=r"--target arm9: give x86-avx2 or any .* host, .*litert"):
+        build_options({**LEAST, "target": "arm9"})
+
+
 def test_the_batch_is_that_of_the_input_shape_unless_asked() -> None:
     assert build_options(LEAST).quantization.batch is Batch.FIXED
     assert build_options({**LEAST, "batch": "dynamic"}).quantization.batch is Batch.DYNAMIC

@@ -25,6 +25,7 @@ from deploykit.posterior.checkpoint import load_checkpoint
 from deploykit.posterior.forward import prepared, run
 from deploykit.posterior.loading import load_tensors
 from deploykit.spec.bench import BenchReport
+from deploykit.spec.inputs import only_input
 from deploykit.spec.samples import Samples
 from deploykit.verify.metrics import accuracy
 from deploykit_cli.progress import StageLines
@@ -128,7 +129,7 @@ def main() -> int:
     report = deploykit.bench_bundle(bundle.path, rounds=arguments.rounds)
     console.print()
     console.print(layer_table(bundle.manifest))
-    dense = dense_accuracy(load_samples(SAMPLE / "test-2000.npz", INPUT_SHAPE))
+    dense = dense_accuracy(load_samples(SAMPLE / "test-2000.npz", only_input(INPUT_SHAPE)))
     console.print(results_table(bundle.manifest, dense, report, checkpoint))
     code = print_bounds(bounds(bundle.manifest, parity.failed))
     for line in training_lines():

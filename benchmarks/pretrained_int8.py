@@ -71,7 +71,7 @@ def measure(
         files = {name: made.file(name).read_bytes() for name in (
             "model.float.onnx", "model.onnx", "model.tflite",
         )}  # fmt: skip
-    name = made.manifest["input"]["name"]
+    name = made.manifest["inputs"][0]["name"]
     values = images[tested]
     (expected,) = ort.run(files["model.float.onnx"], {name: values}).values()
     (found,) = ort.run(files["model.onnx"], {name: values}).values()

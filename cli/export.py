@@ -23,10 +23,17 @@ def export(
         typer.Option(help="FILE.py:FACTORY or package.module:factory that builds the network."),
     ] = None,
     input_shape: Annotated[
-        str | None, typer.Option(help="Shape of the input, batch first: 1,1,28,28.")
+        list[str] | None,
+        typer.Option(
+            help="Shape of the input, batch first: 1,1,28,28; or NAME=1,1,28,28 once for each, "
+            "with :int64 behind the sizes of token ids."
+        ),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Calibration .npz: `inputs` [N, C, H, W] float32.")
+        Path | None,
+        typer.Option(
+            help="Calibration .npz: `inputs` [N, C, H, W] float32, or an array per input by name."
+        ),
     ] = None,
     eval_data: Annotated[
         Path | None, typer.Option(help="Evaluation .npz: `inputs` and `labels` [N].")
@@ -102,7 +109,7 @@ def export(
     replaced = (out / HASHES).is_file()
     bundle = deploykit.export(
         checkpoint, out=out, model=model,
-        input_shape=None if input_shape is None else _shape(input_shape),
+        input_shape=input_shape or None,
         data=data, eval_data=eval_data, config=config, bits=bits, to=to, prune_rule=prune_rule,
         threshold=threshold, batchnorm=batchnorm, exact=exact, align=align, target=target,
         calibration=calibration, rounding=rounding, io=io, tflite_layout=tflite_layout,
@@ -126,9 +133,3 @@ def export(
 
 def _say(console: Console, line: str) -> None:
     console.print(line, soft_wrap=True, markup=False, highlight=False)
-
-
-def _shape(text: str) -> tuple[int, ...]:
-    from deploykit.exporting.options import parse_shape
-
-    return parse_shape(text)

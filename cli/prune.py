@@ -27,7 +27,7 @@ def prune(
     input_shape: Annotated[
         list[str] | None,
         typer.Option(
-            help="Sizes that the file leaves open, batch first: 1,3,224,224, or NAME:1,3,224,224 "
+            help="Sizes that the file leaves open, batch first: 1,3,224,224, or NAME=1,3,224,224 "
             "once for each input."
         ),
     ] = None,
@@ -41,7 +41,7 @@ def prune(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="An .npz with `inputs`: channels go too that float32 rounding hides on such data."
+            help="An .npz as for export: channels go too that float32 rounding hides on such data."
         ),
     ] = None,
     max_growth: Annotated[
@@ -194,10 +194,8 @@ def _plural(count: int, noun: str) -> str:
 
 def _next(done: PrunedFile, command: str) -> str:
     """What can be done with the file."""
-    if len(done.source.inputs) == len(done.source.outputs) == 1:
-        file = shlex.quote(str(done.out))
-        return f"Next: {command} export {file} --data calibration.npz --out bundle"
-    return "Next: run it in ONNX Runtime; export takes networks of one input and one output"
+    file = shlex.quote(str(done.out))
+    return f"Next: {command} export {file} --data calibration.npz --out bundle"
 
 
 def _notes(done: PrunedFile) -> list[str]:

@@ -135,7 +135,7 @@ def feeding_lines(manifest: Any) -> list[str]:
         ports = [
             f"{side} {port['name']!r} {port['dtype']} {port[key]}{_quantization(port)}"
             for side, port in (
-                ("input", manifest["input"]),
+                *(("input", port) for port in manifest["inputs"]),
                 *(("output", port) for port in manifest["outputs"]),
             )
         ]

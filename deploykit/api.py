@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from deploykit.spec.progress import Progress
 
 StrPath = str | Path
+InputShape = str | Sequence[int]
+"""Sizes, batch first: (1, 16), or "1,16"; "1,16:int64" of token ids."""
 
 
 def export(
@@ -22,7 +24,7 @@ def export(
     *,
     out: StrPath,
     model: str | None = None,
-    input_shape: Sequence[int] | None = None,
+    input_shape: InputShape | Mapping[str, InputShape] | Sequence[str] | None = None,
     data: StrPath | None = None,
     eval_data: StrPath | None = None,
     config: StrPath | None = None,
@@ -49,8 +51,10 @@ def export(
     checkpoint: a file that ends in .onnx enters behind folding: model, prune_rule, threshold and
     batchnorm do not apply then, and input_shape only where the file leaves a size open.
     model: "FILE.py:FACTORY" or "package.module:factory"; the factory takes no arguments.
-    input_shape: with the batch first, NCHW. data, eval_data: .npz files with `inputs` and,
-    optionally, `labels`. config: an export.toml; what is given here overrides it.
+    input_shape: with the batch first, NCHW; of several inputs one each by name, which are the
+    arguments of the network's forward. data, eval_data: .npz files with `inputs` (or an array for
+    each input by its name) and, optionally, `labels`. config: an export.toml; what is given here
+    overrides it.
     exact: remove exact zeros only, not what float32 rounding hides. align: "auto" keeps dead
     channels where the kernels of `target` ("host", or a width table's name) are faster with them,
     a number rounds widths up to its multiples, "none" leaves them.

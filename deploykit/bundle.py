@@ -17,7 +17,8 @@ import numpy as np
 
 from deploykit.errors import BundleError, IntegrityError
 from deploykit.npz import npz_bytes
-from deploykit.spec.arrays import AnyArray, Float32Array, Int8Array
+from deploykit.spec.arrays import AnyArray, Int8Array
+from deploykit.spec.inputs import GraphInputs, count_samples
 
 HASHES = "MANIFEST.sha256"
 SELF = "# sha256 of the lines above: "
@@ -35,7 +36,8 @@ SCHEMA = 1
 class Golden:
     """Inputs and what they must give, so that a bundle proves itself without its maker.
 
-    inputs: [N, ...] float32, the first `real` of them samples, the rest extreme values.
+    inputs: [N, ...] of the one input or of each by name, float32 (or whole numbers, where the
+    network takes them), the first `real` of them samples, the rest extreme values.
     labels: [real], or None. full: indices of the inputs that are followed tensor by tensor.
     folded: [N, ...] float outputs of the posterior mean with all gates open; mean_forward: [N, ...]
     the Bayesian network's own, or None; masked: closed gates at zero, for `full` only.
@@ -43,7 +45,7 @@ class Golden:
     outputs: the output ports' integers for all N.
     """
 
-    inputs: Float32Array
+    inputs: GraphInputs
     real: int
     full: AnyArray
     folded: AnyArray
@@ -52,6 +54,11 @@ class Golden:
     outputs: Mapping[str, Int8Array]
     labels: AnyArray | None = None
     mean_forward: AnyArray | None = None
+
+    @property
+    def count(self) -> int:
+        """N."""
+        return count_samples(self.inputs)
 
 
 @dataclass(frozen=True)
@@ -192,8 +199,9 @@ def load_golden(path: Path) -> Golden:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         golden = Golden(
-            arrays["inputs"], int(arrays["real"]), arrays["full"], arrays["folded"],
-            arrays["masked"], _unprefixed(arrays, "integers/"), _unprefixed(arrays, "outputs/"),
+            arrays.get("inputs", _unprefixed(arrays, "inputs/")), int(arrays["real"]),
+            arrays["full"], arrays["folded"], arrays["masked"],
+            _unprefixed(arrays, "integers/"), _unprefixed(arrays, "outputs/"),
             arrays.get("labels"), arrays.get("mean_forward"),
         )  # fmt: skip
         _require_whole(golden)
@@ -206,7 +214,7 @@ def load_golden(path: Path) -> Golden:
 
 def _require_whole(golden: Golden) -> None:
     """Every array of a golden file holds whole samples, and as many as the others."""
-    count, real, full = len(golden.inputs), golden.real, golden.full
+    count, real, full = golden.count, golden.real, golden.full
     counted = {
         "folded": (golden.folded, count), "masked": (golden.masked, len(full)),
         "mean_forward": (golden.mean_forward, count), "labels": (golden.labels, real),
@@ -225,10 +233,14 @@ def _require_whole(golden: Golden) -> None:
 
 def golden_bytes(golden: Golden) -> bytes:
     """golden.npz as bytes; equal content gives equal bytes."""
-    arrays: dict[str, Any] = {
-        "inputs": golden.inputs, "real": np.int64(golden.real), "full": golden.full,
-        "folded": golden.folded, "masked": golden.masked,
-    }  # fmt: skip
+    arrays: dict[str, Any] = (
+        {f"inputs/{name}": values for name, values in golden.inputs.items()}
+        if isinstance(golden.inputs, Mapping)
+        else {"inputs": golden.inputs}
+    )
+    arrays.update(
+        real=np.int64(golden.real), full=golden.full, folded=golden.folded, masked=golden.masked
+    )
     arrays.update({f"integers/{name}": value for name, value in golden.integers.items()})
     arrays.update({f"outputs/{name}": value for name, value in golden.outputs.items()})
     optional = {"labels": golden.labels, "mean_forward": golden.mean_forward}

@@ -25,6 +25,7 @@ from deploykit.exporting.pruning import (
     as_file,
     compare_files,
 )
+from deploykit.spec.inputs import some_samples
 from deploykit.spec.progress import Progress, Silent
 
 
@@ -40,10 +41,10 @@ def export_bundle(
     progress = progress or Silent()
     check_replaceable(out)
     entry = open_entry(source, options.entry, progress)
-    samples = load_samples(options.data, entry.input_shape)
+    samples = load_samples(options.data, entry.inputs)
     labelled = None
     if options.eval_data is not None:
-        labelled = load_samples(options.eval_data, entry.input_shape)
+        labelled = load_samples(options.eval_data, entry.inputs)
 
     from deploykit.exporting.removing import HIDING_INPUTS, largest_values, zero_hidden
     from deploykit.graph.normalize import normalize
@@ -68,7 +69,7 @@ def export_bundle(
         masked = normalize(entered.network)
         integer_form(masked)  # an operator without an integer form ends it here, early
     with progress.stage("find what float32 hides"):
-        some = samples.inputs[:HIDING_INPUTS]
+        some = some_samples(samples.inputs, slice(HIDING_INPUTS))
         quiet, hidden = zero_hidden(masked, some, options.removal.tolerance)
     with progress.stage("remove channels"):
         ranges = largest_values(ort.evaluate(quiet, some))
@@ -140,7 +141,7 @@ def prune_file(
     quiet, hidden = masked, None
     if options.data is not None:
         with progress.stage("find what float32 hides"):
-            some = few_inputs(options.data, read.shapes)
+            some = few_inputs(options.data, read.specs)
             quiet, hidden = zero_hidden(masked, some, options.removal.tolerance)
     with progress.stage("remove channels"):
         pruned, removal = remove_dead_channels(quiet, evaluate_outputs, options.removal)

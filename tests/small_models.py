@@ -67,6 +67,28 @@ def linear() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
 
 
+class TwoTowers(nn.Module):
+    """An image through convolutions and a vector through a linear, summed; two outputs by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 8, 3, padding=1)
+        self.conv2 = nn.Conv2d(8, 6, 3, 2)
+        self.side = nn.Linear(8, 6)
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, audio: Tensor, meta: Tensor) -> dict[str, Tensor]:
+        """audio: [N, 1, 12, 12]; meta: [N, 8]."""
+        trunk = torch.relu(self.conv2(torch.relu(self.conv1(audio)))).mean((2, 3))
+        joined = trunk + torch.relu(self.side(meta))
+        return {"scores": self.head(joined), "embedding": joined}
+
+
+def two_towers() -> nn.Module:
+    """Takes audio [N, 1, 12, 12] and meta [N, 8]."""
+    return TwoTowers()
+
+
 def save_random(network: nn.Module, path: Path, seed: int = 0) -> Path:
     """A checkpoint of the network with random weights and random batch norm statistics."""
     generator = torch.Generator().manual_seed(seed)

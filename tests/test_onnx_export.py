@@ -102,7 +102,7 @@ def test_a_network_from_torch_at_a_size_that_the_file_leaves_open(tmp_path: Path
     bundle = deploykit.export(
         tmp_path / "net.onnx", data=data, out=tmp_path / "b", input_shape=RESIDUAL_SHAPE
     )
-    assert bundle.manifest["input"]["shape"] == list(RESIDUAL_SHAPE)
+    assert bundle.manifest["inputs"][0]["shape"] == list(RESIDUAL_SHAPE)
     assert not deploykit.verify_bundle(bundle.path).failed
 
 
@@ -112,7 +112,7 @@ def test_what_export_cannot_take_is_refused_and_nothing_written(
     data, out = folder / "data.npz", tmp_path / "b"
     two = file(
         [node("MatMul", "x w", "m"), node("Add", "m k", "y")], {"w": normal(3, 4)},
-        {"x": [1, 3], "k": [1, 4]}, {"y": None},
+        {"x": [1, 3], "k": [2, 4]}, {"y": None},
     )  # fmt: skip
     double = file(
         [node("Relu", "x", "r"), node("Add", "r w", "y")], {}, {"x": [1, 3]}, {"y": None},
@@ -125,7 +125,7 @@ def test_what_export_cannot_take_is_refused_and_nothing_written(
     )  # fmt: skip
     save(tmp_path / "three.npz", inputs=normal(8, 3))
     for model, error, told in (
-        (two, GraphError, "has 2 inputs; this version exports networks with one"),
+        (two, ConfigError, r"different batches \(x \[1, 3\], k \[2, 4\]\)"),
         (double, GraphError, "'x' is float64; only float32"),
         (sine, UnsupportedOperatorError, "operator Sin"),
     ):

@@ -209,7 +209,7 @@ def test_a_residual_network_computes_the_same_integers_everywhere(tmp_path: Path
 
 def test_a_batch_of_several_is_exported_and_verified(tmp_path: Path) -> None:
     bundle = exported_residual(tmp_path, input_shape=(4, *small_models.RESIDUAL_SHAPE[1:]))
-    assert bundle.manifest["input"]["shape"][0] == 4
+    assert bundle.manifest["inputs"][0]["shape"][0] == 4
     verified(bundle)
 
 

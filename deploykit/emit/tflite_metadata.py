@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,10 @@ def with_metadata(data: bytes, metadata: ModelMetadata) -> bytes:
         [str(subgraph.tensors[index].name.decode()) for index in side]
         for side in (subgraph.inputs, subgraph.outputs)
     )
-    content = _describe(metadata, inputs, outputs)
+    images = [
+        len(inputs) == 1 or len(subgraph.tensors[index].shape) == 4 for index in subgraph.inputs
+    ]
+    content = _describe(metadata, dict(zip(inputs, images, strict=True)), outputs)
     model.buffers.append(schema.BufferT(data=np.frombuffer(content, dtype=np.uint8)))
     model.metadata.append(schema.MetadataT(name=NAME, buffer=len(model.buffers) - 1))
     packed = pack_model(model)
@@ -53,12 +56,15 @@ def with_metadata(data: bytes, metadata: ModelMetadata) -> bytes:
     return file.getvalue()
 
 
-def _describe(metadata: ModelMetadata, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
-    """The flatbuffer."""
+def _describe(metadata: ModelMetadata, inputs: Mapping[str, bool], outputs: Sequence[str]) -> bytes:
+    """The flatbuffer. inputs: names, and whether the normalization is this one's."""
     import flatbuffers
 
     builder = flatbuffers.Builder(1024)
-    read = [_tensor(builder, name, units=_units(builder, metadata)) for name in inputs]
+    read = [
+        _tensor(builder, name, units=_units(builder, metadata) if image else None)
+        for name, image in inputs.items()
+    ]
     files = _files(builder) if metadata.labels else None
     written = [_tensor(builder, name, files=files) for name in outputs]
     subgraph = _table(builder, 9, {2: _vector(builder, read), 3: _vector(builder, written)})

@@ -27,6 +27,7 @@ from deploykit.exporting.removal_record import alignment_record, hiding_record, 
 from deploykit.graph.cost import LayerCost, layer_costs
 from deploykit.runtime import ort
 from deploykit.spec.by_sample import of_samples
+from deploykit.spec.inputs import some_samples
 from deploykit.spec.negligible import Negligible
 from deploykit.spec.network import Network
 from deploykit.spec.pairs import LARGEST_PAIR
@@ -118,7 +119,6 @@ def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
     """manifest.json: what went in, what came out, and what was measured on the way."""
     options, network, removal = outcome.options, outcome.network, outcome.removal
     sqnr = layer_sqnr(outcome)
-    (source,) = network.inputs
     return {
         "schema": SCHEMA,
         "versions": _versions(),
@@ -126,7 +126,7 @@ def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
         "io": options.quantization.io.value,
         "batch": network.batch.value,
         "tflite_layout": options.tflite_layout.value,
-        "input": _port(source, outcome),
+        "inputs": [_port(source, outcome) for source in network.inputs],
         "outputs": [_port(target, outcome) for target in network.outputs],
         "metadata": {
             "labels": len(options.metadata.labels), "mean": list(options.metadata.mean),
@@ -187,7 +187,7 @@ def layer_sqnr(outcome: Outcome) -> dict[str, float]:
     """SQNR by tensor on the real ones of the golden inputs whose integers are all kept."""
     golden = outcome.golden
     real = golden.full < golden.real
-    floats = ort.evaluate(outcome.lowered, golden.inputs[golden.full[real]])
+    floats = ort.evaluate(outcome.lowered, some_samples(golden.inputs, golden.full[real]))
     count = len(golden.full)
     integers = {name: of_samples(values, real, count) for name, values in golden.integers.items()}
     return sqnr_by_tensor(outcome.network, floats, integers)

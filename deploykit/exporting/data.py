@@ -2,57 +2,109 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from deploykit.errors import DataError
-from deploykit.spec.arrays import AnyArray, Float32Array
+from deploykit.spec.arrays import AnyArray
+from deploykit.spec.inputs import GraphInputs, InputSpec
 from deploykit.spec.samples import Samples
 
+INPUTS, LABELS = "inputs", "labels"
 FORM = "an .npz file holds `inputs` [N, C, H, W] float32 and, optionally, `labels` [N]"
 
 
-def load_samples(path: Path, input_shape: tuple[int, ...]) -> Samples:
-    """The samples of an .npz file, checked against the network's input shape [batch, ...].
+def load_samples(path: Path, specs: Sequence[InputSpec]) -> Samples:
+    """The samples of an .npz file, checked against what the network takes.
+
+    One input reads the array `inputs`, or one of its own name; several read an array each, by name.
+    Returned is an array for one input, one by name for several.
 
     Raises DataError naming the first offender: file, array, shape, type, or sample with NaN.
     """
     if not path.is_file():
-        raise DataError(f"{path}: there is no such file; {FORM}")
-    arrays = _read(path)
-    if "inputs" not in arrays:
-        raise DataError(f"{path} has no array `inputs` but {sorted(arrays)}; {FORM}")
-    inputs = _checked_inputs(path, arrays["inputs"], input_shape)
-    labels = arrays.get("labels")
-    return Samples(inputs, None if labels is None else _checked_labels(path, labels, len(inputs)))
+        raise DataError(f"{path}: there is no such file; {_form(specs)}")
+    arrays = _read(path, _form(specs))
+    keys = _keys(path, arrays, specs)
+    found = {spec.name: _checked_inputs(path, keys[spec.name], arrays, spec) for spec in specs}
+    counts = {name: len(values) for name, values in found.items()}
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"`{name}` {count}" for name, count in counts.items())
+        raise DataError(
+            f"{path}: the arrays hold different numbers of samples ({listed}); sample i of every "
+            "array belongs together: give each as many"
+        )
+    inputs: GraphInputs = next(iter(found.values())) if len(found) == 1 else found
+    count = next(iter(counts.values()))
+    labels = None if LABELS in keys.values() else arrays.get(LABELS)
+    return Samples(inputs, None if labels is None else _checked_labels(path, labels, count))
 
 
-def _read(path: Path) -> dict[str, AnyArray]:
+def _form(specs: Sequence[InputSpec]) -> str:
+    """What a file for this network holds."""
+    if len(specs) == 1 and not specs[0].whole:
+        return FORM
+    arrays = ", ".join(
+        f"`{INPUTS if len(specs) == 1 else spec.name}` "
+        f"[{', '.join(['N', *map(str, spec.shape[1:])])}] {spec.dtype}"
+        for spec in specs
+    )
+    return f"an .npz file holds {arrays} and, optionally, `labels` [N]"
+
+
+def _keys(path: Path, arrays: dict[str, AnyArray], specs: Sequence[InputSpec]) -> dict[str, str]:
+    """By input the array that it reads."""
+    if len(specs) == 1:
+        (spec,) = specs
+        key = INPUTS if INPUTS in arrays else spec.name
+        if key not in arrays:
+            raise DataError(f"{path} has no array `inputs` but {sorted(arrays)}; {_form(specs)}")
+        return {spec.name: key}
+    names = [spec.name for spec in specs]
+    missing = [name for name in names if name not in arrays]
+    unknown = sorted(set(arrays) - {*names, LABELS})
+    if missing or unknown:
+        if missing:
+            what = f"has no array for the input {missing[0]!r}"
+        else:
+            what = f"holds {unknown[0]!r}, which is no input of the network"
+        raise DataError(
+            f"{path} {what}: it holds {', '.join(sorted(arrays))}, and the network's inputs are "
+            f"{', '.join(names)}; {_form(specs)}"
+        )
+    return {name: name for name in names}
+
+
+def _read(path: Path, form: str) -> dict[str, AnyArray]:
     try:
         stored = np.load(path, allow_pickle=False)
         if isinstance(stored, np.lib.npyio.NpzFile):
             with stored:
                 return {name: stored[name] for name in stored.files}
     except Exception as error:  # numpy, zipfile and zlib each raise their own on damaged content
-        raise DataError(f"{path} cannot be read as .npz ({error}); {FORM}") from error
+        raise DataError(f"{path} cannot be read as .npz ({error}); {form}") from error
     raise DataError(
-        f"{path} holds a single array; {FORM}: np.savez('calibration.npz', inputs=array)"
+        f"{path} holds a single array; {form}: np.savez('calibration.npz', inputs=array)"
     )
 
 
-def _checked_inputs(path: Path, inputs: AnyArray, input_shape: tuple[int, ...]) -> Float32Array:
-    if inputs.ndim != len(input_shape) or inputs.shape[1:] != input_shape[1:]:
-        wanted = ", ".join(["N", *map(str, input_shape[1:])])
+def _checked_inputs(path: Path, key: str, arrays: dict[str, AnyArray], spec: InputSpec) -> AnyArray:
+    inputs = arrays[key]
+    if inputs.ndim != len(spec.shape) or inputs.shape[1:] != spec.shape[1:]:
+        wanted = ", ".join(["N", *map(str, spec.shape[1:])])
         raise DataError(
-            f"{path}: `inputs` has shape {list(inputs.shape)} where the network takes "
-            f"[{wanted}]; {_shape_hint(inputs.shape, input_shape)}"
+            f"{path}: `{key}` has shape {list(inputs.shape)} where the network takes "
+            f"[{wanted}]; {_shape_hint(inputs.shape, spec.shape)}"
         )
     if len(inputs) == 0:
-        raise DataError(f"{path}: `inputs` holds no samples; give at least one")
+        raise DataError(f"{path}: `{key}` holds no samples; give at least one")
+    if spec.whole:
+        return _checked_numbers(path, key, inputs, spec)
     if not np.issubdtype(inputs.dtype, np.floating):
         raise DataError(
-            f"{path}: `inputs` is {inputs.dtype}; give float32, preprocessed as in training "
+            f"{path}: `{key}` is {inputs.dtype}; give float32, preprocessed as in training "
             "(for example images.astype('float32') / 255)"
         )
     with np.errstate(over="ignore"):
@@ -60,11 +112,26 @@ def _checked_inputs(path: Path, inputs: AnyArray, input_shape: tuple[int, ...]) 
     finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
     if not finite.all():
         raise DataError(
-            f"{path}: sample {int(np.argmin(finite))} of `inputs` holds NaN or infinity "
+            f"{path}: sample {int(np.argmin(finite))} of `{key}` holds NaN or infinity "
             f"({int((~finite).sum())} of {len(values)} samples do); leave it out, or mend the "
             "preprocessing"
         )
     return values
+
+
+def _checked_numbers(path: Path, key: str, inputs: AnyArray, spec: InputSpec) -> AnyArray:
+    """Whole numbers in the input's own type."""
+    if not np.issubdtype(inputs.dtype, np.integer):
+        raise DataError(
+            f"{path}: `{key}` is {inputs.dtype}, and the network takes whole numbers (token ids) "
+            f"there; give {spec.dtype}"
+        )
+    limits = np.iinfo(spec.dtype)
+    if int(inputs.min()) < limits.min or int(inputs.max()) > limits.max:
+        raise DataError(
+            f"{path}: `{key}` runs from {inputs.min()} to {inputs.max()}, beyond {spec.dtype}"
+        )
+    return inputs.astype(spec.dtype)
 
 
 def _shape_hint(found: tuple[int, ...], wanted: tuple[int, ...]) -> str:

@@ -28,16 +28,25 @@ def read_metadata(values: Mapping[str, Any]) -> ModelMetadata:
 
 def check_metadata(metadata: ModelMetadata, network: QuantizedNetwork) -> None:
     """Raise DataError where the network has another number of classes or channels."""
-    (source,) = network.inputs
-    shapes = [network.tensors[port.tensor].shape for port in network.outputs]
-    if metadata.labels and any(shape[1:] != (len(metadata.labels),) for shape in shapes):
+    given = [network.tensors[port.tensor].shape for port in network.outputs]
+    if metadata.labels and any(shape[1:] != (len(metadata.labels),) for shape in given):
         raise DataError(
             f"--labels: there are {len(metadata.labels)} labels for outputs of the shapes "
-            f"{[list(shape) for shape in shapes]}; give one line for each class"
+            f"{[list(shape) for shape in given]}; give one line for each class"
         )
-    channels = network.tensors[source.tensor].shape[1]
+    if not metadata.mean:
+        return
+    shapes = {port.name: network.tensors[port.tensor].shape for port in network.inputs}
+    images = [name for name, shape in shapes.items() if len(shapes) == 1 or len(shape) == 4]
+    if len(images) != 1:
+        raise DataError(
+            f"--mean and --std: the network has the inputs {', '.join(shapes)}, and "
+            f"{len(images)} of them are images, so that it is not clear which is meant; leave the "
+            "two out, and tell the app otherwise"
+        )
+    channels = shapes[images[0]][1]
     for name, numbers in (("mean", metadata.mean), ("std", metadata.std)):
-        if numbers and len(numbers) not in (1, channels):
+        if len(numbers) not in (1, channels):
             raise DataError(
                 f"--{name}: there are {len(numbers)} numbers for {channels} channels; give one, or "
                 "one for each"

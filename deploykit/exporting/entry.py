@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, assert_never
 
-from deploykit.errors import DataError, GraphError
+import numpy as np
+
+from deploykit.errors import ConfigError, DataError, GraphError
 from deploykit.exporting.file_inputs import difference, draw
+from deploykit.exporting.input_shapes import GivenInputs, check_batches, specs_of
 from deploykit.exporting.onnx_bytes import model_bytes
 from deploykit.exporting.options import CheckpointOptions, OnnxOptions, Source
 from deploykit.exporting.restoration import is_rounding
@@ -18,15 +20,23 @@ from deploykit.exporting.size import check_size
 from deploykit.graph.onnx_source import OnnxSource, read_onnx
 from deploykit.runtime import ort
 from deploykit.runtime.single_pass import run_once
-from deploykit.spec.arrays import AnyArray, Float32Array
+from deploykit.spec.arrays import AnyArray
+from deploykit.spec.inputs import (
+    ONLY,
+    GraphInputs,
+    InputSpec,
+    count_samples,
+    named_inputs,
+    some_samples,
+)
 from deploykit.spec.joined import joined_outputs
 from deploykit.spec.network import Network
 from deploykit.spec.posterior import FoldReport
 from deploykit.spec.progress import Progress
 from deploykit.spec.samples import Samples
 
-Forward = Callable[[Float32Array], AnyArray]
-"""Outputs [N, ...] for inputs [N, ...]."""
+Forward = Callable[[GraphInputs], AnyArray]
+"""Outputs [N, ...] for inputs [N, ...], several outputs joined (spec.joined)."""
 
 MONTE_CARLO_INPUTS = 512
 """Inputs on which the mean network is compared with draws from the posterior."""
@@ -50,11 +60,11 @@ class Entered:
 
 
 class Entry(Protocol):
-    """A file that an export starts from. input_shape: batch first."""
+    """A file that an export starts from."""
 
     @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of the network's one input."""
+    def inputs(self) -> tuple[InputSpec, ...]:
+        """What the network takes."""
         ...
 
     def enter(self, samples: Samples, labelled: Samples | None, progress: Progress) -> Entered:
@@ -66,15 +76,17 @@ def open_entry(path: Path, options: CheckpointOptions | OnnxOptions, progress: P
     """The entry that the options were made for; an ONNX file is read here, for its input shape."""
     match options:
         case CheckpointOptions():
-            return CheckpointEntry(path, options)
+            entry: Entry = CheckpointEntry(path, options)
         case OnnxOptions():
             with progress.stage("read ONNX file"):
-                shape = options.input_shape
-                source = read_onnx(path, None if shape is None else {None: shape})
-                check_exportable(source)
-            return OnnxEntry(source)
+                shapes = {name: given.sizes for name, given in options.inputs.items()}
+                source = read_onnx(path, shapes)
+                check_exportable(source, options.inputs)
+            entry = OnnxEntry(source)
         case _:
             assert_never(options)
+    check_batches(entry.inputs)
+    return entry
 
 
 @dataclass(frozen=True)
@@ -85,9 +97,9 @@ class CheckpointEntry:
     options: CheckpointOptions
 
     @property
-    def input_shape(self) -> tuple[int, ...]:
-        """As the options give it."""
-        return self.options.input_shape
+    def inputs(self) -> tuple[InputSpec, ...]:
+        """As the options give them."""
+        return specs_of(self.options.inputs, ONLY)
 
     def enter(self, samples: Samples, labelled: Samples | None, progress: Progress) -> Entered:
         """Load, fold, compare with draws from the posterior, capture."""
@@ -99,20 +111,29 @@ class CheckpointEntry:
         from deploykit.posterior.predictive import compare_monte_carlo
 
         options = self.options
+        called = Samples(self._by_argument(samples.inputs), samples.labels)
         with progress.stage("load checkpoint"):
             loaded = load_checkpoint(self.path)
         with progress.stage("fold posterior"):
             factory = load_factory(options.model)
             folded = fold_posterior(
-                loaded, factory, samples.inputs[:4], options.pruning, options.batchnorm, samples
-            )
+                loaded, factory, some_samples(called.inputs, slice(4)), options.pruning,
+                options.batchnorm, called,
+            )  # fmt: skip
         with progress.stage("compare Monte Carlo") as advance:
             compared = (labelled or samples).head(MONTE_CARLO_INPUTS)
+            compared = Samples(self._by_argument(compared.inputs), compared.labels)
             folded = compare_monte_carlo(folded, loaded, compared, progress=advance)
         with progress.stage("capture graph"):
-            captured = capture(folded.module, folded.variance, options.input_shape)
+            zeros = {spec.name: np.zeros(spec.shape, spec.dtype) for spec in self.inputs}
+            example = self._by_argument(zeros[ONLY] if None in options.inputs else zeros)
+            captured = capture(folded.module, folded.variance, example)
         check_size(captured.model, str(self.path))
-        mean = None if folded.bayesian is None else partial(forward.run, folded.bayesian)
+
+        def computing(module: Any) -> Forward:
+            return lambda inputs: forward.run(module, self._by_argument(inputs))
+
+        mean = None if folded.bayesian is None else computing(folded.bayesian)
         return Entered(
             network=captured,
             record={
@@ -120,11 +141,17 @@ class CheckpointEntry:
                 "unwrapped": list(loaded.unwrapped),
             },
             stage="folded",
-            unpruned=partial(forward.run, folded.unpruned),
+            unpruned=computing(folded.unpruned),
             mean=mean,
             mean_forward=mean if folded.report.batchnorm == "keep" else None,
             fold=folded.report,
         )  # fmt: skip
+
+    def _by_argument(self, inputs: GraphInputs) -> GraphInputs:
+        """The array of an only input by the name that --input-shape gives it, if it gives one."""
+        if None in self.options.inputs or isinstance(inputs, Mapping):
+            return inputs
+        return {spec.name: inputs for spec in self.inputs}
 
 
 @dataclass(frozen=True)
@@ -134,10 +161,9 @@ class OnnxEntry:
     source: OnnxSource
 
     @property
-    def input_shape(self) -> tuple[int, ...]:
-        """As the file states it, or as --input-shape does where the file leaves it open."""
-        (shape,) = self.source.shapes.values()
-        return shape
+    def inputs(self) -> tuple[InputSpec, ...]:
+        """As the file states them, sizes as --input-shape does where the file leaves them open."""
+        return self.source.specs
 
     def enter(self, samples: Samples, labelled: Samples | None, progress: Progress) -> Entered:
         """Check that reading changed nothing, on one drawn input."""
@@ -160,10 +186,12 @@ class OnnxEntry:
                     f"it was brought from opset {source.opset} to one that deploykit reads; export "
                     "it with a newer opset, and please report the model"
                 )
-        (port,), names = source.inputs, [target.name for target in source.outputs]
+        names = [target.name for target in source.outputs]
+        ports = [port.name for port in source.inputs]
 
-        def unpruned(values: Float32Array) -> AnyArray:
-            return joined_outputs(ort.run(static, {port.name: values}), names)
+        def unpruned(values: GraphInputs) -> AnyArray:
+            outputs = ort.run(static, named_inputs(values, ports))
+            return joined_outputs(outputs, names, count_samples(values))
 
         return Entered(
             network=source.network,
@@ -176,19 +204,24 @@ class OnnxEntry:
         )  # fmt: skip
 
 
-def check_exportable(source: OnnxSource) -> None:
-    """Raise GraphError where the file's inputs or outputs have no form in an integer network."""
+def check_exportable(source: OnnxSource, given: GivenInputs) -> None:
+    """Raise where the file's inputs or outputs have no form in an integer network.
+
+    given: as --input-shape states the inputs.
+    """
     check_size(source.network.model, str(source.path))
-    ports = (*source.inputs, *source.outputs)
-    if len(source.inputs) != 1:
-        raise GraphError(
-            f"{source.path} has {len(source.inputs)} inputs; this version exports networks with one"
-        )
-    for port in ports:
+    for port in (*source.inputs, *source.outputs):
         if port.dtype != "float32":
             raise GraphError(
                 f"{source.path}: {port.name!r} is {port.dtype}; only float32 inputs and outputs "
                 "can be quantized, so export the network in float32"
+            )
+    for port in source.inputs:
+        stated = given.get(port.name, given.get(None))
+        if stated is not None and stated.dtype not in (None, port.dtype):
+            raise ConfigError(
+                f"--input-shape says that {port.name} is {stated.dtype}, and in {source.path} it "
+                f"is {port.dtype}; leave the type out"
             )
 
 

@@ -12,7 +12,8 @@ from deploykit.exporting.onnx_bytes import model_bytes
 from deploykit.graph.edit import output_names
 from deploykit.reference.float import evaluate_outputs
 from deploykit.runtime import ort
-from deploykit.spec.arrays import AnyArray, Float32Array
+from deploykit.spec.arrays import AnyArray
+from deploykit.spec.inputs import joined_samples, named_inputs, some_samples
 from deploykit.spec.joined import joined_outputs
 from deploykit.spec.network import Network
 from deploykit.spec.parity import Accuracy, IntegerComparison
@@ -32,13 +33,13 @@ def record_golden(
 
     samples: where the real ones come from, with labels if known.
     """
-    (port,) = network.inputs
-    inputs = golden_inputs(samples, network.tensors[port.tensor].quantization)
+    ranges = {port.name: network.tensors[port.tensor].quantization for port in network.inputs}
+    inputs, full = golden_inputs(samples, ranges), full_indices()
     floats = GoldenFloats(
         folded=entered.unpruned(inputs),
         # float32, because the last bits of float64 sums depend on how many threads added them up.
         masked=joined_outputs(
-            evaluate_outputs(masked, inputs[full_indices()]), output_names(masked)
+            evaluate_outputs(masked, some_samples(inputs, full)), output_names(masked), len(full)
         ).astype(np.float32),
         mean_forward=None if entered.mean_forward is None else entered.mean_forward(inputs),
     )
@@ -56,9 +57,9 @@ def prove_parity(
 
     On the golden inputs that are followed tensor by tensor, and on all labelled samples.
     """
-    inputs: Float32Array = golden.inputs[golden.full]
+    inputs = some_samples(golden.inputs, golden.full)
     if labelled is not None:
-        inputs = np.concatenate([inputs, labelled.inputs])
+        inputs = joined_samples(inputs, labelled.inputs)
     return compare_with_runtimes(models, network, inputs, advance, golden.integers)
 
 
@@ -77,9 +78,9 @@ def measure_accuracy(
     if entered.mean is not None:
         outputs["mean"] = entered.mean(inputs)
     outputs[entered.stage] = entered.unpruned(inputs)
-    (source,) = network.inputs
-    floats = ort.run(model_bytes(pruned), {source.name: inputs})
-    outputs["pruned"] = joined_outputs(floats, output_names(pruned))
+    given = named_inputs(inputs, [port.name for port in network.inputs])
+    floats = ort.run(model_bytes(pruned), given)
+    outputs["pruned"] = joined_outputs(floats, output_names(pruned), len(labels))
     for fmt, data in models.items():
         raw = fmt.run_outputs(data, network, port_inputs(network, inputs))
         (port,) = network.outputs

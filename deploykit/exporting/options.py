@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 from deploykit.emit.tflite_layout import TfliteLayout
 from deploykit.errors import ConfigError
 from deploykit.exporting.description import read_metadata
+from deploykit.exporting.input_shapes import GivenInputs, parse_inputs
 from deploykit.exporting.removing import HOST, removal_options
 from deploykit.graph.options import RemovalOptions
 from deploykit.graph.widths.host import Element, Runtime
@@ -46,19 +46,19 @@ def source_of(path: Path) -> Source:
 
 @dataclass(frozen=True)
 class CheckpointOptions:
-    """How a checkpoint becomes a float graph. input_shape includes the batch, NCHW."""
+    """How a checkpoint becomes a float graph. inputs: shapes include the batch, NCHW."""
 
     model: str
-    input_shape: tuple[int, ...]
+    inputs: GivenInputs
     pruning: PruneSpec = field(default_factory=PruneSpec)
     batchnorm: BatchNormMode = BatchNormMode.KEEP
 
 
 @dataclass(frozen=True)
 class OnnxOptions:
-    """How an ONNX file becomes a float graph. input_shape: None where the file states it."""
+    """How an ONNX file becomes a float graph. inputs: of which the file leaves sizes open."""
 
-    input_shape: tuple[int, ...] | None = None
+    inputs: GivenInputs = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _checkpoint(values: Mapping[str, Any]) -> CheckpointOptions:
             raise ConfigError(f"give --{required.replace('_', '-')} {flag}, or a --config with it")
     return CheckpointOptions(
         model=str(values["model"]),
-        input_shape=parse_shape(values["input_shape"]),
+        inputs=parse_inputs(values["input_shape"]),
         pruning=PruneSpec(
             choice(PruneRule, "prune-rule", values.get("prune_rule", "family")),
             _threshold(values.get("threshold")),
@@ -143,7 +143,7 @@ def _onnx(values: Mapping[str, Any]) -> OnnxOptions:
                 "an ONNX file; leave it out"
             )
     shape = values.get("input_shape")
-    return OnnxOptions(None if shape is None else parse_shape(shape))
+    return OnnxOptions({} if shape is None else parse_inputs(shape))
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -166,23 +166,6 @@ def read_config(path: Path) -> dict[str, Any]:
     if model.partition(":")[0].endswith(".py"):
         values["model"] = str(path.parent / model)
     return values
-
-
-def parse_shape(value: object) -> tuple[int, ...]:
-    """parse_shape("1,3,224,224") -> (1, 3, 224, 224)"""
-    try:
-        if isinstance(value, str):
-            sizes = tuple(int(part) for part in value.split(","))
-        else:
-            sizes = tuple(operator.index(part) for part in value)  # type: ignore[attr-defined]
-    except (TypeError, ValueError):
-        sizes = ()
-    if len(sizes) < 2 or min(sizes) < 1:
-        raise ConfigError(
-            f"--input-shape {value} is no shape; give whole numbers with the batch first, "
-            "such as 1,3,224,224"
-        )
-    return sizes
 
 
 def choice(kind: type[Choice], option: str, value: object) -> Choice:

@@ -25,9 +25,10 @@ from deploykit.graph.widths.host import Element, Runtime, host_target
 from deploykit.graph.widths.joint import joint
 from deploykit.graph.widths.table import WidthTable
 from deploykit.reference.float import evaluate
-from deploykit.spec.arrays import Float32Array, Tensors
+from deploykit.spec.arrays import Tensors
+from deploykit.spec.inputs import GraphInputs, InputSpec, some_samples
 from deploykit.spec.negligible import Negligible
-from deploykit.spec.network import GraphInputs, Network
+from deploykit.spec.network import Network
 
 KEYS = ("exact", "max_growth", "align", "target", "drop_dead_outputs")
 """Names of export's options: keys of export.toml, and flags with dashes for underscores."""
@@ -74,12 +75,9 @@ def removal_options(
     )
 
 
-def few_inputs(data: Path, shapes: Mapping[str, tuple[int, ...]]) -> Float32Array:
-    """The first samples of an .npz, for a network of one input."""
-    if len(shapes) != 1:
-        raise ConfigError(f"--data {data}: the network has {len(shapes)} inputs; leave it out")
-    (shape,) = shapes.values()
-    return load_samples(data, shape).inputs[:HIDING_INPUTS]
+def few_inputs(data: Path, specs: Sequence[InputSpec]) -> GraphInputs:
+    """The first samples of an .npz."""
+    return some_samples(load_samples(data, specs).inputs, slice(HIDING_INPUTS))
 
 
 def zero_hidden(

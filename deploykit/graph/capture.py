@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,44 +16,57 @@ import onnx_ir as ir
 from deploykit.errors import ArchitectureError, GraphError
 from deploykit.graph.edit import set_initializer
 from deploykit.spec.arrays import Float32Array
-from deploykit.spec.network import Network
+from deploykit.spec.inputs import ONLY, GraphInputs
+from deploykit.spec.joined import named_outputs
+from deploykit.spec.network import Network, static_shape
 
 OPSET = 20
 
 
-def capture(
-    module: Any, variance: Mapping[str, Float32Array], input_shape: tuple[int, ...]
-) -> Network:
-    """Trace `module` (torch.nn.Module, eval mode) at `input_shape` into a Network.
+def capture(module: Any, variance: Mapping[str, Float32Array], example: GraphInputs) -> Network:
+    """Trace `module` (torch.nn.Module, eval mode) at the shapes of `example` into a Network.
+
+    example: values of its only argument, which becomes `input`, or of arguments by name. Outputs
+    are called as spec.joined names them.
 
     optimize=False: the exporter's default folds batch norm into `0.weight` under the same name,
     and the variance of that name would silently belong to other numbers.
 
-    Raises ArchitectureError where the shape does not fit, GraphError where tracing fails or where
+    Raises ArchitectureError where a shape does not fit, GraphError where tracing fails or where
     a parameter with a variance is missing from the graph.
     """
     import torch
 
-    example = torch.zeros(input_shape, dtype=torch.float32)
+    by_name = isinstance(example, Mapping)
+    order = list(inspect.signature(module.forward).parameters)
+    values = example if isinstance(example, Mapping) else {ONLY: example}
+    # The exporter hands names out in the order of the call, whatever forward's own is.
+    given = {name: torch.tensor(values[name]) for name in sorted(values, key=_places(order))}
+    positional = () if by_name else tuple(given.values())
+    keywords = given if by_name else {}
     try:
         with torch.no_grad():
-            module(example)
+            returned = module(*positional, **keywords)
     except Exception as error:
+        shapes = [list(tensor.shape) for tensor in given.values()]
         raise ArchitectureError(
-            f"the input shape {list(input_shape)} does not fit the network: {_cause(error)}; "
-            "give the shape that the factory's network takes with --input-shape"
+            f"the input shape {', '.join(map(str, shapes))} does not fit the network: "
+            f"{_cause(error)}; give the shape that the factory's network takes with --input-shape"
         ) from error
+    outputs = {name: tuple(tensor.shape) for name, tensor in named_outputs(returned).items()}
+    inputs = {name: tuple(tensor.shape) for name, tensor in given.items()}
     try:
         with _quiet():
             program = torch.onnx.export(
                 module,
-                (example,),
+                positional,
+                kwargs=keywords,
                 dynamo=True,
                 optimize=False,
                 verbose=False,
                 opset_version=OPSET,
-                input_names=["input"],
-                output_names=["output"],
+                input_names=list(inputs),
+                output_names=list(outputs),
             )
     except Exception as error:
         raise GraphError(
@@ -62,11 +76,16 @@ def capture(
     if program is None:
         raise GraphError("torch.onnx.export returned no graph for the network")
     model = _detached(program.model)
-    if len(model.graph.inputs) != 1 or len(model.graph.outputs) != 1:
-        raise GraphError(
-            f"the network has {len(model.graph.inputs)} inputs and {len(model.graph.outputs)} "
-            "outputs; this version exports networks with one of each"
-        )
+    for what, expected, side in (
+        ("inputs", inputs, model.graph.inputs), ("outputs", outputs, model.graph.outputs)
+    ):  # fmt: skip
+        found = {str(value.name): static_shape(value) for value in side}
+        if found != expected:
+            raise GraphError(
+                f"the captured graph has the {what} {found}, and the network {expected}: an "
+                "argument that forward does not read, or a tensor that it returns twice or as it "
+                "came in, is the usual reason"
+            )
     kept = {name: value for name, value in variance.items() if name in model.graph.initializers}
     missing = sorted(
         name for name, value in variance.items() if name not in kept and np.any(value > 0)
@@ -77,6 +96,11 @@ def capture(
             "forward does not use these parameters, or uses them under another name"
         )
     return Network(model, kept)
+
+
+def _places(order: list[str]) -> Callable[[str], int]:
+    """Sorting key: where forward has an argument, behind all others where it takes any."""
+    return lambda name: order.index(name) if name in order else len(order)
 
 
 def _cause(error: Exception) -> str:

@@ -15,6 +15,7 @@ from deploykit.graph.edit import constant
 from deploykit.graph.onnx_load import load_float
 from deploykit.graph.opset import modernize, opset_of
 from deploykit.graph.ports import Port, Shape, fix_shapes, read_port, settle
+from deploykit.spec.inputs import InputSpec
 from deploykit.spec.network import Network
 
 
@@ -41,6 +42,13 @@ class OnnxSource:
     def size_bytes(self) -> int:
         """Of all its files."""
         return sum(file.stat().st_size for file in self.files)
+
+    @property
+    def specs(self) -> tuple[InputSpec, ...]:
+        """Its inputs at `shapes`."""
+        return tuple(
+            InputSpec(port.name, self.shapes[port.name], port.dtype) for port in self.inputs
+        )
 
     def symbols(self) -> dict[str, int]:
         """The size that `network` has for each size that the file leaves open."""

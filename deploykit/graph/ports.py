@@ -56,11 +56,11 @@ def _axis(port: str, index: int, dim: onnx.TensorShapeProto.Dimension) -> Axis:
 def parse_input_shapes(texts: Sequence[str]) -> dict[str | None, Shape]:
     """Shapes by input name; None: the only input.
 
-    ["1,3,224,224"] -> {None: (1, 3, 224, 224)}; ["a:1,3", "b:1,5"] -> {"a": (1, 3), "b": (1, 5)}
+    ["1,3,224,224"] -> {None: (1, 3, 224, 224)}; ["a=1,3", "b:1,5"] -> {"a": (1, 3), "b": (1, 5)}
     """
     shapes: dict[str | None, Shape] = {}
     for text in texts:
-        name, found, sizes = text.rpartition(":")
+        name, found, sizes = text.rpartition("=" if "=" in text else ":")
         try:
             shape = tuple(int(size) for size in sizes.split(","))
         except ValueError:
@@ -68,7 +68,7 @@ def parse_input_shapes(texts: Sequence[str]) -> dict[str | None, Shape]:
         if not shape or min(shape) < 1:
             raise ConfigError(
                 f"--input-shape {text} is no shape; give whole numbers with the batch first, such "
-                "as 1,3,224,224, behind the input's name and a colon where there are several"
+                "as 1,3,224,224, or NAME=1,3,224,224 for each where there are several"
             )
         key = name if found else None
         if key in shapes:
@@ -94,7 +94,7 @@ def settle(
         if axes is None:
             raise ConfigError(
                 f"{path} states no shape for its input {port.name!r}; "
-                f"give --input-shape {port.name}:1,3,224,224"
+                f"give --input-shape {port.name}=1,3,224,224"
             )
         if axes and isinstance(axes[0], str):
             sizes.setdefault(axes[0], 1)
@@ -115,7 +115,7 @@ def _named(
     names = ", ".join(port.name for port in ports)
     if None in given and len(ports) != 1:
         raise ConfigError(
-            f"{path} has the inputs {names}: give --input-shape NAME:SIZES once for each"
+            f"{path} has the inputs {names}: give --input-shape NAME=SIZES once for each"
         )
     unknown = [name for name in given if name not in {None, *(port.name for port in ports)}]
     if unknown:
@@ -147,7 +147,7 @@ def _example(name: str, axes: Sequence[Axis]) -> str:
     sizes = [str(axis) if isinstance(axis, int) else "224" for axis in axes]
     if isinstance(axes[0], str):
         sizes[0] = "1"
-    return f"{name}:{','.join(sizes)}"
+    return f"{name}={','.join(sizes)}"
 
 
 def fix_shapes(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> onnx.ModelProto:

@@ -18,7 +18,8 @@ from deploykit.errors import ConfigError, DataError
 from deploykit.posterior.forward import BATCH, batches, run_batch
 from deploykit.posterior.options import BatchNormMode
 from deploykit.posterior.weight_noise import measuring_noise
-from deploykit.spec.arrays import Float32Array, FloatArray
+from deploykit.spec.arrays import Float32Array
+from deploykit.spec.inputs import GraphInputs, count_samples
 
 __all__ = [
     "BatchNormMode",
@@ -41,15 +42,16 @@ def batchnorm_layers(module: nn.Module) -> Mapping[str, _BatchNorm]:
     }
 
 
-def reestimate_batchnorm(module: nn.Module, inputs: FloatArray, batch: int = BATCH) -> nn.Module:
+def reestimate_batchnorm(module: nn.Module, inputs: GraphInputs, batch: int = BATCH) -> nn.Module:
     """A copy whose running mean and variance are averages over the inputs [N, ...].
 
     Everything but batch norm stays in eval mode; batches are of nearly equal size and count alike.
     """
     _require_batchnorm(module, BatchNormMode.REESTIMATE)
-    if len(inputs) < 2:
+    count = count_samples(inputs)
+    if count < 2:
         raise DataError(
-            f"--batchnorm reestimate needs at least 2 calibration inputs and got {len(inputs)}"
+            f"--batchnorm reestimate needs at least 2 calibration inputs and got {count}"
         )
     result = copy.deepcopy(module)
     layers = batchnorm_layers(result).values()
@@ -69,7 +71,7 @@ def reestimate_batchnorm(module: nn.Module, inputs: FloatArray, batch: int = BAT
 def subtract_weight_noise(
     module: nn.Module,
     variance: Mapping[str, Float32Array],
-    inputs: FloatArray,
+    inputs: GraphInputs,
     batch: int = BATCH,
 ) -> nn.Module:
     """A copy with running_var - E[sum x^2 s_w^2 + s_b^2] in each batch norm that a layer feeds.

@@ -17,7 +17,7 @@ from deploykit.posterior.batchnorm import (
     subtract_weight_noise,
 )
 from deploykit.posterior.family import EvalForward
-from deploykit.posterior.forward import prepared
+from deploykit.posterior.forward import prepared, require_arguments
 from deploykit.posterior.loading import load_tensors
 from deploykit.posterior.mean_forward import mean_difference, require_repeatable
 from deploykit.posterior.options import BatchNormMode, PruneSpec
@@ -25,7 +25,8 @@ from deploykit.posterior.pruning import apply_pruning, decide_pruning
 from deploykit.posterior.recognise import Recognised, join_key, recognise
 from deploykit.posterior.trace import output_layer
 from deploykit.posterior.twins import Swapped, swap_layers
-from deploykit.spec.arrays import AnyArray, Float32Array, FloatArray
+from deploykit.spec.arrays import AnyArray, Float32Array
+from deploykit.spec.inputs import GraphInputs
 from deploykit.spec.posterior import Checkpoint, Folded, FoldReport, LayerPosterior, LayerPruning
 from deploykit.spec.samples import Samples
 
@@ -33,7 +34,7 @@ from deploykit.spec.samples import Samples
 def fold_posterior(
     checkpoint: Checkpoint,
     network: nn.Module | ModuleFactory,
-    example_inputs: FloatArray,
+    example_inputs: GraphInputs,
     pruning: PruneSpec = PruneSpec(),  # noqa: B008  frozen
     batchnorm: BatchNormMode = BatchNormMode.KEEP,
     calibration: Samples | None = None,
@@ -41,13 +42,15 @@ def fold_posterior(
     """The posterior mean network, pruned and unpruned, with the variance of its parameters.
 
     network: the Bayesian network that was trained or its deterministic twin; never changed.
-    example_inputs [N, ...]: on these the mean forward is compared and the output layer is found.
+    example_inputs [N, ...], of the only argument or by name: on these the mean forward is compared
+    and the output layer is found.
     calibration: what batch norm statistics are measured on; needed unless they are kept.
     """
     _require_calibration(batchnorm, calibration)
     recognised = recognise(checkpoint)
     posteriors = tuple(layer.posterior() for layer in recognised.layers)
     original = network if isinstance(network, nn.Module) else network()
+    require_arguments(original, example_inputs)
     swapped = swap_layers(original, recognised.layers)
     unpruned = mean_network(swapped.module, recognised, posteriors, checkpoint)
     require_repeatable(unpruned, example_inputs)
@@ -143,7 +146,9 @@ def _require_calibration(mode: BatchNormMode, calibration: Samples | None) -> No
         return
     if calibration is None or len(calibration) == 0:
         raise ConfigError(f"--batchnorm {mode.value} measures on calibration data; give --data")
-    if not np.isfinite(calibration.inputs).all():
+    arrays = calibration.inputs
+    held = arrays.values() if isinstance(arrays, Mapping) else (arrays,)
+    if not all(np.isfinite(values).all() for values in held):
         raise DataError("the calibration inputs hold NaN or infinity; clean them first")
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
 from torch import nn
 
 from deploykit.errors import ArchitectureError
-from deploykit.spec.arrays import Float32Array, FloatArray
+from deploykit.spec.arrays import AnyArray
+from deploykit.spec.inputs import GraphInputs, count_samples, some_samples
+from deploykit.spec.joined import joined_outputs, named_outputs
 
 BATCH = 256
+
+TorchInputs = torch.Tensor | Mapping[str, torch.Tensor]
+"""What a network is called with: its only argument, or arguments by name."""
 
 
 def prepared(module: nn.Module) -> nn.Module:
@@ -19,32 +25,97 @@ def prepared(module: nn.Module) -> nn.Module:
     return module.float().eval().requires_grad_(False)
 
 
-def batches(inputs: FloatArray, batch: int = BATCH) -> Iterator[torch.Tensor]:
-    """Inputs [N, ...] in float32 pieces of nearly equal size, none above `batch`."""
-    pieces = max(1, -(-len(inputs) // batch))
-    for piece in np.array_split(inputs, pieces):
-        yield torch.tensor(piece, dtype=torch.float32)
+def require_arguments(module: nn.Module, inputs: GraphInputs) -> None:
+    """Refuse inputs that the network's forward has no argument for, and arguments left out."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    plain = [one for one in parameters if one.kind not in {one.VAR_POSITIONAL, one.VAR_KEYWORD}]
+    needed = [one.name for one in plain if one.default is one.empty]
+    listed = ", ".join(one.name for one in plain) or "nothing"
+    if not isinstance(inputs, Mapping):
+        if len(needed) > 1:
+            raise ArchitectureError(
+                f"the network's forward takes {listed}, and --input-shape gives one shape without "
+                "a name; give --input-shape NAME=SIZES once for each"
+            )
+        return
+    if any(one.kind is one.VAR_KEYWORD for one in parameters):
+        return
+    unknown = [name for name in inputs if name not in {one.name for one in plain}]
+    missing = [name for name in needed if name not in inputs]
+    if unknown or missing:
+        what = f"no argument {unknown[0]!r}" if unknown else f"an argument {missing[0]!r} too"
+        raise ArchitectureError(
+            f"--input-shape names {', '.join(inputs)}, and the network's forward has {what}: it "
+            f"takes {listed}; give --input-shape NAME=SIZES once for each"
+        )
 
 
-def run_batch(module: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
-    """One forward pass without gradients; the network must return one tensor."""
+def batches(inputs: GraphInputs, batch: int = BATCH) -> Iterator[TorchInputs]:
+    """Inputs [N, ...] in pieces of nearly equal size, none above `batch`; floats in float32."""
+    count = count_samples(inputs)
+    for piece in np.array_split(np.arange(count), max(1, -(-count // batch))):
+        yield tensors(some_samples(inputs, piece))
+
+
+def tensors(inputs: GraphInputs) -> TorchInputs:
+    """The same values for torch."""
+    if isinstance(inputs, Mapping):
+        return {name: _tensor(values) for name, values in inputs.items()}
+    return _tensor(inputs)
+
+
+def run_batch(module: nn.Module, inputs: TorchInputs) -> dict[str, torch.Tensor]:
+    """One forward pass without gradients: the tensors that the network returns, by name."""
     try:
         with torch.no_grad():
-            output = module(inputs)
+            output = module(**inputs) if isinstance(inputs, Mapping) else module(inputs)
+    except IndexError as error:
+        raise ArchitectureError(
+            f"the network does not run on the inputs: {error}; where they are numbers of rows of a "
+            "table (token ids), each has to be one that the table has"
+        ) from error
     except Exception as error:
         raise ArchitectureError(
-            f"the network does not run on an input of shape {tuple(inputs.shape)}: "
+            f"the network does not run on an input of shape {_shapes(inputs)}: "
             f"{type(error).__name__}: {error}; check --input-shape and the factory"
         ) from error
-    if not isinstance(output, torch.Tensor):
-        raise ArchitectureError(
-            f"the network returns a {type(output).__name__}; deploykit exports networks with one "
-            "output tensor, so let the factory build one that returns only that"
-        )
-    return output
+    found: dict[str, torch.Tensor] = {}
+    for name, value in named_outputs(output).items():
+        if not isinstance(value, torch.Tensor):
+            raise ArchitectureError(
+                f"the network returns a {type(value).__name__} as {name!r}; deploykit exports "
+                "networks that return a tensor, or a tuple or dict of tensors, so let the factory "
+                "build one that returns only that"
+            )
+        found[name] = value
+    if not found:
+        raise ArchitectureError("the network returns no tensor; build one that does")
+    return found
 
 
-def run(module: nn.Module, inputs: FloatArray, batch: int = BATCH) -> Float32Array:
-    """Outputs for inputs [N, ...], computed `batch` at a time."""
-    outputs = [run_batch(module, piece).numpy() for piece in batches(inputs, batch)]
-    return np.concatenate(outputs).astype(np.float32)
+def run(module: nn.Module, inputs: GraphInputs, batch: int = BATCH) -> AnyArray:
+    """Outputs for inputs [N, ...], computed `batch` at a time; several as one [N, F].
+
+    float32, or whole numbers where the network's only output holds such.
+    """
+    parts = [run_batch(module, piece) for piece in batches(inputs, batch)]
+    whole = {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}
+    joined = joined_outputs(whole, list(whole), count_samples(inputs))
+    return joined if joined.dtype.kind in "iu" else joined.astype(np.float32)
+
+
+def output_types(module: nn.Module, inputs: GraphInputs) -> dict[str, torch.dtype]:
+    """Element type of each output by name, from the first sample."""
+    first = tensors(some_samples(inputs, slice(1)))
+    return {name: value.dtype for name, value in run_batch(module, first).items()}
+
+
+def _tensor(values: AnyArray) -> torch.Tensor:
+    whole = values.dtype.kind in "iu"
+    return torch.tensor(values, dtype=None if whole else torch.float32)
+
+
+def _shapes(inputs: TorchInputs) -> str:
+    if isinstance(inputs, Mapping):
+        return ", ".join(f"{name} {tuple(value.shape)}" for name, value in inputs.items())
+    return str(tuple(inputs.shape))

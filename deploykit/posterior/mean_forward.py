@@ -9,13 +9,14 @@ from torch import nn
 
 from deploykit.errors import ArchitectureError, ParityError
 from deploykit.posterior.forward import run
-from deploykit.spec.arrays import Float32Array, FloatArray
+from deploykit.spec.arrays import Float32Array
 from deploykit.spec.difference import relative_difference
+from deploykit.spec.inputs import GraphInputs, count_samples
 
 TOLERANCE = 1e-4
 
 
-def require_repeatable(module: nn.Module, inputs: FloatArray) -> None:
+def require_repeatable(module: nn.Module, inputs: GraphInputs) -> None:
     """Refuse a network whose eval forward draws random numbers."""
     if relative_difference(run(module, inputs), run(module, inputs)) > TOLERANCE:
         raise ArchitectureError(
@@ -25,7 +26,7 @@ def require_repeatable(module: nn.Module, inputs: FloatArray) -> None:
 
 
 def mean_difference(
-    bayesian: nn.Module, folded: nn.Module, inputs: FloatArray, layers: Iterable[str]
+    bayesian: nn.Module, folded: nn.Module, inputs: GraphInputs, layers: Iterable[str]
 ) -> float:
     """Largest difference of the outputs, relative to the largest output of the Bayesian network.
 
@@ -44,7 +45,7 @@ def mean_difference(
 
 
 def _first_differing(
-    bayesian: nn.Module, folded: nn.Module, inputs: FloatArray, layers: Iterable[str]
+    bayesian: nn.Module, folded: nn.Module, inputs: GraphInputs, layers: Iterable[str]
 ) -> str:
     wanted = tuple(layers)
     expected = _layer_outputs(bayesian, wanted, inputs)
@@ -59,7 +60,7 @@ def _first_differing(
 
 
 def _layer_outputs(
-    module: nn.Module, layers: tuple[str, ...], inputs: FloatArray
+    module: nn.Module, layers: tuple[str, ...], inputs: GraphInputs
 ) -> dict[str, Float32Array]:
     """Outputs by layer name, in the order in which the layers ran."""
     outputs: dict[str, Float32Array] = {}
@@ -73,7 +74,7 @@ def _layer_outputs(
 
     handles = [keep(name) for name in layers]
     try:
-        run(module, inputs, batch=max(1, len(inputs)))
+        run(module, inputs, batch=max(1, count_samples(inputs)))
     finally:
         for handle in handles:
             handle.remove()

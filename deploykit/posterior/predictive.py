@@ -12,10 +12,11 @@ from torch import nn
 
 from deploykit.errors import DataError
 from deploykit.posterior.fold import mean_network
-from deploykit.posterior.forward import BATCH, run
+from deploykit.posterior.forward import BATCH, output_types, run
 from deploykit.posterior.options import BatchNormMode
 from deploykit.posterior.recognise import Recognised, join_key, recognise
 from deploykit.spec.arrays import AnyArray, Float64Array, FloatArray
+from deploykit.spec.inputs import GraphInputs
 from deploykit.spec.posterior import Checkpoint, Folded, Predictive
 from deploykit.spec.samples import Samples
 
@@ -42,13 +43,22 @@ def compare_monte_carlo(
     norm statistics of the checkpoint; the mean network is compared under the same statistics.
     Metrics, where labels are given: monte_carlo, mean, pruned (batch norm as asked), and
     mean_batchnorm where batch norm was not kept. Without labels, a network whose output is not
-    [N, K] has no class probabilities, and its report stays as it is.
+    [N, K] has no class probabilities, and its report stays as it is; so does that of a network of
+    several outputs, or of one that answers in whole numbers.
     """
     recognised = recognise(checkpoint)
     if not recognised.layers and samples.labels is None:
         return folded
     posteriors = [layer.posterior() for layer in recognised.layers]
     mean = mean_network(folded.unpruned, recognised, posteriors, checkpoint)
+    types = output_types(mean, samples.inputs)
+    if len(types) > 1 and samples.labels is not None:
+        raise DataError(
+            f"the network has {len(types)} outputs ({', '.join(types)}), so its answers cannot be "
+            "held against `labels`: leave them out of --eval-data"
+        )
+    if len(types) > 1 or not all(dtype.is_floating_point for dtype in types.values()):
+        return folded
     outputs = run(mean, samples.inputs, batch)
     if outputs.ndim != 2 and samples.labels is None:
         return folded
@@ -72,7 +82,7 @@ def compare_monte_carlo(
 def monte_carlo(
     mean: nn.Module,
     recognised: Recognised,
-    inputs: FloatArray,
+    inputs: GraphInputs,
     draws: int = DRAWS,
     seed: int = 0,
     batch: int = BATCH,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
-from deploykit.posterior.forward import run_batch
-from deploykit.spec.arrays import FloatArray
+from deploykit.posterior.forward import run_batch, tensors
+from deploykit.spec.inputs import GraphInputs, some_samples
 
 
-def output_layer(module: nn.Module, inputs: FloatArray) -> str | None:
+def output_layer(module: nn.Module, inputs: GraphInputs) -> str | None:
     """The layer with a weight matrix or kernel that runs last: its rows are the outputs.
 
     Batch norms and other layers with one weight per channel do not count.
@@ -21,7 +20,7 @@ def output_layer(module: nn.Module, inputs: FloatArray) -> str | None:
         if _has_matrix(layer)
     ]
     try:
-        run_batch(module, torch.tensor(inputs[:1], dtype=torch.float32))
+        run_batch(module, tensors(some_samples(inputs, slice(1))))
     finally:
         for handle in handles:
             handle.remove()

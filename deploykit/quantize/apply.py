@@ -19,7 +19,7 @@ from deploykit.quantize.planning import layer_plan, quantized_name
 from deploykit.quantize.regions import Region, body_of
 from deploykit.quantize.structure import Layer, build_structure, tails
 from deploykit.spec.arrays import Int32Array
-from deploykit.spec.network import Network, static_shape
+from deploykit.spec.network import Network, input_names, static_shape
 from deploykit.spec.operators import (
     Add,
     Clamp,
@@ -71,7 +71,7 @@ def apply_plan(network: Network, plan: QuantPlan) -> QuantizedNetwork:
         str(value.name): static_shape(value) or ()
         for value in (*graph.inputs, *(output for node in graph for output in node.outputs))
     }
-    float_names = [str(graph.inputs[0].name), *(layer.output for layer in layers)]
+    float_names = [*input_names(network), *(layer.output for layer in layers)]
     tensors = {}
     for name in float_names:
         integer = quantized_name(network, name)

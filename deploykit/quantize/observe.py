@@ -11,7 +11,8 @@ from deploykit.errors import DataError
 from deploykit.quantize.histogram import Histogram, empty_histogram, observe
 from deploykit.quantize.moments import InputMoments, MomentSums
 from deploykit.quantize.structure import Layer
-from deploykit.spec.arrays import AnyArray, Float32Array, Float64Array
+from deploykit.spec.arrays import AnyArray, Float64Array, Tensors
+from deploykit.spec.inputs import GraphInputs, count_samples, some_samples
 from deploykit.spec.network import FloatEvaluator, Network, static_shape
 from deploykit.spec.parallel import computed_ahead
 
@@ -35,7 +36,7 @@ def observe_tensors(
     ranges: Iterable[str],
     means: Iterable[str],
     compensated: Iterable[Layer],
-    inputs: Float32Array,
+    inputs: GraphInputs,
     evaluate: FloatEvaluator,
     progress: Callable[[int, int], None],
 ) -> Observations:
@@ -48,23 +49,28 @@ def observe_tensors(
     Raises DataError where a tensor becomes infinite or NaN.
     """
     histograms = {name: empty_histogram() for name in ranges}
+    count = count_samples(inputs)
     sums: dict[str, Float64Array] = {}
     rows: dict[str, int] = {}
-    gathered = {layer.name: (layer, MomentSums(layer, len(inputs))) for layer in compensated}
+    gathered = {layer.name: (layer, MomentSums(layer, count)) for layer in compensated}
     averaged = tuple(dict.fromkeys(means))
     chunk = _samples_at_once(network)
     read_by = (layer.inputs[0] for layer, _ in gathered.values())
     watched = _watched(network, [*histograms, *averaged, *read_by])
-    starts = range(0, len(inputs), chunk)
-    evaluated = computed_ahead(lambda at: evaluate(watched, inputs[at : at + chunk]), starts)
-    for start, values in zip(starts, evaluated, strict=True):
+
+    def evaluated_from(start: int) -> Tensors:
+        return evaluate(watched, some_samples(inputs, slice(start, start + chunk)))
+
+    starts = range(0, count, chunk)
+    for start, values in zip(starts, computed_ahead(evaluated_from, starts), strict=True):
+        stop = min(start + chunk, count)
         for name, earlier in list(histograms.items()):
             try:
                 histograms[name] = observe(earlier, values[name])
             except ValueError as error:
                 raise DataError(
                     f"tensor {name} is not finite on calibration samples {start} to "
-                    f"{min(start + chunk, len(inputs)) - 1}; check that the data is preprocessed "
+                    f"{stop - 1}; check that the data is preprocessed "
                     "as in training"
                 ) from error
         for name in averaged:
@@ -73,12 +79,11 @@ def observe_tensors(
             for row in by_sample:
                 sums[name] = sums[name] + row if name in sums else row
             rows[name] = rows.get(name, 0) + len(by_sample)
-        chunked = len(inputs[start : start + chunk])
         for layer, moments in gathered.values():
             read = values[layer.inputs[0]]
-            for index, sample in enumerate(read.reshape(chunked, -1, *read.shape[1:])):
+            for index, sample in enumerate(read.reshape(stop - start, -1, *read.shape[1:])):
                 moments.add(sample, start + index)
-        progress(min(start + chunk, len(inputs)), len(inputs))
+        progress(stop, count)
     found = {name: total / rows[name] for name, total in sums.items()}
     return Observations(
         histograms,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,7 +24,7 @@ from deploykit.quantize.structure import Layer, build_structure, tails
 from deploykit.quantize.weights import pair_scales, round_bias, round_weights, weight_scales
 from deploykit.spec.arrays import AnyArray
 from deploykit.spec.correction import corrected_bias
-from deploykit.spec.network import Network, static_shape
+from deploykit.spec.network import Network, input_names, static_shape
 from deploykit.spec.pairs import LARGEST_PAIR, Target, pair_sums
 from deploykit.spec.parallel import in_parallel
 from deploykit.spec.plan import ConstantPlan, LayerPlan, PairPlan, QuantPlan, Rounding, WeightPlan
@@ -80,8 +80,8 @@ def plan_quantization(
         )
     if options.batch is Batch.DYNAMIC:
         _check_dynamic(network, layers)
-    source = str(network.model.graph.inputs[0].name)
-    groups = find_groups(layers, source)
+    sources = input_names(network)
+    groups = find_groups(layers, sources)
     makers = [name for group in groups for name in group.makers]
     weighted = [layer for layer in layers if layer.kind in WEIGHTED]
     read = [layer.inputs[0] for layer in weighted]
@@ -93,7 +93,7 @@ def plan_quantization(
     )
     chosen: dict[str, Quantization] = {}
     for group in groups:
-        quantization = _wanted(group, layers, source, seen.histograms, options.calibration)
+        quantization = _wanted(group, layers, sources, seen.histograms, options.calibration)
         chosen.update(dict.fromkeys(group.tensors, quantization))
     constants = {
         layer.name: constant_operand(layer, chosen[layer.output].scale)
@@ -110,7 +110,7 @@ def plan_quantization(
     return QuantPlan(
         {
             quantized_name(network, name): chosen[name]
-            for name in (source, *(layer.output for layer in layers))
+            for name in (*sources, *(layer.output for layer in layers))
         },
         tuple(in_parallel(planned, layers)),
         options.calibration.value,
@@ -125,12 +125,13 @@ def plan_quantization(
 
 def _check_dynamic(network: Network, layers: Sequence[Layer]) -> None:
     """Refuse what means one thing to a batch of 1 and another to a batch of more."""
-    (shape,) = (static_shape(value) for value in network.model.graph.inputs)
-    if shape is None or shape[0] != 1:
-        raise QuantizationError(
-            f"--batch dynamic: the network's input is {list(shape or ())}; give it a batch of 1 "
-            "with --input-shape"
-        )
+    for value in network.model.graph.inputs:
+        shape = static_shape(value)
+        if shape is None or shape[0] != 1:
+            raise QuantizationError(
+                f"--batch dynamic: the network's input {value.name} is {list(shape or ())}; give "
+                "it a batch of 1 with --input-shape"
+            )
     for layer in layers:
         if layer.kind in (Kind.ISLAND, Kind.REARRANGE):
             raise QuantizationError(
@@ -150,13 +151,13 @@ def _check_dynamic(network: Network, layers: Sequence[Layer]) -> None:
 def _wanted(
     group: Group,
     layers: Sequence[Layer],
-    source: str,
+    sources: Collection[str],
     histograms: Mapping[str, Histogram],
     method: Calibration,
 ) -> Quantization:
     """What calibration asks for, before scales move."""
     merged = merge([histograms[name] for name in group.makers])
-    if source in group.makers:
+    if any(name in sources for name in group.makers):
         return input_quantization(merged, method)
     maker = next(layer for layer in layers if layer.output == group.makers[0])
     fixed = fixed_quantization(maker)

@@ -145,13 +145,14 @@ def _region(last: ir.Node, nodes: list[ir.Node]) -> Region:
 
 
 def _require_one_sample(network: Network, regions: Mapping[ir.Node, Region]) -> None:
-    shape = static_shape(network.model.graph.inputs[0])
-    if regions and (shape is None or shape[0] != 1):
-        node = next(iter(regions))
-        raise UnsupportedOperatorError(
-            f"{node.name}: operator {node.op_type} may mix the samples of a batch, and the input "
-            f"has the shape {list(shape or ())}. Export the network with a batch of one"
-        )
+    for value in network.model.graph.inputs:
+        shape = static_shape(value)
+        if regions and (shape is None or shape[0] != 1):
+            node = next(iter(regions))
+            raise UnsupportedOperatorError(
+                f"{node.name}: operator {node.op_type} may mix the samples of a batch, and the "
+                f"input has the shape {list(shape or ())}. Export the network with a batch of one"
+            )
 
 
 def body_of(network: Network, region: Region) -> Network:

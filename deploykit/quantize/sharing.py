@@ -2,13 +2,13 @@
 
 A concatenation and what it joins have one scale, for runtimes that rescale while they join round
 differently; what a maximum compares has one too. Where a part has a range of its own (a Relu that
-saturates at zero beside a tensor with negative values, a sigmoid, the network's input), the part is
+saturates at zero beside a tensor with negative values, a sigmoid, a network's input), the part is
 added to zero: a sum that rescales.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from deploykit.quantize.nodes import function_of, reaches_beyond
 from deploykit.quantize.operators import JOINING, SHARING, Kind
 from deploykit.quantize.scales import FIXED
 from deploykit.quantize.structure import Layer, build_structure
-from deploykit.spec.network import Network
+from deploykit.spec.network import Network, input_names
 from deploykit.spec.quantized import Quantization
 
 RESCALED = ".rescaled"
@@ -50,9 +50,9 @@ class Group:
     bounds: Bounds
 
 
-def find_groups(layers: Sequence[Layer], source: str) -> tuple[Group, ...]:
-    """Every tensor in exactly one group. source: the graph's input."""
-    parent: dict[str, str] = {source: source}
+def find_groups(layers: Sequence[Layer], sources: Collection[str]) -> tuple[Group, ...]:
+    """Every tensor in exactly one group. sources: the graph's inputs."""
+    parent: dict[str, str] = {source: source for source in sources}
 
     def root(name: str) -> str:
         while parent[name] != name:
@@ -72,12 +72,13 @@ def find_groups(layers: Sequence[Layer], source: str) -> tuple[Group, ...]:
         for layer in layers
         if layer.kind not in SHARING or reaches_beyond(layer.nodes[0])
     }
-    ranges = _ranges(layers, source)
+    made.update(sources)
+    ranges = _ranges(layers, sources)
     return tuple(
         Group(
             tuple(names),
-            tuple(name for name in names if name == source or name in made),
-            _weakest([ranges[name] for name in names if name == source or name in made]),
+            tuple(name for name in names if name in made),
+            _weakest([ranges[name] for name in names if name in made]),
         )
         for names in members.values()
     )
@@ -87,16 +88,15 @@ def separate_concats(network: Network) -> Network:
     """The same function, with a sum with zero before each joining layer that needs one."""
     while True:
         layers = build_structure(network)
-        source = str(network.model.graph.inputs[0].name)
-        edges = _conflicts(layers, source)
+        edges = _conflicts(layers, input_names(network))
         if not edges:
             return network
         network = _rescale(network, edges)
 
 
-def _conflicts(layers: Sequence[Layer], source: str) -> list[tuple[str, str]]:
+def _conflicts(layers: Sequence[Layer], sources: Collection[str]) -> list[tuple[str, str]]:
     """(joining layer's output, its input) to be rescaled: first within each, then within groups."""
-    demands, ranges = _demands(layers, source), _ranges(layers, source)
+    demands, ranges = _demands(layers, sources), _ranges(layers, sources)
     joins = [layer for layer in layers if layer.kind in JOINING]
     found = [
         (join.output, name)
@@ -106,7 +106,7 @@ def _conflicts(layers: Sequence[Layer], source: str) -> list[tuple[str, str]]:
     ]
     if found:
         return found
-    held = {name: group for group in find_groups(layers, source) for name in group.tensors}
+    held = {name: group for group in find_groups(layers, sources) for name in group.tensors}
     return [
         (join.output, name)
         for join in joins
@@ -115,9 +115,11 @@ def _conflicts(layers: Sequence[Layer], source: str) -> list[tuple[str, str]]:
     ]
 
 
-def _demands(layers: Sequence[Layer], source: str) -> Mapping[str, frozenset[Bounds | None]]:
+def _demands(
+    layers: Sequence[Layer], sources: Collection[str]
+) -> Mapping[str, frozenset[Bounds | None]]:
     """By tensor the bounds that its quantization must have; None: a quantization of its own."""
-    found: dict[str, frozenset[Bounds | None]] = {source: frozenset({None})}
+    found: dict[str, frozenset[Bounds | None]] = {name: frozenset({None}) for name in sources}
     for layer in layers:
         if layer.kind in SHARING:
             found[layer.output] = frozenset().union(*(found[name] for name in layer.inputs))
@@ -130,9 +132,9 @@ def _demands(layers: Sequence[Layer], source: str) -> Mapping[str, frozenset[Bou
     return found
 
 
-def _ranges(layers: Sequence[Layer], source: str) -> Mapping[str, Bounds]:
+def _ranges(layers: Sequence[Layer], sources: Collection[str]) -> Mapping[str, Bounds]:
     """By tensor the bounds of its values, as far as activations say."""
-    found = {source: Bounds(None, None)}
+    found = {name: Bounds(None, None) for name in sources}
     for layer in layers:
         if layer.kind in SHARING:
             found[layer.output] = _weakest([found[name] for name in layer.inputs])

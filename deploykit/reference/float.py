@@ -22,7 +22,8 @@ from deploykit.reference.float_samples import STATIC, MixesSamplesError, for_sam
 from deploykit.reference.float_table import EVALUATE
 from deploykit.spec.arrays import AnyArray, Tensors
 from deploykit.spec.batching import Batching, batching
-from deploykit.spec.network import GraphInputs, Network
+from deploykit.spec.inputs import GraphInputs
+from deploykit.spec.network import Network
 
 
 class Kept(Enum):

@@ -10,7 +10,8 @@ import onnx_ir as ir
 
 from deploykit.errors import DataError, GraphError
 from deploykit.spec.arrays import AnyArray
-from deploykit.spec.network import GraphInputs, Network
+from deploykit.spec.inputs import GraphInputs
+from deploykit.spec.network import Network
 
 
 def ports(network: Network) -> list[ir.Value]:

@@ -20,7 +20,8 @@ from deploykit.errors import DataError, GraphError, RuntimeUnavailableError
 from deploykit.runtime.batches import fill_batch
 from deploykit.spec.arrays import AnyArray, Tensors
 from deploykit.spec.batching import batching
-from deploykit.spec.network import GraphInputs, Network
+from deploykit.spec.inputs import GraphInputs
+from deploykit.spec.network import Network
 from deploykit.spec.parallel import in_parallel
 from deploykit.spec.quantized import UINT8_SHIFT, Quantization, as_int8, as_uint8
 

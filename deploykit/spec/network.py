@@ -8,7 +8,8 @@ from typing import Protocol
 
 import onnx_ir as ir
 
-from deploykit.spec.arrays import AnyArray, Float32Array, Tensors
+from deploykit.spec.arrays import Float32Array, Tensors
+from deploykit.spec.inputs import GraphInputs
 
 
 def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
@@ -30,8 +31,9 @@ class Network:
     variance: Mapping[str, Float32Array]
 
 
-GraphInputs = AnyArray | Tensors
-"""Values [N, ...] of a graph's one input, or of each of its inputs by name."""
+def input_names(network: Network) -> tuple[str, ...]:
+    """Of the graph's inputs, in its order."""
+    return tuple(str(value.name) for value in network.model.graph.inputs)
 
 
 class FloatEvaluator(Protocol):

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from deploykit.spec.arrays import AnyArray, Float32Array
+from deploykit.spec.arrays import AnyArray
+from deploykit.spec.inputs import GraphInputs, count_samples, some_samples
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Inputs [N, C, H, W] (or [N, F]) float32, and labels [N] where known."""
+    """Inputs [N, C, H, W] (or [N, F]) of a network's one input or of each by name; labels [N]."""
 
-    inputs: Float32Array
+    inputs: GraphInputs
     labels: AnyArray | None = None
 
     def __len__(self) -> int:
-        return int(self.inputs.shape[0])
+        return count_samples(self.inputs)
 
     def head(self, count: int) -> Samples:
         """The first `count` samples."""
-        return Samples(self.inputs[:count], None if self.labels is None else self.labels[:count])
+        first = slice(count)
+        labels = None if self.labels is None else self.labels[first]
+        return Samples(some_samples(self.inputs, first), labels)

@@ -25,7 +25,8 @@ from deploykit.emit.tflite_probe import probe_tflite
 from deploykit.emit.tflite_reader import read_tflite
 from deploykit.emit.tflite_writer import write_tflite
 from deploykit.runtime import litert, ort
-from deploykit.spec.arrays import AnyArray, Float32Array, Int8Array, Tensors
+from deploykit.spec.arrays import AnyArray, Tensors
+from deploykit.spec.inputs import GraphInputs, named_inputs
 from deploykit.spec.model_metadata import ModelMetadata
 from deploykit.spec.operators import Operator, renamed
 from deploykit.spec.quantized import IoType, Port, QuantizedNetwork, as_int8, as_uint8
@@ -175,22 +176,24 @@ class WrittenRunner:
         return self.format.run_all(self.format.write(network), network, inputs)
 
 
-def port_inputs(network: QuantizedNetwork, inputs: Float32Array) -> dict[str, AnyArray]:
-    """What a file of `network` takes for float samples: floats, or integers."""
-    (port,) = network.inputs
+def port_inputs(network: QuantizedNetwork, inputs: GraphInputs) -> Tensors:
+    """What a file of `network` takes for float samples, by port name: floats, or integers."""
     match network.io:
         case IoType.FLOAT:
-            return {port.name: inputs}
+            return named_inputs(inputs, [port.name for port in network.inputs])
         case IoType.INT8 | IoType.UINT8:
-            return {port.name: quantized_inputs(network, inputs)[port.name]}
+            return quantized_inputs(network, inputs)
         case _:
             assert_never(network.io)
 
 
-def quantized_inputs(network: QuantizedNetwork, inputs: Float32Array) -> dict[str, Int8Array]:
-    """Float samples as the integers of the network's one input, by port name."""
-    (port,) = network.inputs
-    return {port.name: network.tensors[port.tensor].quantization.quantize(inputs)}
+def quantized_inputs(network: QuantizedNetwork, inputs: GraphInputs) -> dict[str, AnyArray]:
+    """Float samples as the integers of the network's inputs, by port name."""
+    given = named_inputs(inputs, [port.name for port in network.inputs])
+    return {
+        port.name: network.tensors[port.tensor].quantization.quantize(given[port.name])
+        for port in network.inputs
+    }
 
 
 def real_output(network: QuantizedNetwork, port: Port, outputs: Tensors) -> AnyArray:

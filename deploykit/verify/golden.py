@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from deploykit.bundle import Golden
 from deploykit.spec.arrays import AnyArray, Float32Array
+from deploykit.spec.inputs import GraphInputs, named_inputs, repeated_samples
 from deploykit.spec.quantized import Quantization, QuantizedNetwork, int_range
 from deploykit.spec.samples import Samples
 from deploykit.verify.integers import run_reference
@@ -26,19 +28,31 @@ REAL, EXTREME, FULL_REAL, FULL_EXTREME = 32, 8, 6, 2
 """How many inputs of each kind, and for how many of each every tensor's integers are kept."""
 
 
-def golden_inputs(samples: Samples, quantization: Quantization) -> Float32Array:
+def golden_inputs(samples: Samples, quantizations: Mapping[str, Quantization]) -> GraphInputs:
     """[REAL + EXTREME, ...]: the first samples, then inputs at and beyond the quantized range.
+
+    quantizations: by input name. An array for one input, one by name for several, as the samples.
 
     Extreme, for a range of [low, high]: all low, all high, zero, far below, far above, a frame of
     high around low, two draws of low and high at random (seeded). Fewer samples than REAL are
     repeated in turn.
     """
-    real = np.take(samples.inputs, np.arange(REAL), axis=0, mode="wrap").astype(np.float32)
+    generator = np.random.default_rng(0)
+    real = named_inputs(repeated_samples(samples.inputs, REAL), list(quantizations))
+    found = {
+        name: np.concatenate([real[name], _extremes(real[name].shape[1:], held, generator)])
+        for name, held in quantizations.items()
+    }
+    return found if isinstance(samples.inputs, Mapping) else next(iter(found.values()))
+
+
+def _extremes(
+    one: tuple[int, ...], quantization: Quantization, generator: np.random.Generator
+) -> Float32Array:
+    """[EXTREME, ...] for inputs of the shape `one`."""
     lowest, highest = int_range(quantization.bits)
     low = np.float32((lowest - quantization.zero_point) * quantization.scale)
     high = np.float32((highest - quantization.zero_point) * quantization.scale)
-    one = real.shape[1:]
-    generator = np.random.default_rng(0)
     frame = np.full(one, low, dtype=np.float32)
     if len(one) == 3:
         frame[:, [0, -1], :] = high
@@ -54,7 +68,7 @@ def golden_inputs(samples: Samples, quantization: Quantization) -> Float32Array:
         generator.choice(corners, size=one),
         generator.choice(corners, size=one),
     ]
-    return np.concatenate([real, np.stack(extreme)])
+    return np.stack(extreme)
 
 
 def full_indices() -> AnyArray:
@@ -65,7 +79,7 @@ def full_indices() -> AnyArray:
 def make_golden(
     network: QuantizedNetwork,
     samples: Samples,
-    inputs: Float32Array,
+    inputs: GraphInputs,
     floats: GoldenFloats,
 ) -> Golden:
     """The golden file's content for `inputs` from `golden_inputs`."""

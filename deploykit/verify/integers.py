@@ -12,6 +12,7 @@ from deploykit.errors import ParityError
 from deploykit.reference import integer
 from deploykit.spec.arrays import AnyArray, Float32Array, Int8Array, Tensors
 from deploykit.spec.by_sample import by_sample, of_samples
+from deploykit.spec.inputs import GraphInputs, count_samples, some_samples
 from deploykit.spec.operators import Island
 from deploykit.spec.parity import IntegerComparison
 from deploykit.spec.progress import Advance, ignore
@@ -36,25 +37,26 @@ class ReferenceRun:
 
 
 def run_reference(
-    network: QuantizedNetwork, inputs: Float32Array, full: AnyArray, progress: Advance = ignore
+    network: QuantizedNetwork, inputs: GraphInputs, full: AnyArray, progress: Advance = ignore
 ) -> ReferenceRun:
     """Run the integer reference on float samples [N, ...], each of them once."""
-    integers = integer.run(network, quantized_inputs(network, inputs[full]))
+    count = count_samples(inputs)
+    integers = integer.run(network, quantized_inputs(network, some_samples(inputs, full)))
     ports = [port.tensor for port in network.outputs]
     outputs = {name: by_sample(integers[name], len(full)) for name in ports}
     outputs = {
-        name: np.empty((len(inputs), *found.shape[1:]), np.int8) for name, found in outputs.items()
+        name: np.empty((count, *found.shape[1:]), np.int8) for name, found in outputs.items()
     }
-    rest = np.setdiff1d(np.arange(len(inputs)), full)
+    rest = np.setdiff1d(np.arange(count), full)
     for name in ports:
         outputs[name][full] = by_sample(integers[name], len(full))
     step = samples_at_once(network)
     for start in range(0, len(rest), step):
         chosen = rest[start : start + step]
-        tensors = integer.run(network, quantized_inputs(network, inputs[chosen]))
+        tensors = integer.run(network, quantized_inputs(network, some_samples(inputs, chosen)))
         for name in ports:
             outputs[name][chosen] = by_sample(tensors[name], len(chosen))
-        progress(len(full) + min(start + step, len(rest)), len(inputs))
+        progress(len(full) + min(start + step, len(rest)), count)
     joined = {name: found.reshape(-1, *found.shape[2:]) for name, found in outputs.items()}
     return ReferenceRun(integers, joined)
 
@@ -127,7 +129,7 @@ class Tally:
 def compare_with_runtimes(
     models: Mapping[Format, bytes],
     network: QuantizedNetwork,
-    inputs: Float32Array,
+    inputs: GraphInputs,
     progress: Advance = ignore,
     known: Tensors = NOTHING,
 ) -> tuple[IntegerComparison, ...]:
@@ -136,17 +138,18 @@ def compare_with_runtimes(
     known: what the reference gave for the first of them, which it does not compute again.
     """
     tallies = {fmt: _empty_tally(fmt, network) for fmt in models}
-    step = samples_at_once(network)
-    for start in range(0, len(inputs), step):
-        chunk = inputs[start : start + step]
-        expected = _known_part(network, known, start, len(chunk))
+    step, count = samples_at_once(network), count_samples(inputs)
+    for start in range(0, count, step):
+        stop = min(start + step, count)
+        chunk = some_samples(inputs, slice(start, stop))
+        expected = _known_part(network, known, start, stop - start)
         if not expected:
             expected = integer.run(network, quantized_inputs(network, chunk))
         for fmt, data in models.items():
             actual = fmt.run_all(data, network, port_inputs(network, chunk))
             tallies[fmt].add(network, actual, expected)
-        progress(min(start + step, len(inputs)), len(inputs))
-    return tuple(tally.result(len(inputs)) for tally in tallies.values())
+        progress(stop, count)
+    return tuple(tally.result(count) for tally in tallies.values())
 
 
 def _known_part(
@@ -163,12 +166,13 @@ def _known_part(
 
 
 def compare_golden(
-    data: bytes, network: QuantizedNetwork, fmt: Format, inputs: Float32Array, full: AnyArray,
+    data: bytes, network: QuantizedNetwork, fmt: Format, inputs: GraphInputs, full: AnyArray,
     expected: ReferenceRun,
 ) -> IntegerComparison:  # fmt: skip
     """Every tensor of the inputs in `full`, and the file's public outputs for all of them."""
     tally = _empty_tally(fmt, network)
-    actual = fmt.run_all(data, network, port_inputs(network, inputs[full]))
+    count = count_samples(inputs)
+    actual = fmt.run_all(data, network, port_inputs(network, some_samples(inputs, full)))
     tally.add(network, actual, expected.integers)
     outputs = fmt.run_outputs(data, network, port_inputs(network, inputs))
     for port in network.outputs:
@@ -176,14 +180,14 @@ def compare_golden(
         integers = expected.outputs[port.tensor]
         if tally.one_step:
             # Steps of islands add up from the input on; the followed inputs' are the runtime's own.
-            public, integers = of_samples(public, full, len(inputs)), actual[port.tensor]
+            public, integers = of_samples(public, full, count), actual[port.tensor]
         real = network.tensors[port.tensor].quantization.dequantize(integers)
         differs = public != real if port.tail is None else ~_close(public, port.tail(real))
         tally.compared[port.tensor] += integers.size
         tally.differing[port.tensor] += int(np.count_nonzero(differs))
         if differs.any() and tally.operator is None:
             tally.operator = f"output {port.name}"
-    return tally.result(len(inputs))
+    return tally.result(count)
 
 
 def _largest(found: Int8Array, expected: Int8Array) -> int:

@@ -31,8 +31,9 @@ from deploykit.reference.float import evaluate
 from deploykit.spec.arrays import AnyArray, Tensors
 from deploykit.spec.by_sample import of_samples
 from deploykit.spec.difference import relative_difference
+from deploykit.spec.inputs import named_inputs, some_samples
 from deploykit.spec.joined import joined_outputs
-from deploykit.spec.network import Network, static_shape
+from deploykit.spec.network import Network, input_names, static_shape
 from deploykit.spec.operators import Operator, operator_inputs
 from deploykit.spec.parity import ParityReport, Step, Verdict
 from deploykit.spec.quantized import QuantizedNetwork
@@ -87,7 +88,7 @@ def verify_bundle(path: Path, announce: Announce = lambda text: None) -> ParityR
         steps.append(evaluated)
     else:
         floats, outputs = evaluated
-        steps.append(_pruned(golden, joined_outputs(floats, outputs)))
+        steps.append(_pruned(golden, joined_outputs(floats, outputs, len(golden.full))))
         lowered = _attempt(3, INTEGER, partial(integer_form, float_model))
         if isinstance(lowered, Step):
             steps.append(lowered)
@@ -156,13 +157,17 @@ def _rounding(
 
 def _float_tensors(network: Network, golden: Golden) -> tuple[Tensors, tuple[str, ...]]:
     """Every tensor of the float model on the golden inputs in `full`, and its outputs' names."""
-    declared = static_shape(network.model.graph.inputs[0])
-    if declared is None or declared[1:] != golden.inputs.shape[1:]:
-        raise IntegrityError(
-            f"{FLOAT_MODEL} declares the input {declared} where golden inputs are "
-            f"{golden.inputs.shape}"
-        )
-    return evaluate(network, golden.inputs[golden.full]), output_names(network)
+    graph = network.model.graph
+    given = named_inputs(golden.inputs, input_names(network))
+    for port in graph.inputs:
+        declared, held = static_shape(port), given[str(port.name)].shape
+        if declared is None or declared[1:] != held[1:]:
+            raise IntegrityError(
+                f"{FLOAT_MODEL} declares the input {port.name} {declared} where golden inputs are "
+                f"{held}"
+            )
+    inputs = some_samples(golden.inputs, golden.full)
+    return evaluate(network, inputs), output_names(network)
 
 
 def _mean_forward(golden: Golden, bundle: Bundle) -> Step:
@@ -303,7 +308,7 @@ def _float_to_integer(
     if golden.labels is not None and len(network.outputs) == 1:
         (port,) = network.outputs
         quantization = network.tensors[port.tensor].quantization
-        kept = of_samples(golden.outputs[port.tensor], slice(golden.real), len(golden.inputs))
+        kept = of_samples(golden.outputs[port.tensor], slice(golden.real), golden.count)
         integers = quantization.dequantize(kept)
         detail += f", accuracy {accuracy(integers, golden.labels):.3f} on {golden.real} samples"
     for tensor, value in measured.items():
@@ -369,7 +374,7 @@ def _against_runtime(
     found = compare_golden(data, network, fmt, golden.inputs, golden.full, expected)
     detail = (
         f"{found.total_differing:,} of {found.total_compared:,} integers differ "
-        f"({len(golden.inputs)} inputs, {version})"
+        f"({golden.count} inputs, {version})"
     )
     if found.one_step:
         detail += (

@@ -243,7 +243,7 @@ REFUSED: dict[str, tuple[Callable[[Path, Path], Words], list[str]]] = {
     ),
     "open sizes": (
         lambda net, folder: [dynamic(folder), "-o", folder / "out.onnx"],
-        ["its input 'x' is [N,3,H,W]", "give --input-shape x:1,3,224,224"],
+        ["its input 'x' is [N,3,H,W]", "give --input-shape x=1,3,224,224"],
     ),
     "a shape of letters": (
         lambda net, folder: [net, "-o", folder / "out.onnx", "--input-shape", "1,a"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -142,4 +143,4 @@ def float_network(name: str) -> Network:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         module = make().eval()
-    return normalize(capture(module, {}, shape))
+    return normalize(capture(module, {}, np.zeros(shape, np.float32)))

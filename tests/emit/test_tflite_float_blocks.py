@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -33,7 +34,7 @@ def block(name: str) -> Network:
                 assert norm.running_mean is not None and norm.running_var is not None
                 norm.running_mean.normal_()
                 norm.running_var.uniform_(0.5, 2.0)
-    return normalize(capture(module, {}, shape))
+    return normalize(capture(module, {}, np.zeros(shape, np.float32)))
 
 
 @pytest.mark.parametrize("name", BLOCKS)

@@ -10,19 +10,20 @@ import pytest
 
 from deploykit.emit.tflite_layout import TfliteLayout
 from deploykit.errors import ConfigError
+from deploykit.exporting.input_shapes import GivenInput, check_batches, parse_inputs, parse_shape
 from deploykit.exporting.options import (
     KEYS,
     CheckpointOptions,
     OnnxOptions,
     Source,
     build_options,
-    parse_shape,
     read_config,
     source_of,
 )
 from deploykit.graph.options import MultipleOf
 from deploykit.posterior.options import BatchNormMode, PruneRule, PruneSpec
 from deploykit.quantize.calibration import Calibration
+from deploykit.spec.inputs import InputSpec
 from deploykit.spec.pairs import Target
 from deploykit.spec.quantized import Batch, IoType
 from tests.exported import SAMPLE
@@ -37,7 +38,10 @@ def test_defaults_are_the_documented_ones() -> None:
     assert options.quantization.calibration is Calibration.MSE
     assert options.quantization.io is IoType.FLOAT
     assert options.entry == CheckpointOptions(
-        "net.py:build", (1, 3, 8, 8), PruneSpec(PruneRule.FAMILY, None), BatchNormMode.KEEP
+        "net.py:build",
+        {None: GivenInput((1, 3, 8, 8))},
+        PruneSpec(PruneRule.FAMILY, None),
+        BatchNormMode.KEEP,
     )
     assert options.tflite_layout is TfliteLayout.NHWC
     assert (options.data, options.eval_data) == (Path("data.npz"), None)
@@ -51,7 +55,7 @@ def test_what_is_given_overrides_the_file(tmp_path: Path) -> None:
     assert options.quantization.io is IoType.UINT8
     assert options.quantization.calibration is Calibration.ENTROPY
     assert options.data == Path("b.npz")
-    assert options.entry.input_shape == (1, 3, 8, 8)
+    assert options.entry.inputs == {None: GivenInput((1, 3, 8, 8))}
 
 
 def test_paths_in_the_file_are_relative_to_it(tmp_path: Path) -> None:
@@ -96,6 +100,62 @@ def test_what_is_no_shape_is_refused(value: object) -> None:
         parse_shape(value)
 
 
+TOKENS = GivenInput((1, 16), "int64")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("1,3,8,8", {None: GivenInput((1, 3, 8, 8))}),
+        (["1,3,8,8"], {None: GivenInput((1, 3, 8, 8))}),
+        ([1, 3, 8, 8], {None: GivenInput((1, 3, 8, 8))}),
+        ("1,16:int64", {None: TOKENS}),
+        (["audio=1,1,40,98", "meta=1,8"],
+         {"audio": GivenInput((1, 1, 40, 98)), "meta": GivenInput((1, 8))}),
+        (["a:1,3", "x:0=1,16:int64"], {"a": GivenInput((1, 3)), "x:0": TOKENS}),
+        ({"a": [1, 3], "ids": "1,16:int64"}, {"a": GivenInput((1, 3)), "ids": TOKENS}),
+        ({"speaker": "1:int32"}, {"speaker": GivenInput((1,), "int32")}),
+    ],
+)  # fmt: skip
+def test_shapes_of_several_inputs(value: object, expected: object) -> None:
+    assert parse_inputs(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (["a=1,3", "a=1,4"], "gives a twice"),
+        (["a=1,3", "1,4"], "--input-shape 1,4 names no input; .* give NAME=SIZES for each"),
+        (["a="], "--input-shape a= is no shape"),
+        ("a=1,0", "--input-shape a=1,0 is no shape; .* NAME=1,3,224,224, and :int64"),
+        ("ids=1,16:int8", "is no shape"),
+        ({"a": [1, "x"]}, "is no shape"),
+        ({}, "names no input"),
+    ],
+)
+def test_shapes_that_are_none_are_refused(value: object, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        parse_inputs(value)
+
+
+def test_a_table_of_shapes_in_export_toml(tmp_path: Path) -> None:
+    config = tmp_path / "export.toml"
+    config.write_text(
+        'model = "net.py:build"\ndata = "a.npz"\n[input_shape]\naudio = [1, 1, 40, 98]\n'
+        'tokens = "1,16:int64"\n',
+        encoding="utf-8",
+    )
+    entry = build_options({}, config).entry
+    assert entry.inputs == {"audio": GivenInput((1, 1, 40, 98)), "tokens": TOKENS}
+
+
+def test_inputs_of_different_batches_are_refused() -> None:
+    check_batches([InputSpec("a", (2, 3)), InputSpec("b", (2,))])
+    told = r"different batches \(a \[2, 3\], b \[1, 3\]\); .* give each the same batch"
+    with pytest.raises(ConfigError, match=told):
+        check_batches([InputSpec("a", (2, 3)), InputSpec("b", (1, 3))])
+
+
 @pytest.mark.parametrize(
     ("option", "value", "told"),
     [
@@ -130,9 +190,9 @@ def test_an_onnx_file_needs_neither_model_nor_shape() -> None:
     assert source_of(Path("a/net.onnx")) is Source.ONNX
     assert source_of(Path("net.onnx.pt")) is Source.CHECKPOINT
     open_sizes = build_options({"data": "d.npz"}, source=Source.ONNX)
-    assert open_sizes.entry == OnnxOptions(None)
+    assert open_sizes.entry == OnnxOptions({})
     given = build_options({"data": "d.npz", "input_shape": "1,3,8,8"}, source=Source.ONNX)
-    assert given.entry == OnnxOptions((1, 3, 8, 8))
+    assert given.entry == OnnxOptions({None: GivenInput((1, 3, 8, 8))})
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from deploykit.errors import ArchitectureError, GraphError
 from deploykit.graph.capture import capture
 from deploykit.graph.normalize import normalize
 from deploykit.reference.float import evaluate
+from deploykit.spec.network import static_shape
 from tests.graph.text import expected, values, written
 
 
@@ -19,6 +20,21 @@ class Both(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x + 1, x * 2
+
+
+class Named(nn.Module):
+    """The same by name."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"zeta": x + 1, "alpha": x * 2}
+
+
+class Twice(nn.Module):
+    """One result as two outputs."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        doubled = x * 2
+        return doubled, doubled
 
 
 class Half(nn.Module):
@@ -66,7 +82,7 @@ def test_initializers_keep_the_parameters_names_values_and_variances() -> None:
         name: np.full(tuple(parameter.shape), 0.5, np.float32)
         for name, parameter in module.named_parameters()
     }
-    network = capture(module, variance, (1, 1, 4, 4))
+    network = capture(module, variance, np.zeros((1, 1, 4, 4), np.float32))
     held = values(network)
     for name, parameter in module.named_parameters():
         np.testing.assert_array_equal(held[name], parameter.detach().numpy())
@@ -77,7 +93,7 @@ def test_initializers_keep_the_parameters_names_values_and_variances() -> None:
 
 def test_the_graph_computes_what_the_module_does() -> None:
     module = plain()
-    network = normalize(capture(module, {}, (1, 1, 4, 4)))
+    network = normalize(capture(module, {}, np.zeros((1, 1, 4, 4), np.float32)))
     inputs = np.random.default_rng(0).normal(size=(5, 1, 4, 4))
     with torch.no_grad():
         told = module(torch.from_numpy(inputs).float()).numpy()
@@ -86,7 +102,7 @@ def test_the_graph_computes_what_the_module_does() -> None:
 
 def test_the_graph_does_not_follow_the_module_afterwards() -> None:
     module = plain()
-    network = capture(module, {}, (1, 1, 4, 4))
+    network = capture(module, {}, np.zeros((1, 1, 4, 4), np.float32))
     before = values(network)["0.weight"].copy()
     with torch.no_grad():
         module.get_parameter("0.weight").zero_()
@@ -94,7 +110,7 @@ def test_the_graph_does_not_follow_the_module_afterwards() -> None:
 
 
 def test_a_linear_without_bias_is_captured() -> None:
-    network = capture(nn.Linear(3, 2, bias=False).eval(), {}, (1, 3))
+    network = capture(nn.Linear(3, 2, bias=False).eval(), {}, np.zeros((1, 3), np.float32))
     assert written(normalize(network)) == expected(
         """
         output[1,2] = Gemm<transB=1>(input, weight[2,3], weight.bias[2])
@@ -116,26 +132,53 @@ def test_a_shape_that_does_not_fit_is_one_sentence(
     module: nn.Module, shape: tuple[int, ...], said: str
 ) -> None:
     with pytest.raises(ArchitectureError, match=said) as caught:
-        capture(module, {}, shape)
+        capture(module, {}, np.zeros(shape, np.float32))
     assert "\n" not in str(caught.value)
 
 
-def test_two_outputs_are_refused() -> None:
-    with pytest.raises(GraphError, match="1 inputs and 2 outputs"):
-        capture(Both().eval(), {}, (1, 3))
+def test_a_tuple_and_a_dict_of_outputs_are_named() -> None:
+    for module, names in ((Both(), ["output_0", "output_1"]), (Named(), ["zeta", "alpha"])):
+        network = capture(module.eval(), {}, np.zeros((1, 3), np.float32))
+        assert [str(value.name) for value in network.model.graph.outputs] == names
+
+
+class Weighted(nn.Module):
+    """Arguments of different shapes, which the caller names in another order."""
+
+    def forward(self, image: Tensor, factor: Tensor, shift: Tensor | None = None) -> Tensor:
+        return image.mean((2, 3)) * factor + (0.0 if shift is None else shift)
+
+
+def test_inputs_have_the_names_of_the_arguments() -> None:
+    given = {
+        "factor": np.full((1, 5), 2, np.float32), "shift": np.full((1, 1), 3, np.float32),
+        "image": np.ones((1, 5, 4, 4), np.float32),
+    }  # fmt: skip
+    network = capture(Weighted().eval(), {}, given)
+    shapes = {str(value.name): static_shape(value) for value in network.model.graph.inputs}
+    assert list(shapes) == ["image", "factor", "shift"]
+    assert shapes == {name: values.shape for name, values in given.items()}
+    np.testing.assert_array_equal(evaluate(network, given)["output"], np.full((1, 5), 5.0))
+
+
+def test_a_tensor_that_comes_back_twice_is_refused() -> None:
+    with pytest.raises(GraphError, match="a tensor that it returns twice"):
+        capture(Twice().eval(), {}, np.zeros((1, 3), np.float32))
 
 
 def test_control_flow_on_values_is_refused_with_a_reason() -> None:
     with pytest.raises(GraphError, match=r"could not trace the network: .*control flow"):
-        capture(Branching().eval(), {}, (1, 3))
+        capture(Branching().eval(), {}, np.zeros((1, 3), np.float32))
 
 
 def test_an_unused_parameter_with_a_variance_is_refused_by_name() -> None:
     uncertain = np.ones((2, 3), np.float32)
     with pytest.raises(GraphError, match=r"no initializer named unused\.weight"):
-        capture(Half().eval(), {"unused.weight": uncertain}, (1, 3))
+        capture(Half().eval(), {"unused.weight": uncertain}, np.zeros((1, 3), np.float32))
 
 
 def test_an_unused_parameter_that_is_certain_is_none_of_our_business() -> None:
-    network = capture(Half().eval(), {"unused.weight": np.zeros((2, 3), np.float32)}, (1, 3))
+    network = capture(
+        Half().eval(), {"unused.weight": np.zeros((2, 3), np.float32)}, np.zeros((1, 3), np.float32)
+    )
     assert network.variance == {}

@@ -16,8 +16,9 @@ from deploykit.graph.passes.negligible import MAX_OF_FLOAT32_ERROR, zero_negligi
 from deploykit.reference.float import evaluate
 from deploykit.runtime import ort
 from deploykit.spec.arrays import AnyArray, Float32Array, Float64Array, Tensors
+from deploykit.spec.inputs import GraphInputs
 from deploykit.spec.negligible import Hiding, Negligible, Outcome
-from deploykit.spec.network import GraphInputs, Network
+from deploykit.spec.network import Network
 from tests.graph.text import graph, values, weights
 
 ROUNDOFF = 2.0**-24

@@ -117,8 +117,8 @@ def test_several_inputs_and_outputs_share_their_symbols(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("texts", "told"),
     [
-        ([], r"its input 'a' is \[N,T,3\], and T may be anything; give --input-shape a:1,224,3"),
-        (["2,7,3"], "has the inputs a, b: give --input-shape NAME:SIZES once for each"),
+        ([], r"its input 'a' is \[N,T,3\], and T may be anything; give --input-shape a=1,224,3"),
+        (["2,7,3"], "has the inputs a, b: give --input-shape NAME=SIZES once for each"),
         (["c:2,7,3"], "--input-shape c: .* has the inputs a, b"),
         (["a:2,7,3", "b:2,8,5"], r"--input-shape 2,8,5 does not fit .* 'b' is \[N,T,5\]"),
         (["a:2,7,4"], r"--input-shape 2,7,4 does not fit .* only sizes that the file leaves open"),

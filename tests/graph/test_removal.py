@@ -10,7 +10,8 @@ from deploykit.graph.certificate import certificate_inputs, certify
 from deploykit.graph.removal import remove_dead_channels
 from deploykit.reference.float import evaluate
 from deploykit.spec.arrays import Float32Array, Tensors
-from deploykit.spec.network import GraphInputs, Network
+from deploykit.spec.inputs import GraphInputs
+from deploykit.spec.network import Network
 from deploykit.spec.removal import Reason, RemovedChannel, TensorRemoval
 from tests.graph.removing import channels, first_layer, removed, second_layer, two_layers
 from tests.graph.text import expected, graph, values, weights, written

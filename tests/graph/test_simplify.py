@@ -117,7 +117,7 @@ def test_batch_norm_is_folded_by_us_with_the_variance_and_not_by_the_exporter() 
     module = convolution_with_norm()
     weight = module.get_parameter("0.weight").detach().numpy().copy()
     given = np.full(weight.shape, 0.5, np.float32)
-    captured = capture(module, {"0.weight": given}, (1, 2, 5, 5))
+    captured = capture(module, {"0.weight": given}, np.zeros((1, 2, 5, 5), np.float32))
     np.testing.assert_array_equal(values(captured)["0.weight"], weight)
     after = normalize(captured)
     assert written(after) == expected(
@@ -137,7 +137,7 @@ def test_the_normalized_graph_computes_what_the_module_does() -> None:
     from deploykit.reference.float import evaluate
 
     module = convolution_with_norm()
-    after = normalize(capture(module, {}, (1, 2, 5, 5)))
+    after = normalize(capture(module, {}, np.zeros((1, 2, 5, 5), np.float32)))
     for inputs in probes(after):
         with torch.no_grad():
             told = module.double()(torch.from_numpy(inputs)).numpy()

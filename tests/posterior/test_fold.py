@@ -240,16 +240,16 @@ class AlwaysNoisy(nn.Module):
         return functional.dropout(self.fc(x), 0.5, training=True)
 
 
-class Tuple(nn.Linear):
+class Nested(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
-        return (super().forward(x), x)  # type: ignore[return-value]
+        return (super().forward(x), [x])  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize(
     ("network", "sentence"),
     [
         (AlwaysNoisy(), "computes something else each time it runs in eval mode"),
-        (Tuple(3, 2), "the network returns a tuple"),
+        (Nested(3, 2), "the network returns a list as 'output_1'"),
         (nn.Linear(4, 2), r"does not run on an input of shape \(9, 3\).*check --input-shape"),
     ],
 )

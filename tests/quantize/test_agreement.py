@@ -24,7 +24,7 @@ from deploykit.quantize.structure import build_structure
 from deploykit.reference.integer import ReferenceRunner
 from deploykit.runtime import ort
 from deploykit.spec.arrays import Float64Array, Int8Array, Tensors
-from deploykit.spec.network import Network
+from deploykit.spec.network import Network, input_names
 from deploykit.spec.operators import Add, Function, GlobalAveragePool, Mul
 from deploykit.spec.plan import Proof
 from deploykit.spec.quantized import IntegerRunner, Quantization, QuantizedNetwork
@@ -92,11 +92,7 @@ def settle(
 ) -> Proof:
     """Move the scales in `given`, as planning does."""
     layers = build_structure(network)
-    groups = [
-        group
-        for value in network.model.graph.inputs
-        for group in find_groups(layers, str(value.name))
-    ]
+    groups = find_groups(layers, input_names(network))
     runners = Runners(ort.evaluate, ReferenceRunner(), runtimes)
     (proof,) = settle_scales(layers, groups, given, {}, runners)
     return proof
@@ -153,7 +149,7 @@ def test_tensors_that_share_a_scale_move_together() -> None:
     given = quantizations(0.25, 0.5, 0.5)
     given["b"] = given["z"] = given["y"]
     layers = build_structure(network)
-    groups = find_groups(layers, "b")
+    groups = find_groups(layers, ("b",))
     runners = Runners(ort.evaluate, ReferenceRunner(), [RoundingRunner(np.rint)])
     # The second runner sees the sum alone: concatenations need no proof.
     settle_scales(layers, groups, given, {}, runners)

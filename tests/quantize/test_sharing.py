@@ -31,7 +31,7 @@ def groups(found: Network) -> dict[str, tuple[tuple[str, ...], Bounds]]:
     layers = build_structure(found)
     return {
         name: (tuple(sorted(group.makers)), group.bounds)
-        for group in find_groups(layers, "input")
+        for group in find_groups(layers, ("input",))
         for name in group.tensors
     }
 

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 
+from deploykit.spec.arrays import AnyArray
+from deploykit.spec.inputs import some_samples
 from deploykit.spec.quantized import Quantization
 from deploykit.spec.samples import Samples
-from deploykit.verify.golden import EXTREME, REAL, full_indices, golden_inputs
+from deploykit.verify.golden import EXTREME, REAL, full_indices
+from deploykit.verify.golden import golden_inputs as golden_inputs_by_name
 
 QUANTIZATION = Quantization(0.25, -100)
 LOW, HIGH = -7.0, 56.75
+
+
+def golden_inputs(samples: Samples, quantization: Quantization) -> AnyArray:
+    """Of a network with one input."""
+    found = golden_inputs_by_name(samples, {"x": quantization})
+    assert isinstance(found, np.ndarray)
+    return found
 
 
 def images(count: int) -> Samples:
@@ -22,7 +32,7 @@ def test_the_first_samples_come_first() -> None:
     inputs = golden_inputs(samples, QUANTIZATION)
     assert inputs.shape == (REAL + EXTREME, 2, 4, 5)
     assert inputs.dtype == np.float32
-    np.testing.assert_array_equal(inputs[:REAL], samples.inputs[:REAL])
+    np.testing.assert_array_equal(inputs[:REAL], some_samples(samples.inputs, slice(REAL)))
 
 
 def test_few_samples_are_repeated_in_turn() -> None:
@@ -47,6 +57,15 @@ def test_extremes_reach_the_range_and_beyond() -> None:
 def test_flat_inputs_have_extremes_too() -> None:
     samples = Samples(np.ones((3, 7), np.float32))
     assert golden_inputs(samples, QUANTIZATION).shape == (REAL + EXTREME, 7)
+
+
+def test_several_inputs_are_extreme_together() -> None:
+    held = {"a": Quantization(0.25, -100), "b": Quantization(1.0, 0)}
+    drawn = {"a": np.ones((3, 7), np.float32), "b": np.ones((3, 2, 2), np.float32)}
+    found = golden_inputs_by_name(Samples(drawn), held)
+    assert isinstance(found, dict)
+    assert [values.shape for values in found.values()] == [(40, 7), (40, 2, 2)]
+    assert (found["a"][REAL + 1].max(), found["b"][REAL + 1].max()) == (HIGH, 127)
 
 
 def test_both_kinds_are_followed_tensor_by_tensor() -> None:

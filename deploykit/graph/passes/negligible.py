@@ -26,8 +26,9 @@ from deploykit.graph.ranges.span import Span
 from deploykit.graph.tracking import Rewritten, apply_pass
 from deploykit.spec.arrays import BoolArray, Float64Array, IntArray
 from deploykit.spec.difference import relative_difference
+from deploykit.spec.inputs import GraphInputs
 from deploykit.spec.negligible import Hiding, Negligible, NegligibleChannel, Outcome, ReaderBound
-from deploykit.spec.network import FloatEvaluator, GraphInputs, Network
+from deploykit.spec.network import FloatEvaluator, Network
 
 MAX_OF_FLOAT32_ERROR = 4.0
 """Largest accepted measured change, over the network's own float32 error on the same inputs.

@@ -12,7 +12,8 @@ from deploykit.errors import GraphError
 from deploykit.graph.edit import label
 from deploykit.graph.ranges.layers import layer_of
 from deploykit.spec.arrays import AnyArray, Float64Array, Tensors
-from deploykit.spec.network import FloatEvaluator, GraphInputs, Network
+from deploykit.spec.inputs import GraphInputs
+from deploykit.spec.network import FloatEvaluator, Network
 
 SAMPLES_AT_ONCE = 4
 """Samples evaluated together, unless the graph's own batch is larger: memory is all tensors'."""

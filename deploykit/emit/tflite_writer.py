@@ -70,7 +70,9 @@ def write_tflite(network: QuantizedNetwork, layout: TfliteLayout = TfliteLayout.
         FilePort(port.name, _add_output(graph, network, port, layout, index[port.tensor]))
         for port in network.outputs
     ]
-    live, place = live_part(graph, [port.tensor for port in (*inputs, *outputs)])
+    # An input that nothing reads is quantized all the same, as its tensor is one of the network's.
+    kept = [index[port.tensor] for port in network.inputs]
+    live, place = live_part(graph, [*(port.tensor for port in (*inputs, *outputs)), *kept])
     moved_in, moved_out = (
         [FilePort(port.name, place[port.tensor]) for port in side] for side in (inputs, outputs)
     )

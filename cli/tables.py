@@ -129,11 +129,13 @@ def _stage(name: str, fold: Any) -> str:
 def feeding_lines(manifest: Any) -> list[str]:
     """How a program feeds the written files and reads their answer."""
     lines = []
-    for file, key in (("model.tflite", "tflite_shape"), ("model.onnx", "shape")):
+    for file, key, kind in (
+        ("model.tflite", "tflite_shape", "tflite_dtype"), ("model.onnx", "shape", "dtype")
+    ):  # fmt: skip
         if file not in manifest["sizes"]:
             continue
         ports = [
-            f"{side} {port['name']!r} {port['dtype']} {port[key]}{_quantization(port)}"
+            f"{side} {port['name']!r} {port[kind]} {port[key]}{_quantization(port)}"
             for side, port in (
                 *(("input", port) for port in manifest["inputs"]),
                 *(("output", port) for port in manifest["outputs"]),
@@ -145,6 +147,8 @@ def feeding_lines(manifest: Any) -> list[str]:
 
 
 def _quantization(port: Any) -> str:
+    if "below" in port:
+        return f" (0 to {port['below'] - 1})"
     if "scale" not in port:
         return ""
     return f" (scale {port['scale']:.6g}, zero point {port['zero_point']})"

@@ -25,6 +25,7 @@ from deploykit.exporting.pruning import (
     as_file,
     compare_files,
 )
+from deploykit.exporting.token_ids import check_ids
 from deploykit.spec.inputs import some_samples
 from deploykit.spec.progress import Progress, Silent
 
@@ -65,6 +66,9 @@ def export_bundle(
     )
 
     entered = entry.enter(samples, labelled, progress)
+    check_ids(entered.network, samples, "--data")
+    if labelled is not None:
+        check_ids(entered.network, labelled, "--eval-data")
     with progress.stage("fold batch norm and scales"):
         masked = normalize(entered.network)
         integer_form(masked)  # an operator without an integer form ends it here, early

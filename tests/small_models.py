@@ -89,6 +89,35 @@ def two_towers() -> nn.Module:
     return TwoTowers()
 
 
+class Reader(nn.Module):
+    """Tokens: embedding and positions, one block of attention, the mean, a linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(50, 16)
+        self.positions = nn.Parameter(torch.zeros(12, 16))
+        self.norm = nn.LayerNorm(16)
+        self.qkv = nn.Linear(16, 48)
+        self.out = nn.Linear(16, 16)
+        self.wide = nn.Linear(16, 32)
+        self.narrow = nn.Linear(32, 16)
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """tokens: [N, 12] whole numbers."""
+        x = self.tokens(tokens) + self.positions
+        q, k, v = self.qkv(self.norm(x)).chunk(3, dim=-1)
+        x = x + self.out(torch.softmax(q @ k.transpose(1, 2) / 4, dim=-1) @ v)
+        x = x + self.narrow(torch.relu(self.wide(x)))
+        scores: Tensor = self.head(x.mean(1))
+        return scores
+
+
+def reader() -> nn.Module:
+    """Takes tokens [N, 12] from 0 to 49."""
+    return Reader()
+
+
 def save_random(network: nn.Module, path: Path, seed: int = 0) -> Path:
     """A checkpoint of the network with random weights and random batch norm statistics."""
     generator = torch.Generator().manual_seed(seed)

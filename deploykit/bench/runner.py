@@ -175,7 +175,8 @@ def _onnx_dtype(port: Any) -> Any:
 def batches(session: Session, given: dict[str, Any] | None) -> list[dict[str, Any]]:
     """Inputs of one inference each: slices of the given arrays, or one seeded random batch.
 
-    Random floats are uniform in [0, 1), random integers uniform over their whole type.
+    Random floats are uniform in [0, 1), random integers of 8 bits uniform over their whole type.
+    Wider ones are rows of a table (token ids): 0, which every table has.
     """
     if given is None:
         return [_random_batch(session)]
@@ -198,7 +199,9 @@ def _random_batch(session: Session) -> dict[str, Any]:
     batch = {}
     for name, shape in session.shapes.items():
         dtype = session.dtypes[name]
-        if dtype.kind in "iu":
+        if dtype.kind in "iu" and dtype.itemsize > 1:
+            batch[name] = np.zeros(shape, dtype)
+        elif dtype.kind in "iu":
             limits = np.iinfo(dtype)
             batch[name] = generator.integers(limits.min, limits.max, shape, dtype, endpoint=True)
         else:

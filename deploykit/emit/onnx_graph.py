@@ -18,7 +18,7 @@ from deploykit.emit.onnx_format import (
 from deploykit.emit.onnx_names import Names, integer_names
 from deploykit.errors import GraphError
 from deploykit.spec.arrays import AnyArray, Float32Array, Int32Array
-from deploykit.spec.operators import IntegerWeight
+from deploykit.spec.operators import IntegerTable, IntegerWeight
 from deploykit.spec.quantized import (
     UINT8_SHIFT,
     ActivationTensor,
@@ -43,6 +43,7 @@ class OnnxGraph:
         self._node_names = Names(operator.name for operator in network.operators)
         self._parameters: dict[Quantization, tuple[str, str]] = {}
         self._constants: dict[str, tuple[str, str]] = {}
+        self._tables: dict[tuple[str, bytes], str] = {}
         self._converted: set[str] = set()
         self._dequantized_weights: dict[str, tuple[IntegerWeight, str]] = {}
         for tensor, name in self._integer.items():
@@ -162,6 +163,13 @@ class OnnxGraph:
         output = self._names.fresh(f"{tensor}.negated.{reader}")
         inputs = [turned, scale, zero_point]
         return self.helper("DequantizeLinear", inputs, output, f"{reader}.dequantize.{turned}")
+
+    def table(self, table: IntegerTable) -> str:
+        """A table's rows as uint8; one that several operators read is written once."""
+        key = (table.name, table.values.tobytes())
+        if key not in self._tables:
+            self._tables[key] = self.initializer(table.name, as_uint8(table.values))
+        return self._tables[key]
 
     def places(self, tensor: str, reader: str) -> str:
         """An integer tensor as int32, 0 to 255, by which a Gather takes from a table."""

@@ -37,6 +37,8 @@ def integer_names(network: QuantizedNetwork) -> dict[str, str]:
     names: dict[str, str] = {}
     if network.io is IoType.UINT8:
         for port in ports:
+            if port.tensor in network.indices:
+                continue
             if port.tensor in names:
                 raise GraphError(
                     f"The ports {names[port.tensor]!r} and {port.name!r} are the same uint8 "

@@ -5,7 +5,7 @@ Shares only constants with the writer, so that a round trip checks both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import onnx
 from onnx import NodeProto, TensorProto
@@ -17,8 +17,10 @@ from deploykit.emit.onnx_parts import Parts, attribute
 from deploykit.emit.onnx_reader_operators import read_operator
 from deploykit.emit.onnx_reader_regions import find_regions
 from deploykit.errors import GraphError
+from deploykit.spec.operators import Embedding, Operator
 from deploykit.spec.quantized import (
     ActivationTensor,
+    IndexTensor,
     IoType,
     Port,
     Quantization,
@@ -26,6 +28,9 @@ from deploykit.spec.quantized import (
     Tail,
 )
 from deploykit.spec.stem import stems_from_blocks
+
+WHOLE_TYPES: Mapping[int, str] = {TensorProto.INT32: "int32", TensorProto.INT64: "int64"}
+"""Of ports that hold whole numbers without a scale."""
 
 IO_TYPES: Mapping[int, IoType] = {
     TensorProto.FLOAT: IoType.FLOAT,
@@ -91,20 +96,38 @@ class _Reader:
             self._io(),
             self.operands.constants,
             self.parts.batch,
+            self._indices(operators),
         )
         self._check_complete(network)
         return stems_from_blocks(network, self.stems)
 
     def _io(self) -> IoType:
-        types = {
-            self.parts.element_type(value.name) for value in (*self.graph.input, *self.graph.output)
-        }
+        every = (*self.graph.input, *self.graph.output)
+        types = {self.parts.element_type(value.name) for value in every} - set(WHOLE_TYPES)
         if len(types) != 1 or not types <= set(IO_TYPES):
             raise GraphError(
                 f"The ports have the element types {sorted(types)} of onnx.TensorProto; all must "
                 "be float, or all int8, or all uint8."
             )
         return IO_TYPES[types.pop()]
+
+    def _indices(self, operators: Sequence[Operator]) -> dict[str, IndexTensor]:
+        """The whole numbers that the file takes; the smallest table that they index bounds them."""
+        found = {}
+        for value in self.graph.input:
+            kind = self.parts.element_type(value.name)
+            if kind not in WHOLE_TYPES:
+                continue
+            rows = [
+                len(operator.table.values)
+                for operator in operators
+                if isinstance(operator, Embedding) and operator.input == value.name
+            ]
+            if not rows:
+                raise GraphError(f"No table is read by the whole numbers of {value.name!r}.")
+            shape = self.parts.shape(value.name)
+            found[value.name] = IndexTensor(value.name, shape, min(rows), WHOLE_TYPES[kind])
+        return found
 
     def _quantizations(self) -> dict[str, Quantization]:
         """By ONNX name of every uint8 activation; all that say something must say the same."""
@@ -131,6 +154,8 @@ class _Reader:
         """The integer tensor that a graph input becomes."""
         node = NodeProto(op_type="Port", name=port, output=[port])
         match self.parts.element_type(port):
+            case kind if kind in WHOLE_TYPES:
+                return port
             case TensorProto.UINT8:
                 return self.operands.tensor(port)
             case TensorProto.INT8:
@@ -176,7 +201,7 @@ class _Reader:
 
     def _check_complete(self, network: QuantizedNetwork) -> None:
         made = {operator.output for operator in network.operators}
-        made |= {port.tensor for port in network.inputs}
+        made |= {port.tensor for port in network.inputs} - network.indices.keys()
         for name in (*made, *(port.tensor for port in network.outputs)):
             if name not in network.tensors:
                 raise GraphError(

@@ -15,8 +15,10 @@ from deploykit.spec.operators import (
     Clamp,
     Concat,
     DepthToSpace,
+    Embedding,
     Flatten,
     Gather,
+    IntegerTable,
     Lookup,
     MaxPool,
     Operator,
@@ -71,14 +73,25 @@ def slice_(operands: Operands, node: NodeProto) -> Operator:
 
 
 def gather(operands: Operands, node: NodeProto) -> Operator:
-    """Gather of channels, or of a function's table."""
+    """Gather of channels, of a function's table, or of rows by the file's own whole numbers."""
     if operands.parts.is_constant(node.input[0]):
-        return _table(operands, node)
+        own = operands.parts.maker(node.input[1]) is None
+        return _embedding(operands, node) if own else _table(operands, node)
     indices = operands.parts.constant(node.input[1], node)
     if attribute(node, "axis", 0) != 1 or indices.ndim != 1:
         raise GraphError(f"Gather {node.name!r} must take channels (axis 1) by a list of indices.")
     taken = tuple(int(index) for index in indices)
     return Gather(node.name, operands.integers(node), operands.tensor(node.output[0]), taken)
+
+
+def _embedding(operands: Operands, node: NodeProto) -> Operator:
+    """Rows of a uint8 table by a graph input of whole numbers."""
+    values, ids = operands.parts.constant(node.input[0], node), str(node.input[1])
+    whole = operands.parts.element_type(ids) in (TensorProto.INT32, TensorProto.INT64)
+    if not whole or attribute(node, "axis", 0) != 0 or values.ndim != 2 or values.dtype != np.uint8:
+        raise GraphError(f"Gather {node.name!r} takes no rows of a uint8 table by whole numbers.")
+    table = IntegerTable(str(node.input[0]), as_int8(values))
+    return Embedding(node.name, ids, operands.tensor(node.output[0]), table)
 
 
 def _table(operands: Operands, node: NodeProto) -> Operator:

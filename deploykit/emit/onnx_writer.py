@@ -10,6 +10,7 @@
     GlobalAveragePool  GlobalAveragePool                             QLinearGlobalAveragePool
     LeakyRelu          LeakyRelu, alpha = slope/256 less 2^-18        QLinearLeakyRelu
     Sub                Add of the right side's mirror image          QLinearAdd
+    Embedding          Gather of the uint8 table by the port itself: exact by definition
 
     Maximum, Minimum, MaxPool, Flatten, Clamp, Concat, Slice, Gather, Repeat (Resize), DepthToSpace,
     SpaceToDepth, Pad, Reshape:
@@ -51,6 +52,7 @@ from deploykit.spec.functions import table
 from deploykit.spec.operators import (
     Add,
     Conv,
+    Embedding,
     Function,
     GlobalAveragePool,
     Island,
@@ -95,7 +97,8 @@ def write_onnx(network: QuantizedNetwork) -> bytes:
     graph = OnnxGraph(network)
     graph.metadata.update({STEM_KEY + graph.integer(name): text for name, text in stems.items()})
     for port in network.inputs:
-        _write_input(port, network.io, graph)
+        if port.tensor not in network.indices:
+            _write_input(port, network.io, graph)
     for operator in network.operators:
         _write_operator(operator, graph)
     for port in network.outputs:
@@ -149,6 +152,9 @@ def _write_operator(operator: Operator, graph: OnnxGraph) -> None:
         case GlobalAveragePool():
             inputs = [graph.dequantize(operator.input, name)]
             _write_real("GlobalAveragePool", inputs, operator.output, name, graph)
+        case Embedding():
+            inputs = [graph.table(operator.table), operator.input]
+            graph.node("Gather", inputs, graph.integer(operator.output), name, {"axis": 0})
         case Island():
             write_island(operator, graph)
         case _:
@@ -236,8 +242,11 @@ def _model(network: QuantizedNetwork, graph: OnnxGraph) -> onnx.ModelProto:
     annotations = graph.annotations()
 
     def port_info(port: Port) -> onnx.ValueInfoProto:
-        shape = _file_shape(graph.tensor(port.tensor).shape, network.batch)
-        return helper.make_tensor_value_info(port.name, PORT_TYPE[network.io], shape)
+        shape = _file_shape(network.shape(port.tensor), network.batch)
+        kind = PORT_TYPE[network.io]
+        if port.tensor in network.indices:
+            kind = helper.np_dtype_to_tensor_dtype(np.dtype(network.indices[port.tensor].dtype))
+        return helper.make_tensor_value_info(port.name, kind, shape)
 
     inputs = [port_info(port) for port in network.inputs]
     outputs = [port_info(port) for port in network.outputs]

@@ -8,20 +8,23 @@ The caller holds a canonical float graph, for example the one that a bundle keep
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from deploykit.emit import tflite_float_node as read
 from deploykit.emit.tflite_flatbuffer import FilePort, pack_graph
 from deploykit.emit.tflite_float_body import lower_nodes
 from deploykit.emit.tflite_float_live import live_part
-from deploykit.emit.tflite_float_order import port_order
-from deploykit.emit.tflite_float_site import FloatSite
+from deploykit.emit.tflite_float_order import natural, port_order
+from deploykit.emit.tflite_float_site import FloatSite, Place
 from deploykit.errors import GraphError
 from deploykit.spec.network import Network
 
 
 def write_float_tflite(network: Network) -> bytes:
     """Bytes of a float32 file; the same network always gives the same bytes.
+
+    Token ids are int32 in the file.
 
     network: canonical, with fixed shapes. Inputs and outputs of rank 4 are [N, H, W, C] in the
     file, others as in the network; the signature "serving_default" carries the graph's own names.
@@ -45,6 +48,11 @@ def write_float_tflite(network: Network) -> bytes:
 
 
 def _input(value: ir.Value, site: FloatSite) -> int:
+    if value.dtype in (ir.DataType.INT32, ir.DataType.INT64):
+        shape, name = read.value_shape(value), str(value.name)
+        index = site.graph.activation(name, shape, None, np.int32)
+        site.places[name] = Place(index, shape, natural(len(shape)))
+        return index
     if value.dtype is not None and value.dtype != ir.DataType.FLOAT:
         raise GraphError(
             f"Input {value.name!r} has element type {value.dtype.name}; a float TFLite file takes "

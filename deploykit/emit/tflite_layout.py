@@ -86,7 +86,7 @@ def flattened_order(network: QuantizedNetwork) -> Mapping[str, tuple[int, int, i
 def tensor_names(
     network: QuantizedNetwork, layout: TfliteLayout = TfliteLayout.NHWC
 ) -> Mapping[str, str]:
-    """Name in the file of every integer tensor of the network.
+    """Name in the file of every integer tensor of the network, whole numbers among them.
 
     A tensor that is itself a port of the file carries the port's public name. Any other keeps its
     own name, or takes the suffix "_int8" where a port that is a tensor of its own has that name.
@@ -94,6 +94,9 @@ def tensor_names(
     names: dict[str, str] = {}
     separate: set[str] = set()
     for port in (*network.inputs, *network.outputs):
+        if port.tensor in network.indices:
+            names[port.tensor] = port.name
+            continue
         shape = network.tensors[port.tensor].shape
         if network.io is IoType.INT8 and not is_transposed(shape, layout):
             names.setdefault(port.tensor, port.name)
@@ -117,21 +120,25 @@ def to_tflite_layout(
     """Inputs by port name in the element type and layout of the file.
 
     inputs: [N, C, H, W] or [N, F]; int8 arrays hold the network's own integers and are converted
-    to the file's element type, arrays that have that type already are only laid out.
+    to the file's element type, arrays that have that type already are only laid out. Whole
+    numbers become int32.
     """
     laid: dict[str, AnyArray] = {}
     for port in network.inputs:
-        tensor = network.tensors[port.tensor]
         if port.name not in inputs:
             raise DataError(
                 f"No values were given for the input {port.name!r}; given were {sorted(inputs)}."
             )
-        values = inputs[port.name]
-        if values.shape[1:] != tensor.shape[1:]:
+        values, shape = inputs[port.name], network.shape(port.tensor)
+        if values.shape[1:] != shape[1:]:
             raise DataError(
                 f"Input {port.name!r} has shape {list(values.shape)} where the network takes "
-                f"{['N', *tensor.shape[1:]]}; pass it as NCHW."
+                f"{['N', *shape[1:]]}; pass it as NCHW."
             )
+        if port.tensor in network.indices:
+            laid[port.name] = np.ascontiguousarray(values, dtype=np.int32)
+            continue
+        tensor = network.tensors[port.tensor]
         if values.dtype == np.int8:
             values = _from_integers(values, tensor.quantization, network.io)
         if values.ndim == 4 and layout is TfliteLayout.NHWC:
@@ -151,7 +158,7 @@ def from_tflite_layout(
     order = flattened_order(network)
     tensors: dict[str, Int8Array] = {}
     for tensor, name in tensor_names(network, layout).items():
-        if name not in raw:
+        if name not in raw or tensor in network.indices:
             continue
         values = raw[name]
         if tensor in order:

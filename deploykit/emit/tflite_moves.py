@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from deploykit.emit.tflite_graph import Options
+from deploykit.emit.tflite_graph import Options, per_tensor
 from deploykit.emit.tflite_site import Site, axis_of
-from deploykit.spec.operators import Concat, Gather, Repeat, Slice
+from deploykit.spec.operators import Concat, Embedding, Gather, Repeat, Slice
 from deploykit.spec.quantized import Batch
 
 WHOLE_BATCH = 1
@@ -57,6 +57,17 @@ def write_gather(operator: Gather, site: Site) -> None:
     indices = site.graph.integers("indices", operator.indices)
     options = Options("GatherOptions", {"axis": axis_of(site, operator.input, 1)})
     site.graph.operator("GATHER", (source, indices), output, options)
+
+
+def write_embedding(operator: Embedding, site: Site) -> None:
+    """GATHER of rows; a table that several operators read is stored once for each quantization."""
+    into, table = site.network.tensors[operator.output].quantization, operator.table
+    key = f"{table.name} {into}"
+    if key not in site.constants:
+        site.constants[key] = site.graph.constant(table.name, table.values, per_tensor(into))
+    inputs = (site.constants[key], site.index[operator.input])
+    output, options = site.index[operator.output], Options("GatherOptions", {"axis": 0})
+    site.graph.operator("GATHER", inputs, output, options)
 
 
 def write_repeat(operator: Repeat, site: Site) -> None:

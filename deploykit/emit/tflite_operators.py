@@ -14,6 +14,7 @@ Clamp              MAXIMUM and MINIMUM with a constant: builtin kernels, fast an
 Concat             CONCATENATION, of five at a time
 Slice              SLICE, or STRIDED_SLICE where it steps
 Gather             GATHER along the last axis
+Embedding          GATHER of the table's rows by the port itself
 Repeat             RESIZE_NEAREST_NEIGHBOR
 DepthToSpace       DEPTH_TO_SPACE
 SpaceToDepth       SPACE_TO_DEPTH
@@ -46,7 +47,13 @@ from deploykit.emit.tflite_lowering import (
     reshape,
     reshape_channel_major,
 )
-from deploykit.emit.tflite_moves import write_concat, write_gather, write_repeat, write_slice
+from deploykit.emit.tflite_moves import (
+    write_concat,
+    write_embedding,
+    write_gather,
+    write_repeat,
+    write_slice,
+)
 from deploykit.emit.tflite_regions import write_island, write_rearrange
 from deploykit.emit.tflite_site import Site
 from deploykit.spec.arrays import Int8Array, Int32Array
@@ -57,6 +64,7 @@ from deploykit.spec.operators import (
     Concat,
     Conv,
     DepthToSpace,
+    Embedding,
     Flatten,
     Function,
     Gather,
@@ -157,6 +165,8 @@ def lower(operator: Operator, site: Site) -> None:
         case Reshape():
             source, output = site.index[operator.input], site.index[operator.output]
             reshape_channel_major(site.graph, source, output, operator.output)
+        case Embedding():
+            write_embedding(operator, site)
         case Rearrange():
             source, output = site.index[operator.input], site.index[operator.output]
             write_rearrange(operator, site.network, site.graph, source, output)

@@ -92,8 +92,9 @@ def read_tflite(data: bytes) -> QuantizedNetwork:
     join_clamps(state, hidden)
     join_concats(state, hidden)
     network = QuantizedNetwork(
-        state.tensors, tuple(state.operators), inputs, outputs, io, state.constants, state.batch
-    )
+        state.tensors, tuple(state.operators), inputs, outputs, io, state.constants, state.batch,
+        state.indices,
+    )  # fmt: skip
     return stems_from_blocks(network, file.stems)
 
 
@@ -118,7 +119,7 @@ def _io_type(file: TfliteFile) -> IoType:
         names = [port.name for port in side]
         if not names or len(set(names)) != len(names):
             raise GraphError(f"The .tflite file has the ports {names}; names must be unique.")
-    kinds = {port.tensor.dtype.name for port in ports}
+    kinds = {port.tensor.dtype.name for port in ports} - {"int32"}
     if len(kinds) != 1 or not kinds <= IO_TYPES.keys():
         raise GraphError(
             f"The graph's inputs and outputs have the types {sorted(kinds)}; deploykit reads files "

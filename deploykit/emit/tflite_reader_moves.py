@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from deploykit.emit.tflite_file import FileOperator
+from deploykit.emit.tflite_file import FileOperator, FileTensor
 from deploykit.emit.tflite_views import (
     Order,
     ReaderState,
@@ -21,16 +21,18 @@ from deploykit.spec.functions import function_of_table
 from deploykit.spec.operators import (
     Concat,
     DepthToSpace,
+    Embedding,
     Flatten,
     Function,
     Gather,
+    IntegerTable,
     Lookup,
     Operator,
     Repeat,
     Slice,
     SpaceToDepth,
 )
-from deploykit.spec.quantized import Batch
+from deploykit.spec.quantized import Batch, IndexTensor, Port
 
 ANY_LENGTH, END_MASK, FIRST_AXIS = -1, 1, 1
 """Size of a SLICE that goes to the end; slot and bit of a STRIDED_SLICE that does."""
@@ -108,9 +110,13 @@ def _whole_batch(operator: FileOperator, whole: bool, batch: int) -> int:
 
 
 def read_gather(state: ReaderState, operator: FileOperator) -> None:
-    """GATHER of channels, or of a function's table."""
+    """GATHER of channels, of a function's table, or of rows by the file's own whole numbers."""
     if operand(operator, 0).values is not None:
-        _read_table(state, operator)
+        ids = operand(operator, 1)
+        if ids.index in state.waiting or ids.name in state.indices:
+            _read_embedding(state, operator, ids)
+        else:
+            _read_table(state, operator)
         return
     view = state.unpadded(operator)
     indices = constant_of(operator, 1, np.dtype(np.int32), rank=1).tolist()
@@ -125,6 +131,24 @@ def read_gather(state: ReaderState, operator: FileOperator) -> None:
     state.operators.append(
         Gather(result.name, view.tensor.name, result.name, tuple(map(int, indices)))
     )
+
+
+def _read_embedding(state: ReaderState, operator: FileOperator, ids: FileTensor) -> None:
+    """Rows of a table by a port of int32, which its smallest table bounds."""
+    held = operand(operator, 0)
+    rows = constant_of(operator, 0, np.dtype(np.int8), rank=2)
+    if ids.dtype != np.int32 or operator.option(0) or operator.option(1) or len(ids.shape) > 2:
+        raise operator.refuse("deploykit reads rows of a table by int32 [N] or [N, T].")
+    port = state.waiting.pop(ids.index, None)
+    name = ids.name if port is None else port.name
+    known = state.indices.get(name, IndexTensor(name, ids.shape, len(rows)))
+    state.indices[name] = replace(known, limit=min(known.limit, len(rows)))
+    state.inputs[name] = Port(name, name)
+    result = state.define(operator.output, (*ids.shape, rows.shape[1]), Order.FLAT)
+    if per_tensor_quantization(held) != result.quantization:
+        raise operator.refuse("its table is quantized otherwise than its output.")
+    table = IntegerTable(held.name, rows)
+    state.operators.append(Embedding(result.name, name, result.name, table))
 
 
 def _read_table(state: ReaderState, operator: FileOperator) -> None:

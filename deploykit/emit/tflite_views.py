@@ -20,6 +20,7 @@ from deploykit.spec.quantized import (
     ActivationTensor,
     Batch,
     ConstantTensor,
+    IndexTensor,
     Port,
     Quantization,
     Tail,
@@ -74,6 +75,7 @@ class ReaderState:
     operators: list[Operator] = field(default_factory=list)
     constants: dict[str, ConstantTensor] = field(default_factory=dict)
     inputs: dict[str, Port] = field(default_factory=dict)
+    indices: dict[str, IndexTensor] = field(default_factory=dict)
     batch: Batch = Batch.FIXED
 
     def view(self, operator: FileOperator, position: int = 0) -> View:
@@ -195,6 +197,11 @@ class ReaderState:
 
     def resolve(self, tensor: FileTensor, port: FilePort, order: Order) -> None:
         """An input's integer tensor becomes a tensor of the network."""
+        if tensor.dtype == np.int32:
+            raise GraphError(
+                f"Input {port.name!r} holds int32, and no GATHER of a table reads it first; "
+                "deploykit reads whole numbers as rows of a table."
+            )
         self.waiting = {
             index: waiting for index, waiting in self.waiting.items() if waiting is not port
         }

@@ -59,6 +59,8 @@ def write_tflite(network: QuantizedNetwork, layout: TfliteLayout = TfliteLayout.
         )
         for tensor in network.tensors.values()
     }
+    for held in network.indices.values():
+        index[held.name] = graph.activation(names[held.name], held.shape, None, np.int32)
     inputs = [
         FilePort(port.name, _add_input(graph, network, port, layout, index[port.tensor]))
         for port in network.inputs
@@ -89,6 +91,8 @@ def _add_input(
     graph: TfliteGraph, network: QuantizedNetwork, port: Port, layout: TfliteLayout, into: int
 ) -> int:
     """Index of the port's tensor, connected to the integer tensor `into`."""
+    if port.tensor in network.indices:
+        return into
     tensor = network.tensors[port.tensor]
     transposed = is_transposed(tensor.shape, layout)
     if network.io is IoType.INT8 and not transposed:

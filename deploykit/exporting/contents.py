@@ -41,6 +41,9 @@ from deploykit.spec.stem import stem_forms
 from deploykit.verify.formats import Format
 from deploykit.verify.metrics import sqnr_by_tensor
 
+WHOLE_BYTES = 4
+"""Of a whole number."""
+
 PACKAGES = (
     "ai-edge-litert", "deploykit", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript",
     "onnxsim", "torch",
@@ -163,10 +166,19 @@ def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
 def _port(port: Port, outcome: Outcome) -> dict[str, Any]:
     """How a program feeds or reads this port: shape by file, element type, quantization.
 
-    For integer types, q = round(real / scale) + zero_point, held inside the type.
+    For integer types, q = round(real / scale) + zero_point, held inside the type. Whole numbers
+    have no scale; they lie from 0 to below `below`.
     """
+    layout, io = outcome.options.tflite_layout, outcome.network.io
+    if port.tensor in outcome.network.indices:
+        held = outcome.network.indices[port.tensor]
+        return {
+            "name": port.name, "dtype": held.dtype, "tflite_dtype": "int32",
+            "shape": list(held.shape), "tflite_shape": list(port_shape(held.shape, layout)),
+            "below": held.limit,
+        }  # fmt: skip
     tensor = outcome.network.tensors[port.tensor]
-    io = outcome.network.io
+    dtype = {IoType.FLOAT: "float32", IoType.INT8: "int8", IoType.UINT8: "uint8"}[io]
     quantization: dict[str, Any] = {}
     if io is not IoType.FLOAT:
         shift = UINT8_SHIFT if io is IoType.UINT8 else 0
@@ -176,9 +188,10 @@ def _port(port: Port, outcome: Outcome) -> dict[str, Any]:
         }
     return {
         "name": port.name,
-        "dtype": {IoType.FLOAT: "float32", IoType.INT8: "int8", IoType.UINT8: "uint8"}[io],
+        "dtype": dtype,
+        "tflite_dtype": dtype,
         "shape": list(tensor.shape),
-        "tflite_shape": list(port_shape(tensor.shape, outcome.options.tflite_layout)),
+        "tflite_shape": list(port_shape(tensor.shape, layout)),
         **quantization,
     }
 
@@ -236,7 +249,9 @@ def _numbers(outcome: Outcome, layer: LayerPlan, cost: LayerCost | None) -> dict
     """Bits, scales, MACs, and bytes moved: activations read and written, weights and biases."""
     tensors = outcome.network.tensors
     touched = [*layer.inputs, layer.output]
-    activation_bytes = sum(math.prod(tensors[name].shape) for name in touched)
+    whole = [name for name in touched if name in outcome.network.indices]
+    activation_bytes = sum(math.prod(outcome.network.shape(name)) for name in touched)
+    index_bytes = (WHOLE_BYTES - 1) * sum(math.prod(outcome.network.shape(name)) for name in whole)
     weight, bias = layer.weight, layer.bias
     weight_bytes = 0 if weight is None else weight.values.size * weight.bits // 8
     bias_bytes = 0 if bias is None else 4 * bias.size
@@ -247,7 +262,7 @@ def _numbers(outcome: Outcome, layer: LayerPlan, cost: LayerCost | None) -> dict
         "weight_scale_min": None if weight is None else float(weight.scale.min()),
         "weight_scale_max": None if weight is None else float(weight.scale.max()),
         "macs": 0 if cost is None else cost.macs,
-        "bytes": activation_bytes + weight_bytes + bias_bytes,
+        "bytes": activation_bytes + index_bytes + weight_bytes + bias_bytes,
         "float_bytes": 4 * (activation_bytes + (0 if weight is None else weight.values.size))
         + bias_bytes,
     }

@@ -28,7 +28,7 @@ def read_metadata(values: Mapping[str, Any]) -> ModelMetadata:
 
 def check_metadata(metadata: ModelMetadata, network: QuantizedNetwork) -> None:
     """Raise DataError where the network has another number of classes or channels."""
-    given = [network.tensors[port.tensor].shape for port in network.outputs]
+    given = [network.shape(port.tensor) for port in network.outputs]
     if metadata.labels and any(shape[1:] != (len(metadata.labels),) for shape in given):
         raise DataError(
             f"--labels: there are {len(metadata.labels)} labels for outputs of the shapes "
@@ -36,8 +36,12 @@ def check_metadata(metadata: ModelMetadata, network: QuantizedNetwork) -> None:
         )
     if not metadata.mean:
         return
-    shapes = {port.name: network.tensors[port.tensor].shape for port in network.inputs}
-    images = [name for name, shape in shapes.items() if len(shapes) == 1 or len(shape) == 4]
+    shapes = {port.name: network.shape(port.tensor) for port in network.inputs}
+    images = [
+        port.name
+        for port in network.inputs
+        if port.tensor in network.tensors and (len(shapes) == 1 or len(shapes[port.name]) == 4)
+    ]
     if len(images) != 1:
         raise DataError(
             f"--mean and --std: the network has the inputs {', '.join(shapes)}, and "

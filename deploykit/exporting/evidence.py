@@ -21,7 +21,13 @@ from deploykit.spec.progress import Advance
 from deploykit.spec.quantized import QuantizedNetwork
 from deploykit.spec.samples import Samples
 from deploykit.verify.formats import Format, port_inputs, real_output
-from deploykit.verify.golden import GoldenFloats, full_indices, golden_inputs, make_golden
+from deploykit.verify.golden import (
+    GoldenFloats,
+    full_indices,
+    golden_inputs,
+    input_ranges,
+    make_golden,
+)
 from deploykit.verify.integers import compare_with_runtimes
 from deploykit.verify.metrics import accuracy
 
@@ -33,8 +39,7 @@ def record_golden(
 
     samples: where the real ones come from, with labels if known.
     """
-    ranges = {port.name: network.tensors[port.tensor].quantization for port in network.inputs}
-    inputs, full = golden_inputs(samples, ranges), full_indices()
+    inputs, full = golden_inputs(samples, input_ranges(network)), full_indices()
     floats = GoldenFloats(
         folded=entered.unpruned(inputs),
         # float32, because the last bits of float64 sums depend on how many threads added them up.

@@ -11,6 +11,7 @@ from deploykit.errors import GraphError
 from deploykit.spec.arrays import AnyArray, Float64Array, Tensors
 from deploykit.spec.network import FloatEvaluator, Network, static_shape
 from deploykit.spec.removal import Certificate
+from deploykit.spec.token_ids import row_counts
 
 EXTREMES = (1e3, 1e2, 1e1, 1.0)
 """Magnitude of the extreme inputs: the first at which the masked network's outputs are finite."""
@@ -115,16 +116,18 @@ def _largest_difference(before: Float64Array, after: Float64Array) -> float:
 
 def certificate_inputs(
     network: Network, extreme: float = EXTREMES[0]
-) -> Mapping[str, Mapping[str, Float64Array]]:
+) -> Mapping[str, Mapping[str, AnyArray]]:
     """Inputs by kind and name, each [N, ...] for the input's shape; seeded, so equal every time.
 
-    N is a multiple of the static batch. border: zero but for a frame one pixel wide, where padding
+    N is a multiple of the static batch. Numbers of rows of a table are drawn from those it has.
+    border: zero but for a frame one pixel wide, where padding
     is what a kernel sees beside it.
     """
     generator = np.random.default_rng(0)
-    kinds: dict[str, dict[str, Float64Array]] = {
+    kinds: dict[str, dict[str, AnyArray]] = {
         "random": {}, "zero": {}, "extreme": {}, "border": {},
     }  # fmt: skip
+    rows = row_counts(network)
     for port in network.model.graph.inputs:
         if port.name in network.model.graph.initializers:
             continue
@@ -133,12 +136,11 @@ def certificate_inputs(
             raise GraphError(
                 f"the graph's input {port.name} has no static shape; give --input-shape"
             )
-        if port.dtype is not None and not port.dtype.is_floating_point():
-            raise GraphError(
-                f"the graph's input {port.name} holds {port.dtype.name}; removal is proved on "
-                "float inputs: cut the network off behind what makes floats of it (an embedding)"
-            )
         name, one = str(port.name), shape[1:]
+        if port.dtype is not None and not port.dtype.is_floating_point():
+            for kind, values in _ids(port, rows.get(name), one, generator).items():
+                kinds[kind][name] = _whole_batches(values, shape[0] if shape else 1)
+            continue
         border = generator.normal(size=(1, *one))
         if len(one) > 1:
             inside = (slice(1, -1),) * (len(one) - 1)
@@ -155,7 +157,30 @@ def certificate_inputs(
     return kinds
 
 
-def _whole_batches(values: Float64Array, batch: int) -> Float64Array:
+def _ids(
+    port: ir.Value, rows: int | None, one: tuple[int, ...], generator: np.random.Generator
+) -> dict[str, AnyArray]:
+    """As many of each kind as there are of floats; extreme: the last row, the first, any."""
+    assert port.dtype is not None
+    if rows is None:
+        raise GraphError(
+            f"the graph's input {port.name} holds {port.dtype.name}, and not every operator that "
+            "reads it takes rows of a constant table: removal cannot tell which numbers are legal; "
+            "cut the network off behind what makes floats of it"
+        )
+    element = port.dtype.numpy()
+
+    def drawn(count: int) -> AnyArray:
+        return generator.integers(0, rows, (count, *one)).astype(element)
+
+    ends = np.stack([np.full(one, end, element) for end in (rows - 1, 0)])
+    return {
+        "random": drawn(2), "zero": np.zeros((1, *one), element),
+        "extreme": np.concatenate([drawn(1), ends]), "border": drawn(1),
+    }  # fmt: skip
+
+
+def _whole_batches(values: AnyArray, batch: int) -> AnyArray:
     """As many samples as fill batches, the last one's rest filled from the start."""
     count = -(-len(values) // max(batch, 1)) * max(batch, 1)
     return np.resize(values, (count, *values.shape[1:]))

@@ -39,7 +39,7 @@ def layer_costs(model: ir.Model) -> tuple[LayerCost, ...]:
     batch = _batch(model)
     costs = []
     for node in model.graph:
-        if node.op_type not in PARAMETRIC:
+        if not _parametric(node):
             continue
         arrays = [constant(value) for value in node.inputs if value is not None]
         parameters = sum(array.size for array in arrays if array is not None)
@@ -60,11 +60,17 @@ def weight_bytes(model: ir.Model) -> int:
     found = {
         str(value.name): value.const_value.nbytes
         for node in model.graph
-        if node.op_type in PARAMETRIC
+        if _parametric(node)
         for value in node.inputs
         if value is not None and value.const_value is not None
     }
     return sum(found.values())
+
+
+def _parametric(node: ir.Node) -> bool:
+    """A Gather by constants picks channels; one of a constant holds a table of parameters."""
+    table = node.op_type == "Gather" and constant(node.inputs[0]) is not None
+    return table or node.op_type in PARAMETRIC
 
 
 def _macs(node: ir.Node, batch: int) -> int:

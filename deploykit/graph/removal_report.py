@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from deploykit.graph.channels.embedding import Embedding
 from deploykit.graph.channels.liveness import Liveness, is_layer
 from deploykit.graph.channels.mixing import Mixing
 from deploykit.graph.cost import totals, weight_bytes
@@ -64,7 +65,7 @@ def _tensors(made: Cut) -> tuple[TensorRemoval, ...]:
     why = [_Reasons(step.found, made.parts) for step in made.steps]
     removals: list[TensorRemoval] = []
     for site in made.steps[0].found.structure.sites:
-        if not is_layer(site.operator):
+        if not (is_layer(site.operator) or isinstance(site.operator, Embedding)):
             continue
         tensor = site.outputs[0]
         left = np.arange(made.steps[0].found.structure.labels[tensor].size)

@@ -18,14 +18,16 @@ from deploykit.quantize.operators import Kind
 from deploykit.quantize.planning import layer_plan, quantized_name
 from deploykit.quantize.regions import Region, body_of
 from deploykit.quantize.structure import Layer, build_structure, tails
+from deploykit.quantize.whole_numbers import index_tensors
 from deploykit.spec.arrays import Int32Array
-from deploykit.spec.network import Network, input_names, static_shape
+from deploykit.spec.network import Network, static_shape
 from deploykit.spec.operators import (
     Add,
     Clamp,
     Concat,
     Conv,
     DepthToSpace,
+    Embedding,
     Flatten,
     Gather,
     GlobalAveragePool,
@@ -56,6 +58,7 @@ from deploykit.spec.quantized import (
     QuantizedNetwork,
     int_range,
 )
+from deploykit.spec.token_ids import real_inputs
 
 
 def apply_plan(network: Network, plan: QuantPlan) -> QuantizedNetwork:
@@ -71,7 +74,7 @@ def apply_plan(network: Network, plan: QuantPlan) -> QuantizedNetwork:
         str(value.name): static_shape(value) or ()
         for value in (*graph.inputs, *(output for node in graph for output in node.outputs))
     }
-    float_names = [*input_names(network), *(layer.output for layer in layers)]
+    float_names = [*real_inputs(network), *(layer.output for layer in layers)]
     tensors = {}
     for name in float_names:
         integer = quantized_name(network, name)
@@ -94,6 +97,7 @@ def apply_plan(network: Network, plan: QuantPlan) -> QuantizedNetwork:
             for held in constants
         },
         plan.batch,
+        index_tensors(network),
     )
 
 
@@ -155,6 +159,10 @@ def _operator(layer: Layer, plan: LayerPlan, output: Quantization) -> Operator:
             assert padded is not None
             pads, value = padded
             return Pad(name, source, plan.output, pads, _integer(value, output))
+        case Kind.EMBEDDING:
+            if plan.table is None:
+                raise QuantizationError(f"{name}: the plan holds no table for this layer")
+            return Embedding(name, source, plan.output, plan.table)
         case _:
             return _moving(layer, plan)
 

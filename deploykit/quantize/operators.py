@@ -19,6 +19,7 @@ from deploykit.quantize.nodes import (
     window_of,
 )
 from deploykit.spec.network import static_shape
+from deploykit.spec.token_ids import table_rows
 
 CHANNELS = 1
 STEEPEST = 127.0
@@ -43,6 +44,7 @@ class Kind(Enum):
     CONCAT = "Concat"
     SLICE = "Slice"
     GATHER = "Gather"
+    EMBEDDING = "Embedding"
     REPEAT = "Repeat"
     DEPTH_TO_SPACE = "DepthToSpace"
     SPACE_TO_DEPTH = "SpaceToDepth"
@@ -136,6 +138,11 @@ def _elu(node: ir.Node) -> Kind | None:
 
 
 def _gather(node: ir.Node) -> Kind | None:
+    """Of channels by constants, or of rows of a constant by a graph input [N] or [N, T]."""
+    ids = node.inputs[1]
+    if ids is not None and ids.const_value is None:
+        given = ids.is_graph_input() and _rank(ids) in (1, 2)
+        return Kind.EMBEDDING if given and table_rows(node, ids) is not None else None
     shape, indices = static_shape(node.inputs[0]), constant(node, 1)
     axis = int(node.attributes["axis"].as_int()) if "axis" in node.attributes else 0
     if shape is None or indices is None or indices.ndim != 1 or axis % len(shape) != CHANNELS:

@@ -22,15 +22,17 @@ from deploykit.quantize.settling import Runners, settle_scales
 from deploykit.quantize.sharing import Group, find_groups, fixed_quantization
 from deploykit.quantize.structure import Layer, build_structure, tails
 from deploykit.quantize.weights import pair_scales, round_bias, round_weights, weight_scales
+from deploykit.quantize.whole_numbers import integer_table, table_histograms
 from deploykit.spec.arrays import AnyArray
 from deploykit.spec.correction import corrected_bias
-from deploykit.spec.network import Network, input_names, static_shape
+from deploykit.spec.network import Network, static_shape
 from deploykit.spec.pairs import LARGEST_PAIR, Target, pair_sums
 from deploykit.spec.parallel import in_parallel
 from deploykit.spec.plan import ConstantPlan, LayerPlan, PairPlan, QuantPlan, Rounding, WeightPlan
 from deploykit.spec.quantized import Batch, IoType, Quantization
 from deploykit.spec.samples import Samples
 from deploykit.spec.stem import Runtime, as_blocks, chosen_blocks
+from deploykit.spec.token_ids import real_inputs, whole_inputs
 
 CARRIERS: Mapping[int, Mapping[str, str]] = {8: {"onnx": "int8", "tflite": "int8"}}
 """Storage form of a weight by bit width and format."""
@@ -52,9 +54,13 @@ class QuantizationOptions:
 
 
 def quantized_name(network: Network, tensor: str) -> str:
-    """Integer tensor behind a float tensor; the graph's own names are left to its ports."""
+    """Integer tensor behind a float tensor; the graph's own names are left to its ports.
+
+    Whole numbers are a port themselves.
+    """
     graph = network.model.graph
     own = {str(value.name) for value in (*graph.inputs, *graph.outputs)}
+    own -= {str(value.name) for value in whole_inputs(network)}
     return f"{tensor}_quantized" if tensor in own else tensor
 
 
@@ -80,7 +86,7 @@ def plan_quantization(
         )
     if options.batch is Batch.DYNAMIC:
         _check_dynamic(network, layers)
-    sources = input_names(network)
+    sources = real_inputs(network)
     groups = find_groups(layers, sources)
     makers = [name for group in groups for name in group.makers]
     weighted = [layer for layer in layers if layer.kind in WEIGHTED]
@@ -91,9 +97,10 @@ def plan_quantization(
     seen = observe_tensors(
         network, makers, read, compensated, samples.inputs, runners.evaluate, progress
     )
+    histograms = {**seen.histograms, **table_histograms(layers)}
     chosen: dict[str, Quantization] = {}
     for group in groups:
-        quantization = _wanted(group, layers, sources, seen.histograms, options.calibration)
+        quantization = _wanted(group, layers, sources, histograms, options.calibration)
         chosen.update(dict.fromkeys(group.tensors, quantization))
     constants = {
         layer.name: constant_operand(layer, chosen[layer.output].scale)
@@ -105,7 +112,7 @@ def plan_quantization(
     def planned(layer: Layer) -> LayerPlan:
         if layer.kind in WEIGHTED:
             return _weighted_plan(network, layer, chosen, seen, options)
-        return layer_plan(network, layer, constants.get(layer.name))
+        return _plain_plan(network, layer, constants.get(layer.name), chosen[layer.output])
 
     return QuantPlan(
         {
@@ -164,6 +171,15 @@ def _wanted(
     if fixed is not None:
         return fixed
     return activation_quantization(merged, method, group.bounds.low, group.bounds.high)
+
+
+def _plain_plan(
+    network: Network, layer: Layer, constant: ConstantPlan | None, into: Quantization
+) -> LayerPlan:
+    planned = layer_plan(network, layer, constant)
+    if layer.kind is Kind.EMBEDDING:
+        return replace(planned, table=integer_table(layer, into))
+    return planned
 
 
 def layer_plan(network: Network, layer: Layer, constant: ConstantPlan | None) -> LayerPlan:

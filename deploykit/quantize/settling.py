@@ -147,6 +147,8 @@ def _smallest_scale(layer: Layer, chosen: Mapping[str, Quantization]) -> float:
     convolution's accumulator moves in steps of input scale * weight scale: a finer output scale
     tells nothing more, and multiplies a large negative sum beyond int32.
     """
+    if layer.kind is Kind.EMBEDDING:
+        return 0.0
     inputs = max(chosen[name].scale for name in layer.inputs)
     match layer.kind:
         case Kind.CONV | Kind.LINEAR:

@@ -19,8 +19,9 @@ from deploykit.quantize.nodes import function_of, reaches_beyond
 from deploykit.quantize.operators import JOINING, SHARING, Kind
 from deploykit.quantize.scales import FIXED
 from deploykit.quantize.structure import Layer, build_structure
-from deploykit.spec.network import Network, input_names
+from deploykit.spec.network import Network
 from deploykit.spec.quantized import Quantization
+from deploykit.spec.token_ids import real_inputs
 
 RESCALED = ".rescaled"
 """Ends the names of tensors that are added to zero."""
@@ -88,7 +89,7 @@ def separate_concats(network: Network) -> Network:
     """The same function, with a sum with zero before each joining layer that needs one."""
     while True:
         layers = build_structure(network)
-        edges = _conflicts(layers, input_names(network))
+        edges = _conflicts(layers, real_inputs(network))
         if not edges:
             return network
         network = _rescale(network, edges)

@@ -7,6 +7,7 @@
     Lookup             see spec.functions
     GlobalAveragePool  y   = clip(rint(float32(sum (x - zx)) * (sx / (sy * (H * W)))) + zy, ...)
     LeakyRelu          y   = x, or z + ((x - z) * slope + 128 >> 8) below z
+    Embedding          y   = table[x]
     Maximum, Minimum, MaxPool, Flatten, Clamp, Concat, Slice, Gather, Repeat, DepthToSpace,
     SpaceToDepth, Pad, Reshape
                        move or compare integers only
@@ -41,6 +42,7 @@ from deploykit.reference.moves import (
     slice_,
     space_to_depth,
 )
+from deploykit.reference.numbers import checked_numbers, embedding
 from deploykit.reference.regions import island, rearrange
 from deploykit.reference.requantize import multiplier, requantize
 from deploykit.reference.window import taps
@@ -51,6 +53,7 @@ from deploykit.spec.operators import (
     Concat,
     Conv,
     DepthToSpace,
+    Embedding,
     Flatten,
     Gather,
     GlobalAveragePool,
@@ -81,19 +84,24 @@ from deploykit.spec.quantized import (
 )
 
 
-def run(network: QuantizedNetwork, inputs: Tensors) -> dict[str, Int8Array]:
+def run(network: QuantizedNetwork, inputs: Tensors) -> dict[str, AnyArray]:
     """Every activation int8 [N, ...] by tensor name, the inputs' own tensors included.
 
-    inputs: by port name, int8 [N, ...] already quantized; N need not be the network's batch. A
-    tensor that holds several rows for a sample holds the samples' rows one behind another.
+    inputs: by port name, int8 [N, ...] already quantized, whole numbers as they are; N need not be
+    the network's batch. A tensor that holds several rows for a sample holds the samples' rows one
+    behind another.
     """
-    tensors: dict[str, Int8Array] = {}
+    tensors: dict[str, AnyArray] = {}
     for port in network.inputs:
         if port.name not in inputs:
             raise DataError(
                 f"No values were given for the input {port.name!r}; given were {sorted(inputs)}."
             )
-        tensors[port.tensor] = _checked(inputs[port.name], network.tensors[port.tensor])
+        if port.tensor in network.indices:
+            held = network.indices[port.tensor]
+            tensors[port.tensor] = checked_numbers(inputs[port.name], held)
+        else:
+            tensors[port.tensor] = _checked(inputs[port.name], network.tensors[port.tensor])
     for operator in network.operators:
         tensors[operator.output] = run_operator(operator, network, tensors)
     return tensors
@@ -105,7 +113,7 @@ def run_operator(operator: Operator, network: QuantizedNetwork, tensors: Tensors
     if not _takes_one_sample(operator, network):
         return _run_operator(operator, network, tensors)
     first = tensors[read[0]]
-    samples = len(first) // network.tensors[read[0]].shape[0]
+    samples = len(first) // network.shape(read[0])[0]
     parts = {name: np.split(tensors[name], samples) for name in read}
     return np.concatenate(
         [
@@ -121,7 +129,7 @@ def _takes_one_sample(operator: Operator, network: QuantizedNetwork) -> bool:
         return True
     touched = (*operator_inputs(operator), operator.output)
     lengths = {network.tensors[name].shape[0] for name in touched if name in network.tensors}
-    return lengths != {network.tensors[network.inputs[0].tensor].shape[0]}
+    return lengths != {network.shape(network.inputs[0].tensor)[0]}
 
 
 def _run_operator(operator: Operator, network: QuantizedNetwork, tensors: Tensors) -> Int8Array:
@@ -178,6 +186,8 @@ def _run_operator(operator: Operator, network: QuantizedNetwork, tensors: Tensor
         case Reshape():
             held: Int8Array = tensors[operator.input]
             return held.reshape(held.shape[0], *network.tensors[operator.output].shape[1:])
+        case Embedding():
+            return embedding(tensors[operator.input], operator)
         case Rearrange():
             return rearrange(operator, tensors[operator.input])
         case Island():

@@ -215,6 +215,27 @@ class Gather:
 
 
 @dataclass(frozen=True)
+class IntegerTable:
+    """Rows that an Embedding takes. values: [rows, columns] int8 of its output's quantization."""
+
+    name: str
+    values: Int8Array
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Rows of a table by the network's own whole numbers, each from 0 to below the rows.
+
+    input: [N, ...] of whole numbers; output: [N, ..., columns].
+    """
+
+    name: str
+    input: str
+    output: str
+    table: IntegerTable
+
+
+@dataclass(frozen=True)
 class Repeat:
     """Every pixel of [N, C, H, W] `rows` times down and `columns` times across: nearest resizing.
 
@@ -343,7 +364,9 @@ Moving = (
 Computing = Add | Mul | Sub
 """Operators that compute a third number of two."""
 
-Operator = Moving | Computing | Conv | Linear | Lookup | GlobalAveragePool | LeakyRelu | Island
+Operator = (
+    Moving | Computing | Conv | Linear | Lookup | GlobalAveragePool | LeakyRelu | Embedding | Island
+)
 
 
 def operator_inputs(operator: Operator) -> tuple[str, ...]:

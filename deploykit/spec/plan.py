@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from deploykit.spec.arrays import Float32Array, Int8Array, Int32Array
+from deploykit.spec.operators import IntegerTable
 from deploykit.spec.pairs import Target
 from deploykit.spec.quantized import Batch, IoType, Quantization
 
@@ -67,6 +68,7 @@ class LayerPlan:
     """One operator of the integer network: what it fuses, and its weight where it has one.
 
     nodes: names of the float graph's nodes that this operator computes. inputs: activations.
+    table: of an Embedding.
     input_means: [I], by which the bias was corrected; see spec.correction.
     """
 
@@ -79,6 +81,7 @@ class LayerPlan:
     bias: Int32Array | None = None
     constant: ConstantPlan | None = None
     input_means: Float32Array | None = None
+    table: IntegerTable | None = None
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,19 @@ class ActivationTensor:
 
 
 @dataclass(frozen=True)
+class IndexTensor:
+    """Whole numbers from 0 to below `limit`, no quantization: an input's, rows of a table.
+
+    dtype: numpy's name of their type in ONNX; a .tflite file has int32.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    limit: int
+    dtype: str = "int64"
+
+
+@dataclass(frozen=True)
 class ConstantTensor:
     """Integers that an Add or Mul reads and nobody computes; their shape broadcasts."""
 
@@ -109,6 +122,8 @@ class Tail(Enum):
 class Port:
     """A graph input or output: its public name and the integer tensor behind it.
 
+    Whole numbers (IndexTensor) go in and out as they are, whatever the other ports' type.
+
     tail: of an output, applied to the tensor's real values; only where ports are float.
     """
 
@@ -121,7 +136,8 @@ class Port:
 class QuantizedNetwork:
     """An integer network; operators are in an order in which they can run.
 
-    tensors: activations. constants: by name too; no tensor has the name of one.
+    tensors: activations. constants: by name too; no tensor has the name of one. indices: what
+    holds whole numbers; each is called as its port.
     batch: of the files; the reference takes any.
     """
 
@@ -132,6 +148,12 @@ class QuantizedNetwork:
     io: IoType = IoType.FLOAT
     constants: Mapping[str, ConstantTensor] = field(default_factory=dict)
     batch: Batch = Batch.FIXED
+    indices: Mapping[str, IndexTensor] = field(default_factory=dict)
+
+    def shape(self, tensor: str) -> tuple[int, ...]:
+        """Of an activation or of whole numbers."""
+        held = self.indices[tensor] if tensor in self.indices else self.tensors[tensor]
+        return held.shape
 
     def operand(self, name: str) -> ActivationTensor | ConstantTensor:
         """The activation or constant that an operator calls by this name."""
@@ -149,6 +171,7 @@ class IntegerRunner(Protocol):
     def __call__(self, network: QuantizedNetwork, inputs: Tensors) -> Tensors:
         """Every activation as int8 in NCHW, by tensor name.
 
-        inputs: by port name, int8 [N, ...] already quantized; N a multiple of the network's batch.
+        inputs: by port name, int8 [N, ...] already quantized, whole numbers as they are; N a
+        multiple of the network's batch.
         """
         ...

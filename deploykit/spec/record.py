@@ -15,6 +15,7 @@ from deploykit.spec.operators import (
     Concat,
     Conv,
     DepthToSpace,
+    Embedding,
     Flatten,
     Gather,
     GlobalAveragePool,
@@ -42,6 +43,9 @@ from deploykit.spec.quantized import QuantizedNetwork
 
 Record = Mapping[str, Any]
 
+KINDS = ("constants", "indices", "tensors")
+"""Where a record keeps what operators read and compute."""
+
 
 def record_network(network: QuantizedNetwork) -> Record:
     """Tensors with their quantization, and operators keyed by the tensor that they compute.
@@ -62,6 +66,10 @@ def record_network(network: QuantizedNetwork) -> Record:
                 "bits": int(tensor.quantization.bits),
             }
             for name, tensor in network.tensors.items()
+        },
+        "indices": {
+            name: {"shape": list(held.shape), "limit": held.limit}
+            for name, held in network.indices.items()
         },
         "constants": {
             name: {
@@ -115,6 +123,11 @@ def record_operator(operator: Operator) -> Record:
             return {**common, "slope": operator.slope}
         case Pad():
             return {**common, "pads": list(operator.pads), "fill": operator.fill}
+        case Embedding():
+            values = operator.table.values
+            return {
+                **common, "table": {"shape": list(values.shape), "values_sha256": digest(values)}
+            }  # fmt: skip
         case Island():
             return {**common, "inputs": sorted(operator.inputs)}
         case (
@@ -146,13 +159,13 @@ def first_difference(expected: Record, found: Record) -> tuple[str, str] | None:
             if theirs.get(key) != operator.get(key):
                 return output, f"{_phrase(key)} differs"
         for tensor in (*operator["inputs"], output):
-            kind = "constants" if tensor in expected["constants"] else "tensors"
-            if found[kind].get(tensor) != expected[kind][tensor]:
+            kind = next((one for one in KINDS if tensor in expected.get(one, {})), "tensors")
+            if found.get(kind, {}).get(tensor) != expected[kind][tensor]:
                 return output, f"the quantization or shape of {tensor} differs"
     extra = [output for output in found["operators"] if output not in expected["operators"]]
     if extra:
         return extra[0], "this operator does not belong to the plan"
-    for key in ("io", "batch", "inputs", "outputs", "tails"):
+    for key in ("io", "batch", "inputs", "outputs", "tails", "indices"):
         if expected.get(key, {}) != found.get(key, {}):
             return key, "the graph's own inputs or outputs differ"
     if expected["tensors"] != found["tensors"]:

@@ -101,7 +101,8 @@ class OnnxFormat:
     def run_all(self, data: bytes, network: QuantizedNetwork, inputs: Tensors) -> Tensors:
         """See Format."""
         tensors = in_batches(network.batch, partial(ort.run_probe, probe_onnx(data)), inputs)
-        return {name: tensors[name] for name in network.tensors if name in tensors}
+        found = {name: tensors[name] for name in network.tensors if name in tensors}
+        return {**found, **_whole(network, {**inputs, **tensors})}
 
     def run_outputs(self, data: bytes, network: QuantizedNetwork, inputs: Tensors) -> Tensors:
         """See Format."""
@@ -145,7 +146,8 @@ class TfliteFormat:
         """See Format."""
         laid = to_tflite_layout(network, inputs, self.layout)
         raw = in_batches(network.batch, partial(litert.run_probe, probe_tflite(data)), laid)
-        return from_tflite_layout(network, raw, self.layout)
+        found = from_tflite_layout(network, raw, self.layout)
+        return {**found, **_whole(network, {**raw, **laid})}
 
     def run_outputs(self, data: bytes, network: QuantizedNetwork, inputs: Tensors) -> Tensors:
         """See Format."""
@@ -177,7 +179,7 @@ class WrittenRunner:
 
 
 def port_inputs(network: QuantizedNetwork, inputs: GraphInputs) -> Tensors:
-    """What a file of `network` takes for float samples, by port name: floats, or integers."""
+    """What a file of `network` takes for samples, by port name: floats, or integers."""
     match network.io:
         case IoType.FLOAT:
             return named_inputs(inputs, [port.name for port in network.inputs])
@@ -188,11 +190,22 @@ def port_inputs(network: QuantizedNetwork, inputs: GraphInputs) -> Tensors:
 
 
 def quantized_inputs(network: QuantizedNetwork, inputs: GraphInputs) -> dict[str, AnyArray]:
-    """Float samples as the integers of the network's inputs, by port name."""
+    """Samples as the integers of the network's inputs, by port name; whole numbers stay."""
     given = named_inputs(inputs, [port.name for port in network.inputs])
     return {
-        port.name: network.tensors[port.tensor].quantization.quantize(given[port.name])
+        port.name: given[port.name]
+        if port.tensor in network.indices
+        else network.tensors[port.tensor].quantization.quantize(given[port.name])
         for port in network.inputs
+    }
+
+
+def _whole(network: QuantizedNetwork, tensors: Tensors) -> Tensors:
+    """Of these, those that hold whole numbers, in the type of ONNX."""
+    return {
+        name: tensors[name].astype(held.dtype)
+        for name, held in network.indices.items()
+        if name in tensors
     }
 
 
@@ -232,6 +245,7 @@ def named_as_planned(network: QuantizedNetwork, plan: Mapping[str, Any]) -> Quan
         network.io,
         network.constants,
         network.batch,
+        network.indices,
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from deploykit.bundle import Golden
 from deploykit.spec.arrays import AnyArray, Float32Array
 from deploykit.spec.inputs import GraphInputs, named_inputs, repeated_samples
-from deploykit.spec.quantized import Quantization, QuantizedNetwork, int_range
+from deploykit.spec.quantized import IndexTensor, Quantization, QuantizedNetwork, int_range
 from deploykit.spec.samples import Samples
 from deploykit.verify.integers import run_reference
 
@@ -28,22 +28,48 @@ REAL, EXTREME, FULL_REAL, FULL_EXTREME = 32, 8, 6, 2
 """How many inputs of each kind, and for how many of each every tensor's integers are kept."""
 
 
-def golden_inputs(samples: Samples, quantizations: Mapping[str, Quantization]) -> GraphInputs:
+Ranges = Mapping[str, Quantization | IndexTensor]
+"""By input name, what it can hold."""
+
+
+def input_ranges(network: QuantizedNetwork) -> Ranges:
+    """Of every input."""
+    return {
+        port.name: network.indices[port.tensor]
+        if port.tensor in network.indices
+        else network.tensors[port.tensor].quantization
+        for port in network.inputs
+    }
+
+
+def golden_inputs(samples: Samples, ranges: Ranges) -> GraphInputs:
     """[REAL + EXTREME, ...]: the first samples, then inputs at and beyond the quantized range.
 
-    quantizations: by input name. An array for one input, one by name for several, as the samples.
+    An array for one input, one by name for several, as the samples.
 
     Extreme, for a range of [low, high]: all low, all high, zero, far below, far above, a frame of
-    high around low, two draws of low and high at random (seeded). Fewer samples than REAL are
+    high around low, two draws of low and high at random (seeded). Of whole numbers the first row,
+    the last one, and draws of any. Fewer samples than REAL are
     repeated in turn.
     """
     generator = np.random.default_rng(0)
-    real = named_inputs(repeated_samples(samples.inputs, REAL), list(quantizations))
-    found = {
-        name: np.concatenate([real[name], _extremes(real[name].shape[1:], held, generator)])
-        for name, held in quantizations.items()
-    }
+    real = named_inputs(repeated_samples(samples.inputs, REAL), list(ranges))
+    found: dict[str, AnyArray] = {}
+    for name, held in ranges.items():
+        one = real[name].shape[1:]
+        if isinstance(held, IndexTensor):
+            extreme = _rows(one, held, generator)
+        else:
+            extreme = _extremes(one, held, generator)
+        found[name] = np.concatenate([real[name], extreme])
     return found if isinstance(samples.inputs, Mapping) else next(iter(found.values()))
+
+
+def _rows(one: tuple[int, ...], held: IndexTensor, generator: np.random.Generator) -> AnyArray:
+    """[EXTREME, ...] of whole numbers: all first, all last, then any."""
+    ends = [np.full(one, end) for end in (0, held.limit - 1)]
+    drawn = generator.integers(0, held.limit, (EXTREME - len(ends), *one))
+    return np.concatenate([np.stack(ends), drawn]).astype(held.dtype)
 
 
 def _extremes(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from deploykit.graph.lowering import lower
 from deploykit.quantize.sharing import separate_concats
+from deploykit.quantize.whole_numbers import check_whole_inputs
 from deploykit.spec.network import Network
 
 
@@ -15,4 +16,6 @@ def integer_form(network: Network) -> Network:
 
     Raises UnsupportedOperatorError naming operator, node, and what to do.
     """
-    return separate_concats(lower(network))
+    lowered = lower(network)
+    check_whole_inputs(lowered)
+    return separate_concats(lowered)

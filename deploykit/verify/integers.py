@@ -16,7 +16,7 @@ from deploykit.spec.inputs import GraphInputs, count_samples, some_samples
 from deploykit.spec.operators import Island
 from deploykit.spec.parity import IntegerComparison
 from deploykit.spec.progress import Advance, ignore
-from deploykit.spec.quantized import QuantizedNetwork
+from deploykit.spec.quantized import Port, QuantizedNetwork
 from deploykit.verify.formats import Format, port_inputs, quantized_inputs, real_output
 
 BYTES_AT_ONCE = 32 * 2**20
@@ -41,11 +41,11 @@ def run_reference(
 ) -> ReferenceRun:
     """Run the integer reference on float samples [N, ...], each of them once."""
     count = count_samples(inputs)
-    integers = integer.run(network, quantized_inputs(network, some_samples(inputs, full)))
+    integers = computed_integers(network, some_samples(inputs, full))
     ports = [port.tensor for port in network.outputs]
     outputs = {name: by_sample(integers[name], len(full)) for name in ports}
     outputs = {
-        name: np.empty((count, *found.shape[1:]), np.int8) for name, found in outputs.items()
+        name: np.empty((count, *found.shape[1:]), found.dtype) for name, found in outputs.items()
     }
     rest = np.setdiff1d(np.arange(count), full)
     for name in ports:
@@ -53,12 +53,19 @@ def run_reference(
     step = samples_at_once(network)
     for start in range(0, len(rest), step):
         chosen = rest[start : start + step]
-        tensors = integer.run(network, quantized_inputs(network, some_samples(inputs, chosen)))
+        tensors = computed_integers(network, some_samples(inputs, chosen))
         for name in ports:
             outputs[name][chosen] = by_sample(tensors[name], len(chosen))
         progress(len(full) + min(start + step, len(rest)), count)
     joined = {name: found.reshape(-1, *found.shape[2:]) for name, found in outputs.items()}
     return ReferenceRun(integers, joined)
+
+
+def computed_integers(network: QuantizedNetwork, inputs: GraphInputs) -> dict[str, AnyArray]:
+    """What the reference computes for samples: all but the whole numbers that they give."""
+    given = {port.tensor for port in network.inputs if port.tensor in network.indices}
+    found = integer.run(network, quantized_inputs(network, inputs))
+    return {name: values for name, values in found.items() if name not in given}
 
 
 @dataclass
@@ -96,7 +103,7 @@ class Tally:
         self, network: QuantizedNetwork, actual: Tensors, expected: Tensors
     ) -> None:
         """Each operator on the runtime's own inputs: a step of an island is not counted twice."""
-        for port in network.inputs:
+        for port in quantized_ports(network):
             self._count(port.tensor, actual[port.tensor], expected[port.tensor], 0)
             if self.operator is None and self.differing[port.tensor]:
                 self.operator = f"the quantization of input {port.name}"
@@ -144,7 +151,7 @@ def compare_with_runtimes(
         chunk = some_samples(inputs, slice(start, stop))
         expected = _known_part(network, known, start, stop - start)
         if not expected:
-            expected = integer.run(network, quantized_inputs(network, chunk))
+            expected = computed_integers(network, chunk)
         for fmt, data in models.items():
             actual = fmt.run_all(data, network, port_inputs(network, chunk))
             tallies[fmt].add(network, actual, expected)
@@ -158,7 +165,7 @@ def _known_part(
     """The integers of samples from `start` on, empty where not all of them are known."""
     part: dict[str, Int8Array] = {}
     for name, values in known.items():
-        rows = network.tensors[name].shape[0] // network.tensors[network.inputs[0].tensor].shape[0]
+        rows = network.shape(name)[0] // network.shape(network.inputs[0].tensor)[0]
         part[name] = values[start * rows : (start + count) * rows]
         if len(part[name]) < count * rows:
             return {}
@@ -201,7 +208,7 @@ def _close(found: AnyArray, expected: Float32Array) -> AnyArray:
 
 def first_divergence(network: QuantizedNetwork, actual: Tensors, expected: Tensors) -> str:
     """Name of the first operator whose output is wrong for the inputs it was given."""
-    for port in network.inputs:
+    for port in quantized_ports(network):
         if not np.array_equal(actual[port.tensor], expected[port.tensor]):
             return f"the quantization of input {port.name}"
     for operator in network.operators:
@@ -216,6 +223,11 @@ def samples_at_once(network: QuantizedNetwork) -> int:
     batch = next(iter(network.tensors.values())).shape[0]
     per_batch = sum(int(np.prod(tensor.shape)) for tensor in network.tensors.values())
     return batch * max(1, BYTES_AT_ONCE // max(1, per_batch))
+
+
+def quantized_ports(network: QuantizedNetwork) -> tuple[Port, ...]:
+    """The inputs that a file quantizes."""
+    return tuple(port for port in network.inputs if port.tensor in network.tensors)
 
 
 def _empty_tally(fmt: Format, network: QuantizedNetwork) -> Tally:

@@ -12,9 +12,15 @@ import onnx_ir as ir
 from deploykit.errors import IntegrityError
 from deploykit.spec.arrays import AnyArray, Float32Array, Float64Array
 from deploykit.spec.correction import corrected_bias
-from deploykit.spec.operators import Conv, LeakyRelu, Linear, operator_inputs
+from deploykit.spec.operators import Conv, Embedding, LeakyRelu, Linear, operator_inputs
 from deploykit.spec.plan import Rounding
-from deploykit.spec.quantized import ActivationTensor, ConstantTensor, QuantizedNetwork
+from deploykit.spec.quantized import (
+    ActivationTensor,
+    ConstantTensor,
+    Quantization,
+    QuantizedNetwork,
+    int_range,
+)
 
 BLUR = 1 + 1e-4
 """float32 scales blur what a value is in steps by so much."""
@@ -58,7 +64,7 @@ def farthest_rounding(
     found = [Distance("", 0.0, NEAREST)]
     for operator in network.operators:
         held = [name for name in operator_inputs(operator) if name in network.constants]
-        if not isinstance(operator, Conv | Linear | LeakyRelu) and not held:
+        if not isinstance(operator, Conv | Linear | LeakyRelu | Embedding) and not held:
             continue
         name = str(plan["names"].get(operator.output, operator.output))
         node = nodes.get(_first_node(plan, name))
@@ -66,6 +72,9 @@ def farthest_rounding(
             raise IntegrityError(f"model.float.onnx has no layer {name}, which the plan names")
         if isinstance(operator, LeakyRelu):
             found.append(Distance(name, _slope_steps(node, operator), NEAREST))
+        elif isinstance(operator, Embedding):
+            into = network.tensors[operator.output].quantization
+            found.append(Distance(name, _table_steps(node, operator, into), NEAREST))
         elif isinstance(operator, Conv | Linear):
             decisions = plan["layers"][name]
             found.extend(_layer(name, node, operator, network, decisions, rounding))
@@ -126,6 +135,18 @@ def _constant(name: str, node: ir.Node, constant: ConstantTensor) -> Distance:
     integers = constant.values.reshape(array.shape)
     steps = _steps(array, integers, np.array(constant.quantization.scale))
     return Distance(name, steps, NEAREST)
+
+
+def _table_steps(node: ir.Node, operator: Embedding, into: Quantization) -> float:
+    """|held(W / scale + zero point) - q|, held within what 8 bits can be: a range may clip."""
+    array = _array(node.inputs[0] if node.inputs else None)
+    if array is None or array.shape != operator.table.values.shape:
+        raise IntegrityError(
+            f"model.float.onnx: the table of layer {operator.name} has another shape"
+        )
+    wanted = array.astype(np.float64) / np.float64(np.float32(into.scale)) + into.zero_point
+    held = np.clip(wanted, *int_range(into.bits))
+    return float(np.abs(held - operator.table.values).max(initial=0.0))
 
 
 def _slope_steps(node: ir.Node, operator: LeakyRelu) -> float:

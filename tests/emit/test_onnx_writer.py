@@ -19,6 +19,7 @@ from deploykit.spec.operators import (
     Concat,
     Conv,
     DepthToSpace,
+    Embedding,
     Flatten,
     Gather,
     GlobalAveragePool,
@@ -56,6 +57,7 @@ KERNELS: dict[type[Operator], frozenset[str]] = {
     Concat: frozenset({"Concat"}),
     Slice: frozenset({"Slice", "Split"}),  # ORT joins slices that lie side by side
     Gather: frozenset({"Gather"}),
+    Embedding: frozenset({"Gather"}),
     Repeat: frozenset({"Resize"}),
     DepthToSpace: frozenset({"DepthToSpace"}),
     LeakyRelu: frozenset({"QLinearLeakyRelu"}),

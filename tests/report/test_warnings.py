@@ -14,8 +14,11 @@ GOOD: dict[str, Any] = {
         "samples": 100, "folded": 0.90, "pruned": 0.89, "model.onnx": 0.885, "model.tflite": 0.885,
     },
     "layers": [
-        {"name": "conv1", "sqnr_db": 30.0, "kernels": {"litert": "XNNPACK"}},
-        {"name": "view", "sqnr_db": None, "kernels": {"onnxruntime": "Flatten"}},
+        {"name": "conv1", "operator": "Conv", "sqnr_db": 30.0, "kernels": {"litert": "XNNPACK"}},
+        {"name": "view", "operator": "Flatten", "sqnr_db": None,
+         "kernels": {"onnxruntime": "Flatten"}},
+        {"name": "words", "operator": "Embedding", "sqnr_db": 40.0,
+         "kernels": {"litert": "GATHER"}},
     ],
     "fold": {"metrics": {"mean": {"accuracy": 0.9}, "monte_carlo": {"accuracy": 0.91}}},
     "removal": {"alignment": {"note": ""}},

@@ -14,10 +14,12 @@ from deploykit.spec.operators import (
     Concat,
     Conv,
     DepthToSpace,
+    Embedding,
     Flatten,
     Function,
     Gather,
     GlobalAveragePool,
+    IntegerTable,
     IntegerWeight,
     Island,
     LeakyRelu,
@@ -40,6 +42,7 @@ from deploykit.spec.operators import (
 from deploykit.spec.quantized import (
     ActivationTensor,
     ConstantTensor,
+    IndexTensor,
     IoType,
     Port,
     Quantization,
@@ -64,6 +67,7 @@ class Builder:
         self._tensors: dict[str, ActivationTensor] = {}
         self._operators: list[Operator] = []
         self._constants: dict[str, ConstantTensor] = {}
+        self._indices: dict[str, IndexTensor] = {}
         self.input = self._tensor("x0", shape, self.quantization(0.02))
 
     def quantization(self, scale: float, zero_point: int | None = None) -> Quantization:
@@ -190,6 +194,16 @@ class Builder:
         self._operators.append(Gather(f"gather_{output}", source, output, indices))
         return output
 
+    def embedding(self, rows: int, columns: int, *sizes: int) -> str:
+        """Rows of a table by whole numbers of the port `ids`, [batch, *sizes]."""
+        batch = self.of(self.input).shape[0]
+        self._indices["ids"] = IndexTensor("ids", (batch, *sizes), rows)
+        output = self._next((batch, *sizes, columns), self.quantization(0.03))
+        drawn = self.rng.integers(-128, 128, (rows, columns)).astype(np.int8)
+        table = IntegerTable(f"table_{output}", drawn)
+        self._operators.append(Embedding(f"embedding_{output}", "ids", output, table))
+        return output
+
     def repeat(self, source: str, rows: int, columns: int) -> str:
         """Repeated pixels."""
         tensor = self.of(source)
@@ -308,15 +322,16 @@ class Builder:
         return network, shape
 
     def network(self, *outputs: str, io: IoType = IoType.FLOAT) -> QuantizedNetwork:
-        """The network, whose ports are called `input`, `output`, `output1`, ..."""
+        """The network, whose ports are called `input`, `ids`, `output`, `output1`, ..."""
         ports = tuple(Port(f"output{i or ''}", name) for i, name in enumerate(outputs))
         return QuantizedNetwork(
             dict(self._tensors),
             tuple(self._operators),
-            (Port("input", self.input),),
+            (Port("input", self.input), *(Port(name, name) for name in self._indices)),
             ports,
             io,
             dict(self._constants),
+            indices=dict(self._indices),
         )
 
     def _weight(

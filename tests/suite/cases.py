@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from deploykit.spec.arrays import Int8Array
+from deploykit.spec.arrays import AnyArray
 from deploykit.spec.operators import Function, Window
 from deploykit.spec.quantized import IoType, Quantization, QuantizedNetwork
 from tests.suite.building import Builder
@@ -29,14 +29,25 @@ class Case:
         output = self.build(builder)
         return replace(builder.network(output), io=io)
 
-    def inputs(self) -> Mapping[str, Int8Array]:
-        """int8 [samples, ...] for the port `input`, both ends of the range included."""
-        drawn = self._rng().integers(-128, 128, (self.samples, *self.shape)).astype(np.int8)
+    def inputs(self) -> Mapping[str, AnyArray]:
+        """int8 [samples, ...] for the port `input`, both ends of the range included; and ids."""
+        rng = self._rng()
+        drawn = rng.integers(-128, 128, (self.samples, *self.shape)).astype(np.int8)
         drawn.reshape(-1)[:2] = (-128, 127)
-        return {"input": drawn}
+        return {"input": drawn, **ids_of(self.network(), self.samples, rng)}
 
     def _rng(self) -> np.random.Generator:
         return np.random.default_rng(zlib.crc32(self.name.encode()))
+
+
+def ids_of(
+    network: QuantizedNetwork, samples: int, rng: np.random.Generator
+) -> Mapping[str, AnyArray]:
+    """Whole numbers [samples, ...] for the ports that take them."""
+    return {
+        name: rng.integers(0, held.limit, (samples, *held.shape[1:])).astype(held.dtype)
+        for name, held in network.indices.items()
+    }
 
 
 def square(kernel: int, stride: int = 1, pad: int = 0, dilation: int = 1) -> Window:
@@ -336,6 +347,9 @@ CASES: tuple[Case, ...] = (
     Case("slice-channels", (9, 6, 5), lambda b: b.slice(b.input, 1, 2, 7)),
     Case("slice-rows-step", (4, 9, 5), lambda b: b.slice(b.input, 2, 1, 8, 3)),
     Case("gather", (6, 5, 5), lambda b: b.gather(b.input, 3, 0, 5, 5, 1)),
+    Case("embedding", (10, 8), lambda b: b.add(b.input, b.embedding(20, 8, 10))),
+    Case("embedding-vector", (8,), lambda b: b.linear(b.add(b.embedding(5, 8), b.input), 3)),
+    Case("embedding-alone", (3, 8), lambda b: b.embedding(300, 6, 7)),
     Case("repeat", (4, 5, 6), lambda b: b.repeat(b.input, 2, 3)),
     Case("depth-to-space", (12, 4, 5), lambda b: b.depth_to_space(b.input, 2)),
     Case("space-to-depth", (3, 8, 10), lambda b: b.space_to_depth(b.input, 2)),

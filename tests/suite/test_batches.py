@@ -25,7 +25,7 @@ from deploykit.spec.quantized import Batch, IoType, QuantizedNetwork
 from deploykit.spec.record import first_difference, record_network
 from deploykit.verify.batches import in_batches
 from deploykit.verify.formats import Format, OnnxFormat, TfliteFormat
-from tests.suite.cases import CASES, Case
+from tests.suite.cases import CASES, Case, ids_of
 from tests.suite.runners import RUNNERS, computed
 from tests.suite.test_round_trips import named, without_idle_pads
 
@@ -41,7 +41,8 @@ FORMATS: tuple[Format, ...] = (OnnxFormat(), TfliteFormat(), TfliteFormat(Tflite
 
 def inputs_of(case: Case, samples: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(samples)
-    return {"input": rng.integers(-128, 128, (samples, *case.shape)).astype(np.int8)}
+    drawn = rng.integers(-128, 128, (samples, *case.shape)).astype(np.int8)
+    return {"input": drawn, **ids_of(case.network(), samples, rng)}
 
 
 def dynamic(case: Case, io: IoType = IoType.INT8) -> QuantizedNetwork:

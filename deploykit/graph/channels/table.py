@@ -13,6 +13,7 @@ from deploykit.graph.channels.attention import Product
 from deploykit.graph.channels.concat import Concat, Stack
 from deploykit.graph.channels.depthwise import Depthwise
 from deploykit.graph.channels.elementwise import PerChannel, clip, multiply, unary, with_constant
+from deploykit.graph.channels.embedding import Embedding
 from deploykit.graph.channels.joining import join
 from deploykit.graph.channels.mixing import Mixing
 from deploykit.graph.channels.pad_channels import PadChannels
@@ -105,7 +106,7 @@ RULES: Mapping[str, Sequence[Bind]] = {
     # shapes
     "Concat": (Concat.of, Stack.of),
     "Flatten": (Reshape.of,),
-    "Gather": (select,),
+    "Gather": (select, Embedding.of),
     "Pad": (PadChannels.of,),
     "Reshape": (Reshape.of,),
     "Slice": (select,),

@@ -4,6 +4,7 @@
     LeakyRelu, PRelu, Elu, ...  see rectifiers
     Reduce...                   pools and convolutions, see reductions
     x * tanh(softplus(x)), ...  Mish, Gelu, see spelled
+    Cast of token ids           the ids themselves
     [N, C, L]                   [N, C, 1, L]
     Pad, Slice of many axes     the window's own pads, one Slice per axis
     HardSwish, HardSigmoid      a sum, a clip and a product; factors go into the weights around
@@ -30,10 +31,12 @@ from deploykit.graph.lowering.reductions import lower_reductions
 from deploykit.graph.lowering.shapes import fold_pads, split_slices
 from deploykit.graph.lowering.signals import lift_signals
 from deploykit.graph.lowering.spelled import name_activations
+from deploykit.graph.lowering.whole_numbers import drop_casts
 from deploykit.graph.tracking import Pass, apply_pass
 from deploykit.spec.network import Network
 
 PASSES: tuple[tuple[str, Pass], ...] = (
+    ("drop_casts", drop_casts),
     ("name_activations", name_activations),
     ("lift_signals", lift_signals),
     ("split_slices", split_slices),

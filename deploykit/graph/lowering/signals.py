@@ -148,7 +148,8 @@ class _Lifting:
         self.rows[squeezed] = result
         made, squeeze = result.producer(), squeezed.producer()
         assert made is not None and squeeze is not None
-        made.name, squeeze.name = name or str(result.name), str(squeezed.name)
+        # A node may be called as its output is, which the Squeeze gives from now on.
+        made.name, squeeze.name = name or str(result.name), f"{squeezed.name}.signal"
 
     def _window(self, node: ir.Node) -> None:
         attributes: dict[str, Any] = dict(node.attributes)

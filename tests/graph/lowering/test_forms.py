@@ -146,8 +146,12 @@ def test_a_signal_may_end_as_one() -> None:
         w=seeded(4, 3, 3), b=seeded(4), wide=np.array([0, 0, 1, 0, 0, 2], np.int64),
         one=np.array([1], np.int64), nine=np.array([10], np.int64), axis=np.array([2], np.int64),
     )  # fmt: skip
+    for node in network.model.graph:
+        node.name = str(node.outputs[0].name)
     lowered = lower(network)
     assert operators(lowered)["Squeeze"] == operators(lowered)["Unsqueeze"] == 1
+    names = [node.name for node in lowered.model.graph]
+    assert len(set(names)) == len(names)
     assert_same_function(network, lowered)
     assert whole(lowered)
 

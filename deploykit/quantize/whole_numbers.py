@@ -1,0 +1,63 @@
+"""Whole numbers that enter a network as they are: what may read them, and what that becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from deploykit.errors import UnsupportedOperatorError
+from deploykit.quantize.histogram import Histogram, empty_histogram, observe
+from deploykit.quantize.nodes import parameter
+from deploykit.quantize.operators import Kind, kind_of
+from deploykit.quantize.structure import Layer
+from deploykit.spec.network import Network, static_shape
+from deploykit.spec.operators import IntegerTable
+from deploykit.spec.quantized import IndexTensor, Quantization
+from deploykit.spec.token_ids import readers_of_ids, row_counts, whole_inputs
+
+FORM = (
+    "deploykit takes whole numbers [batch] or [batch, tokens] as rows of a constant table [rows, "
+    "columns] (an embedding)"
+)
+
+
+def check_whole_inputs(network: Network) -> None:
+    """Raise UnsupportedOperatorError where something but an embedding reads an input of ids."""
+    for value in whole_inputs(network):
+        for node, _ in readers_of_ids(value):
+            if kind_of(node) is not Kind.EMBEDDING:
+                raise UnsupportedOperatorError(
+                    f"{node.name}: operator {node.op_type} reads the whole numbers of the input "
+                    f"{value.name!r} {list(static_shape(value) or ())}; {FORM}. Compute the rest "
+                    "in the app, or make it a float32 input"
+                )
+        if not value.uses():
+            raise UnsupportedOperatorError(
+                f"nothing reads the whole numbers of the input {value.name!r}; leave it out"
+            )
+
+
+def index_tensors(network: Network) -> dict[str, IndexTensor]:
+    """By input of whole numbers; called as the graph calls it."""
+    rows, found = row_counts(network), {}
+    for value in whole_inputs(network):
+        name, limit = str(value.name), rows[str(value.name)]
+        assert limit is not None and value.dtype is not None
+        shape, element = static_shape(value) or (), value.dtype.numpy().name
+        found[name] = IndexTensor(name, shape, limit, element)
+    return found
+
+
+def table_histograms(layers: Sequence[Layer]) -> Mapping[str, Histogram]:
+    """By output of an embedding: of its whole table, as any row may be asked for."""
+    return {
+        layer.output: observe(empty_histogram(), parameter(layer.nodes[0], 0))
+        for layer in layers
+        if layer.kind is Kind.EMBEDDING
+    }
+
+
+def integer_table(layer: Layer, into: Quantization) -> IntegerTable:
+    """Every number of an embedding's table, to the nearest integer of its output."""
+    value = layer.nodes[0].inputs[0]
+    assert value is not None and value.const_value is not None
+    return IntegerTable(str(value.name), into.quantize(value.const_value.numpy()))

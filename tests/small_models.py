@@ -118,6 +118,24 @@ def reader() -> nn.Module:
     return Reader()
 
 
+class Answers(nn.Module):
+    """Scores and the largest of them; takes [N, 1, 4, 4]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.head = nn.Linear(16, 8), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Classes [N]."""
+        scores = self.head(torch.relu(self.inner(x.flatten(1))))
+        return torch.softmax(scores, dim=1).argmax(1)
+
+
+def answers() -> nn.Module:
+    """Ends in an ArgMax of a softmax."""
+    return Answers()
+
+
 def save_random(network: nn.Module, path: Path, seed: int = 0) -> Path:
     """A checkpoint of the network with random weights and random batch norm statistics."""
     generator = torch.Generator().manual_seed(seed)

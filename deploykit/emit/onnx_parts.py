@@ -49,6 +49,10 @@ class Parts:
         """Whether a tensor is an initializer."""
         return name in self._constants
 
+    def is_output(self, name: str) -> bool:
+        """Whether the caller of the file gets a tensor."""
+        return name in self._outputs
+
     def made_by(self, name: str) -> str | None:
         """Operator that computes a tensor, None for an input or constant."""
         return self._producers[name].op_type if name in self._producers else None

@@ -17,7 +17,7 @@ from deploykit.emit.onnx_parts import Parts, attribute
 from deploykit.emit.onnx_reader_operators import read_operator
 from deploykit.emit.onnx_reader_regions import find_regions
 from deploykit.errors import GraphError
-from deploykit.spec.operators import Embedding, Operator
+from deploykit.spec.operators import ArgMax, Embedding, Operator
 from deploykit.spec.quantized import (
     ActivationTensor,
     IndexTensor,
@@ -104,6 +104,8 @@ class _Reader:
     def _io(self) -> IoType:
         every = (*self.graph.input, *self.graph.output)
         types = {self.parts.element_type(value.name) for value in every} - set(WHOLE_TYPES)
+        if not types:
+            return IoType.FLOAT
         if len(types) != 1 or not types <= set(IO_TYPES):
             raise GraphError(
                 f"The ports have the element types {sorted(types)} of onnx.TensorProto; all must "
@@ -112,8 +114,19 @@ class _Reader:
         return IO_TYPES[types.pop()]
 
     def _indices(self, operators: Sequence[Operator]) -> dict[str, IndexTensor]:
-        """The whole numbers that the file takes; the smallest table that they index bounds them."""
+        """The whole numbers that the file takes, below its smallest table's rows, and gives."""
+        answers = {one.output: one for one in operators if isinstance(one, ArgMax)}
         found = {}
+        for value in self.graph.output:
+            kind = self.parts.element_type(value.name)
+            if kind not in WHOLE_TYPES:
+                continue
+            if value.name not in answers:
+                raise GraphError(f"No ArgMax computes the whole numbers of {value.name!r}.")
+            answer = answers[value.name]
+            entries = self.tensors[answer.input].shape[answer.axis]
+            shape = self.parts.shape(value.name)
+            found[value.name] = IndexTensor(value.name, shape, entries, WHOLE_TYPES[kind])
         for value in self.graph.input:
             kind = self.parts.element_type(value.name)
             if kind not in WHOLE_TYPES:
@@ -170,6 +183,8 @@ class _Reader:
         """The integer tensor behind a graph output."""
         node = NodeProto(op_type="Port", name=port, input=[port])
         match self.parts.element_type(port):
+            case kind if kind in WHOLE_TYPES:
+                return port
             case TensorProto.UINT8:
                 return self.operands.tensor(port)
             case TensorProto.INT8:
@@ -201,8 +216,10 @@ class _Reader:
 
     def _check_complete(self, network: QuantizedNetwork) -> None:
         made = {operator.output for operator in network.operators}
-        made |= {port.tensor for port in network.inputs} - network.indices.keys()
-        for name in (*made, *(port.tensor for port in network.outputs)):
+        made |= {port.tensor for port in network.inputs}
+        made -= network.indices.keys()
+        ends = {port.tensor for port in network.outputs} - network.indices.keys()
+        for name in (*made, *ends):
             if name not in network.tensors:
                 raise GraphError(
                     f"Nothing in the file says what the integers of {name!r} mean; "

@@ -14,6 +14,7 @@ from deploykit.emit.onnx_reader_moves import MOVES, WINDOW_ATTRIBUTES
 from deploykit.errors import GraphError, UnsupportedOperatorError
 from deploykit.spec.operators import (
     Add,
+    ArgMax,
     Conv,
     Function,
     GlobalAveragePool,
@@ -89,6 +90,14 @@ def _leaky_relu(operands: Operands, node: NodeProto) -> Operator:
     return LeakyRelu(node.name, operands.activation(node, 0), operands.requantized(node), slope)
 
 
+def _arg_max(operands: Operands, node: NodeProto) -> Operator:
+    refuse_other_attributes(node, ("axis", "keepdims"))
+    output, axis = str(node.output[0]), int(str(attribute(node, "axis", 0)))
+    if not operands.parts.is_output(output):
+        output = str(operands.parts.only_reader(node, "Cast").output[0])
+    return ArgMax(node.name, operands.integers(node), output, axis)
+
+
 def _global_average_pool(operands: Operands, node: NodeProto) -> Operator:
     return GlobalAveragePool(node.name, operands.activation(node, 0), operands.requantized(node))
 
@@ -96,6 +105,7 @@ def _global_average_pool(operands: Operands, node: NodeProto) -> Operator:
 READ: Mapping[str, Callable[[Operands, NodeProto], Operator]] = {
     **MOVES,
     "Add": _binary,
+    "ArgMax": _arg_max,
     "Conv": _conv,
     "Elu": _lookup,
     "Erf": _lookup,

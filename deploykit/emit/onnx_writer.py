@@ -11,6 +11,7 @@
     LeakyRelu          LeakyRelu, alpha = slope/256 less 2^-18        QLinearLeakyRelu
     Sub                Add of the right side's mirror image          QLinearAdd
     Embedding          Gather of the uint8 table by the port itself: exact by definition
+    ArgMax             ArgMax of the uint8 integers: exact by definition
 
     Maximum, Minimum, MaxPool, Flatten, Clamp, Concat, Slice, Gather, Repeat (Resize), DepthToSpace,
     SpaceToDepth, Pad, Reshape:
@@ -51,6 +52,7 @@ from deploykit.spec.arrays import Float32Array
 from deploykit.spec.functions import table
 from deploykit.spec.operators import (
     Add,
+    ArgMax,
     Conv,
     Embedding,
     Function,
@@ -88,6 +90,8 @@ FUNCTION_NODES: Mapping[Function, tuple[str, Mapping[str, object]]] = {
 TABULATED = frozenset({Function.MISH, Function.SOFTPLUS})
 """Of which a table is faster than ORT's float operator: 1.5 against 2.3 to 6.3 ms for 200,704."""
 
+ARG_MAX_GIVES = "int64"
+
 TAIL_NODES: Mapping[Tail, str] = {Tail.SOFTMAX: "Softmax", Tail.LOG_SOFTMAX: "LogSoftmax"}
 
 
@@ -100,9 +104,10 @@ def write_onnx(network: QuantizedNetwork) -> bytes:
         if port.tensor not in network.indices:
             _write_input(port, network.io, graph)
     for operator in network.operators:
-        _write_operator(operator, graph)
+        _write_operator(operator, graph, network)
     for port in network.outputs:
-        _write_output(port, network.io, graph)
+        if port.tensor not in network.indices:
+            _write_output(port, network.io, graph)
     model = _model(network, graph)
     try:
         onnx.checker.check_model(model, full_check=True)
@@ -114,7 +119,7 @@ def write_onnx(network: QuantizedNetwork) -> bytes:
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def _write_operator(operator: Operator, graph: OnnxGraph) -> None:
+def _write_operator(operator: Operator, graph: OnnxGraph, network: QuantizedNetwork) -> None:
     name = operator.name
     match operator:
         case Conv():
@@ -155,10 +160,25 @@ def _write_operator(operator: Operator, graph: OnnxGraph) -> None:
         case Embedding():
             inputs = [graph.table(operator.table), operator.input]
             graph.node("Gather", inputs, graph.integer(operator.output), name, {"axis": 0})
+        case ArgMax():
+            _write_arg_max(operator, graph, network)
         case Island():
             write_island(operator, graph)
         case _:
             write_moving(operator, graph)
+
+
+def _write_arg_max(operator: ArgMax, graph: OnnxGraph, network: QuantizedNetwork) -> None:
+    """On the integers themselves, as int64; a Cast where the port is int32."""
+    held, name = network.indices[operator.output], operator.name
+    kept = len(held.shape) == len(graph.tensor(operator.input).shape)
+    attributes = {"axis": operator.axis, "keepdims": int(kept)}
+    narrow = held.dtype != ARG_MAX_GIVES
+    found = graph.fresh(f"{operator.output}.{ARG_MAX_GIVES}") if narrow else operator.output
+    graph.node("ArgMax", [graph.integer(operator.input)], found, name, attributes)
+    if narrow:
+        kind = {"to": helper.np_dtype_to_tensor_dtype(np.dtype(held.dtype))}
+        graph.helper("Cast", [found], operator.output, f"{name}.cast", kind)
 
 
 def _write_table(operator: Lookup, graph: OnnxGraph) -> None:

@@ -42,6 +42,7 @@ OPERATOR_NAMES = {
     50: "LOG_SOFTMAX",
     53: "CAST",
     55: "MAXIMUM",
+    56: "ARG_MAX",
     57: "MINIMUM",
     60: "PADV2",
     65: "SLICE",
@@ -58,7 +59,7 @@ REARRANGED = "deploykit.rearranged"
 """Name of the metadata entry that maps each tensor that a chain of RESHAPEs and TRANSPOSEs gives to
 the one that it starts from: JSON, tensor names."""
 
-ELEMENT_TYPES = {0: "<f4", 2: "<i4", 3: "|u1", 9: "|i1"}
+ELEMENT_TYPES = {0: "<f4", 2: "<i4", 3: "|u1", 4: "<i8", 9: "|i1"}
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,7 @@ def _tensor(table: Table, index: int, buffers: Sequence[Table]) -> FileTensor:
     if kind not in ELEMENT_TYPES:
         raise GraphError(
             f"Tensor {name!r} has element type number {kind}; deploykit reads float32, int32, "
-            "uint8 and int8."
+            "int64, uint8 and int8."
         )
     shape_array = table.array(0, "<i4")
     shape = () if shape_array is None else tuple(map(int, shape_array))

@@ -33,6 +33,7 @@ class OperatorVersion(NamedTuple):
 
 OPERATOR_VERSIONS = {
     "ADD": OperatorVersion(2, "1.14.0"),
+    "ARG_MAX": OperatorVersion(2, "1.14.0"),
     "CAST": OperatorVersion(1, "1.5.0"),
     "CONCATENATION": OperatorVersion(2, "1.14.0"),
     "CONV_2D": OperatorVersion(3, "1.14.0"),
@@ -72,6 +73,7 @@ Source: op_version.cc and runtime_version.cc in tensorflow/lite/tools/versioning
 FLOAT_VERSIONS = {
     "ABS": OperatorVersion(1, "1.13.0"),
     "ADD": OperatorVersion(1, "1.5.0"),
+    "ARG_MAX": OperatorVersion(1, "1.9.0"),
     "AVERAGE_POOL_2D": OperatorVersion(1, "1.5.0"),
     "BATCH_MATMUL": OperatorVersion(1, "2.3.0"),
     "CONCATENATION": OperatorVersion(1, "1.5.0"),
@@ -296,7 +298,7 @@ def _version(operator: TfliteOperator, tensors: Sequence[TfliteTensor]) -> Opera
     Parameters (axes, shapes) are int32 and may come first.
     """
     read = (tensors[index].dtype for index in operator.inputs)
-    source = next(dtype for dtype in read if dtype != np.dtype(np.int32))
+    source = next((dtype for dtype in read if dtype != np.dtype(np.int32)), np.dtype(np.int32))
     types = {source, *(tensors[index].dtype for index in operator.outputs)}
     if types == {np.dtype(np.float32)} and operator.code in FLOAT_VERSIONS:
         return FLOAT_VERSIONS[operator.code]

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from deploykit.emit import tflite_float_elementwise as elementwise
 from deploykit.emit import tflite_float_linear as linear
 from deploykit.emit import tflite_float_node as read
+from deploykit.emit import tflite_float_numbers as numbers
 from deploykit.emit import tflite_float_recurrent as recurrent
 from deploykit.emit import tflite_float_reductions as reductions
 from deploykit.emit import tflite_float_resize as resolution
@@ -39,6 +40,7 @@ def lower(node: ir.Node, site: FloatSite) -> None:
 LOWER: Mapping[str, Callable[[ir.Node, FloatSite], None]] = {
     "Abs": elementwise.unary,
     "Add": elementwise.binary,
+    "ArgMax": numbers.arg_max,
     "AveragePool": windows.average_pool,
     "BatchNormalization": reductions.batch_normalization,
     "Cast": elementwise.alias,

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from deploykit.emit import tflite_float_node as read
 from deploykit.emit.tflite_float_channels import cut, join, select, span
+from deploykit.emit.tflite_float_numbers import embedding
 from deploykit.emit.tflite_float_order import (
     Order,
     natural,
@@ -23,7 +24,7 @@ from deploykit.emit.tflite_float_site import FloatSite, Place
 from deploykit.emit.tflite_graph import Options
 from deploykit.emit.tflite_padding import Padding
 from deploykit.spec.arrays import IntArray
-from deploykit.spec.token_ids import table_rows
+from deploykit.spec.whole_numbers import table_rows
 
 MOST_SPLIT = 4
 """XNNPACK of LiteRT 2.3.0 takes a SPLIT into up to 4 tensors."""
@@ -123,7 +124,7 @@ def gather(node: ir.Node, site: FloatSite) -> None:
     """One position: SLICE and a RESHAPE; several: the cheapest selection. Of a table: GATHER."""
     ids = node.inputs[1]
     if ids is not None and table_rows(node, ids) is not None and str(ids.name) in site.places:
-        _embedding(node, site, site.place(node, 1))
+        embedding(node, site, site.place(node, 1))
         return
     place = site.place(node)
     axis = read.axis(node, len(place.shape), 0)
@@ -134,17 +135,6 @@ def gather(node: ir.Node, site: FloatSite) -> None:
         )
     wanted = np.where(indices < 0, indices + place.shape[axis], indices).astype(np.int64)
     _gather(node, site, axis, wanted)
-
-
-def _embedding(node: ir.Node, site: FloatSite, ids: Place) -> None:
-    """Rows of a constant table by whole numbers that the network is given."""
-    table = read.constant(node.inputs[0])
-    assert table is not None
-    held = site.graph.constant(f"{read.label(node)}/table", np.ascontiguousarray(table))
-    rank = len(read.value_shape(node.outputs[0]))
-    result = site.define(node.outputs[0], natural(rank))
-    options = Options("GatherOptions", {"axis": 0})
-    site.graph.operator("GATHER", (held, site.in_order(ids, natural(rank - 1))), result, options)
 
 
 def gather_nd(node: ir.Node, site: FloatSite) -> None:

@@ -149,18 +149,23 @@ def to_tflite_layout(
 
 def from_tflite_layout(
     network: QuantizedNetwork, raw: Tensors, layout: TfliteLayout = TfliteLayout.NHWC
-) -> Mapping[str, Int8Array]:
+) -> Mapping[str, AnyArray]:
     """The network's integer tensors [N, C, H, W] or [N, F] by their own names.
 
     raw: what a probe file returned, by tensor name and in the file's layout. Helper tensors of the
     file (the output of a PAD, say) have no name in the network and are dropped.
     """
     order = flattened_order(network)
-    tensors: dict[str, Int8Array] = {}
+    tensors: dict[str, AnyArray] = {}
     for tensor, name in tensor_names(network, layout).items():
-        if name not in raw or tensor in network.indices:
+        if name not in raw:
             continue
         values = raw[name]
+        if tensor in network.indices:
+            held = network.indices[tensor]
+            # One channel at most: whatever the layout, the elements lie in one order.
+            tensors[tensor] = values.reshape(-1, *held.shape[1:]).astype(held.dtype)
+            continue
         if tensor in order:
             channels, height, width = order[tensor]
             unflattened = values.reshape(-1, height, width, channels)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from deploykit.emit.tflite_graph import Options, per_tensor
+from deploykit.emit.tflite_lowering import reshape
 from deploykit.emit.tflite_site import Site, axis_of
-from deploykit.spec.operators import Concat, Embedding, Gather, Repeat, Slice
+from deploykit.spec.operators import ArgMax, Concat, Embedding, Gather, Repeat, Slice
 from deploykit.spec.quantized import Batch
 
 WHOLE_BATCH = 1
 """endMask of a STRIDED_SLICE that takes the first axis to its end, whatever it states."""
+
+ELEMENT_TYPES: Mapping[str, int] = {"int32": 2, "int64": 4}
+"""The schema's numbers of element types."""
 
 MOST_JOINED = 5
 """Inputs of a CONCATENATION that XNNPACK takes, in LiteRT 2.3."""
@@ -68,6 +74,22 @@ def write_embedding(operator: Embedding, site: Site) -> None:
     inputs = (site.constants[key], site.index[operator.input])
     output, options = site.index[operator.output], Options("GatherOptions", {"axis": 0})
     site.graph.operator("GATHER", inputs, output, options)
+
+
+def write_arg_max(operator: ArgMax, site: Site) -> None:
+    """ARG_MAX, whose result lacks the axis; the elements lie in one order with it and without."""
+    source, output = site.index[operator.input], site.index[operator.output]
+    axis, graph = axis_of(site, operator.input, operator.axis), site.graph
+    shape, held = list(graph.tensors[source].shape), graph.tensors[output]
+    del shape[axis]
+    into = output
+    if len(shape) != len(held.shape):
+        name = f"{operator.output}/flat"
+        into = graph.activation(name, tuple(shape), None, held.dtype.type)
+    options = Options("ArgMaxOptions", {"outputType": ELEMENT_TYPES[held.dtype.name]})
+    graph.operator("ARG_MAX", (source, graph.integers("axis", [axis])), into, options)
+    if into != output:
+        reshape(graph, into, output)
 
 
 def write_repeat(operator: Repeat, site: Site) -> None:

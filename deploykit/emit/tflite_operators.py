@@ -15,6 +15,7 @@ Concat             CONCATENATION, of five at a time
 Slice              SLICE, or STRIDED_SLICE where it steps
 Gather             GATHER along the last axis
 Embedding          GATHER of the table's rows by the port itself
+ArgMax             ARG_MAX, and a RESHAPE where the axis stays
 Repeat             RESIZE_NEAREST_NEIGHBOR
 DepthToSpace       DEPTH_TO_SPACE
 SpaceToDepth       SPACE_TO_DEPTH
@@ -48,6 +49,7 @@ from deploykit.emit.tflite_lowering import (
     reshape_channel_major,
 )
 from deploykit.emit.tflite_moves import (
+    write_arg_max,
     write_concat,
     write_embedding,
     write_gather,
@@ -60,6 +62,7 @@ from deploykit.spec.arrays import Int8Array, Int32Array
 from deploykit.spec.functions import table
 from deploykit.spec.operators import (
     Add,
+    ArgMax,
     Clamp,
     Concat,
     Conv,
@@ -167,6 +170,8 @@ def lower(operator: Operator, site: Site) -> None:
             reshape_channel_major(site.graph, source, output, operator.output)
         case Embedding():
             write_embedding(operator, site)
+        case ArgMax():
+            write_arg_max(operator, site)
         case Rearrange():
             source, output = site.index[operator.input], site.index[operator.output]
             write_rearrange(operator, site.network, site.graph, source, output)

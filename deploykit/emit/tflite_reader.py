@@ -119,7 +119,9 @@ def _io_type(file: TfliteFile) -> IoType:
         names = [port.name for port in side]
         if not names or len(set(names)) != len(names):
             raise GraphError(f"The .tflite file has the ports {names}; names must be unique.")
-    kinds = {port.tensor.dtype.name for port in ports} - {"int32"}
+    kinds = {port.tensor.dtype.name for port in ports} - {"int32", "int64"}
+    if not kinds:
+        return IoType.FLOAT
     if len(kinds) != 1 or not kinds <= IO_TYPES.keys():
         raise GraphError(
             f"The graph's inputs and outputs have the types {sorted(kinds)}; deploykit reads files "
@@ -213,6 +215,9 @@ def _pad(state: ReaderState, operator: FileOperator) -> None:
 
 
 def _output(state: ReaderState, port: FilePort) -> Port:
+    if port.tensor.index in state.answers:
+        name = state.answers[port.tensor.index]
+        return Port(port.name, name)
     view = state.views.get(port.tensor.index)
     if view is not None:
         view = state.own_pads(state.own_shape(view))

@@ -53,6 +53,7 @@ def join_clamps(state: ReaderState, hidden: frozenset[str]) -> None:
     hidden: names of tensors that one operator reads and that are no output.
     """
     joined: list[Clamp] = []
+    gone: set[str] = set()
     by_output = {clamp.output: clamp for clamp in state.operators if isinstance(clamp, Clamp)}
     for upper in by_output.values():
         lower = by_output.get(upper.input)
@@ -62,9 +63,10 @@ def join_clamps(state: ReaderState, hidden: frozenset[str]) -> None:
             continue
         joined.append(replace(upper, input=lower.input, low=lower.low))
         del state.tensors[lower.output]
+        gone.add(lower.output)
     replaced = {clamp.output: clamp for clamp in joined}
     state.operators = [
         replaced.get(operator.output, operator)
         for operator in state.operators
-        if operator.output in state.tensors
+        if operator.output not in gone
     ]

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from deploykit.emit.tflite_file import FileOperator, FileTensor
+from deploykit.emit.tflite_file import FileOperator
+from deploykit.emit.tflite_reader_numbers import read_embedding, read_kept_axis
 from deploykit.emit.tflite_views import (
     Order,
     ReaderState,
@@ -21,18 +22,16 @@ from deploykit.spec.functions import function_of_table
 from deploykit.spec.operators import (
     Concat,
     DepthToSpace,
-    Embedding,
     Flatten,
     Function,
     Gather,
-    IntegerTable,
     Lookup,
     Operator,
     Repeat,
     Slice,
     SpaceToDepth,
 )
-from deploykit.spec.quantized import Batch, IndexTensor, Port
+from deploykit.spec.quantized import Batch
 
 ANY_LENGTH, END_MASK, FIRST_AXIS = -1, 1, 1
 """Size of a SLICE that goes to the end; slot and bit of a STRIDED_SLICE that does."""
@@ -114,7 +113,7 @@ def read_gather(state: ReaderState, operator: FileOperator) -> None:
     if operand(operator, 0).values is not None:
         ids = operand(operator, 1)
         if ids.index in state.waiting or ids.name in state.indices:
-            _read_embedding(state, operator, ids)
+            read_embedding(state, operator, ids)
         else:
             _read_table(state, operator)
         return
@@ -131,24 +130,6 @@ def read_gather(state: ReaderState, operator: FileOperator) -> None:
     state.operators.append(
         Gather(result.name, view.tensor.name, result.name, tuple(map(int, indices)))
     )
-
-
-def _read_embedding(state: ReaderState, operator: FileOperator, ids: FileTensor) -> None:
-    """Rows of a table by a port of int32, which its smallest table bounds."""
-    held = operand(operator, 0)
-    rows = constant_of(operator, 0, np.dtype(np.int8), rank=2)
-    if ids.dtype != np.int32 or operator.option(0) or operator.option(1) or len(ids.shape) > 2:
-        raise operator.refuse("deploykit reads rows of a table by int32 [N] or [N, T].")
-    port = state.waiting.pop(ids.index, None)
-    name = ids.name if port is None else port.name
-    known = state.indices.get(name, IndexTensor(name, ids.shape, len(rows)))
-    state.indices[name] = replace(known, limit=min(known.limit, len(rows)))
-    state.inputs[name] = Port(name, name)
-    result = state.define(operator.output, (*ids.shape, rows.shape[1]), Order.FLAT)
-    if per_tensor_quantization(held) != result.quantization:
-        raise operator.refuse("its table is quantized otherwise than its output.")
-    table = IntegerTable(held.name, rows)
-    state.operators.append(Embedding(result.name, name, result.name, table))
 
 
 def _read_table(state: ReaderState, operator: FileOperator) -> None:
@@ -209,6 +190,10 @@ def read_space_to_depth(state: ReaderState, operator: FileOperator) -> None:
 
 def read_reshape(state: ReaderState, operator: FileOperator) -> None:
     """RESHAPE to [N, F], a Flatten, or of a tensor in the order C, H, W to any shape."""
+    answer = state.answers.get(operand(operator, 0).index)
+    if answer is not None:
+        read_kept_axis(state, operator, answer)
+        return
     view = state.unpadded(operator)
     if state.batch is Batch.DYNAMIC:
         stated = constant_of(operator, 1, np.dtype(np.int32), rank=1).tolist()

@@ -17,6 +17,7 @@ from deploykit.emit.tflite_reader_moves import (
     read_slice,
     read_space_to_depth,
 )
+from deploykit.emit.tflite_reader_numbers import read_arg_max
 from deploykit.emit.tflite_views import (
     Order,
     ReaderState,
@@ -257,6 +258,7 @@ LOOKUPS: Mapping[str, Function] = {
 
 READERS: Mapping[str, Callable[[ReaderState, FileOperator], None]] = {
     "ADD": read_binary,
+    "ARG_MAX": read_arg_max,
     "CONCATENATION": read_concat,
     "CONV_2D": read_conv,
     "DEPTHWISE_CONV_2D": read_conv,

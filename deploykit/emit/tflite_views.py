@@ -67,7 +67,10 @@ class View:
 
 @dataclass
 class ReaderState:
-    """What has been read so far. waiting: inputs whose order the first reader decides."""
+    """What has been read so far. waiting: inputs whose order the first reader decides.
+
+    answers: by index of the file's tensor, the whole numbers that an ArgMax gives there.
+    """
 
     views: dict[int, View] = field(default_factory=dict)
     waiting: dict[int, FilePort] = field(default_factory=dict)
@@ -76,6 +79,7 @@ class ReaderState:
     constants: dict[str, ConstantTensor] = field(default_factory=dict)
     inputs: dict[str, Port] = field(default_factory=dict)
     indices: dict[str, IndexTensor] = field(default_factory=dict)
+    answers: dict[int, str] = field(default_factory=dict)
     batch: Batch = Batch.FIXED
 
     def view(self, operator: FileOperator, position: int = 0) -> View:

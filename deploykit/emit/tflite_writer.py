@@ -59,8 +59,11 @@ def write_tflite(network: QuantizedNetwork, layout: TfliteLayout = TfliteLayout.
         )
         for tensor in network.tensors.values()
     }
+    taken = {port.tensor for port in network.inputs}
     for held in network.indices.values():
-        index[held.name] = graph.activation(names[held.name], held.shape, None, np.int32)
+        kind = np.int32 if held.name in taken else np.dtype(held.dtype).type
+        shape = port_shape(held.shape, layout)
+        index[held.name] = graph.activation(names[held.name], shape, None, kind)
     inputs = [
         FilePort(port.name, _add_input(graph, network, port, layout, index[port.tensor]))
         for port in network.inputs
@@ -115,6 +118,8 @@ def _add_output(
     graph: TfliteGraph, network: QuantizedNetwork, port: Port, layout: TfliteLayout, source: int
 ) -> int:
     """Index of the port's tensor, filled from the integer tensor `source`."""
+    if port.tensor in network.indices:
+        return source
     tensor = network.tensors[port.tensor]
     transposed = is_transposed(tensor.shape, layout)
     if network.io is IoType.INT8 and not transposed:

@@ -39,7 +39,7 @@ from deploykit.spec.record import record_network
 from deploykit.spec.removal import RemovalReport, TensorRemoval
 from deploykit.spec.stem import stem_forms
 from deploykit.verify.formats import Format
-from deploykit.verify.metrics import sqnr_by_tensor
+from deploykit.verify.metrics import agreement, sqnr_by_tensor
 
 WHOLE_BYTES = 4
 """Of a whole number."""
@@ -121,7 +121,7 @@ def _layer_decisions(layer: LayerPlan, forms: Mapping[str, Mapping[str, str]]) -
 def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
     """manifest.json: what went in, what came out, and what was measured on the way."""
     options, network, removal = outcome.options, outcome.network, outcome.removal
-    sqnr = layer_sqnr(outcome)
+    sqnr, golden = layer_sqnr(outcome), outcome.golden
     return {
         "schema": SCHEMA,
         "versions": _versions(),
@@ -147,6 +147,9 @@ def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
         "int16_pairs": _pairs(outcome.plan),
         "layers": _layers(outcome, sqnr),
         "sqnr_db": {name: _number(value) for name, value in sqnr.items()},
+        "agreement": agreement(
+            network, golden.folded, golden.outputs, golden.count, golden.real
+        ),
         "sizes": dict(sizes),
         "dense_float32_bytes": 4 * removal.parameters_before,
         "accuracy": None if outcome.accuracy is None else {
@@ -173,7 +176,8 @@ def _port(port: Port, outcome: Outcome) -> dict[str, Any]:
     if port.tensor in outcome.network.indices:
         held = outcome.network.indices[port.tensor]
         return {
-            "name": port.name, "dtype": held.dtype, "tflite_dtype": "int32",
+            "name": port.name, "dtype": held.dtype,
+            "tflite_dtype": "int32" if port in outcome.network.inputs else held.dtype,
             "shape": list(held.shape), "tflite_shape": list(port_shape(held.shape, layout)),
             "below": held.limit,
         }  # fmt: skip
@@ -240,14 +244,15 @@ def _computed(outcome: Outcome, layer: LayerPlan) -> dict[str, list[str]]:
 
 
 def _channels(outcome: Outcome, layer: LayerPlan, removal: TensorRemoval | None) -> dict[str, int]:
-    now = outcome.network.tensors[layer.output].shape[1]
+    shape = outcome.network.shape(layer.output)
+    now = shape[1] if len(shape) > 1 else 1
     before = now if removal is None else removal.channels_before
     return {"channels_before": before, "channels_after": now}
 
 
 def _numbers(outcome: Outcome, layer: LayerPlan, cost: LayerCost | None) -> dict[str, Any]:
     """Bits, scales, MACs, and bytes moved: activations read and written, weights and biases."""
-    tensors = outcome.network.tensors
+    into = outcome.plan.tensors.get(layer.output)
     touched = [*layer.inputs, layer.output]
     whole = [name for name in touched if name in outcome.network.indices]
     activation_bytes = sum(math.prod(outcome.network.shape(name)) for name in touched)
@@ -257,8 +262,8 @@ def _numbers(outcome: Outcome, layer: LayerPlan, cost: LayerCost | None) -> dict
     bias_bytes = 0 if bias is None else 4 * bias.size
     return {
         "bits": None if weight is None else weight.bits,
-        "output_scale": tensors[layer.output].quantization.scale,
-        "output_zero_point": tensors[layer.output].quantization.zero_point,
+        "output_scale": None if into is None else into.scale,
+        "output_zero_point": None if into is None else into.zero_point,
         "weight_scale_min": None if weight is None else float(weight.scale.min()),
         "weight_scale_max": None if weight is None else float(weight.scale.max()),
         "macs": 0 if cost is None else cost.macs,

@@ -29,7 +29,11 @@ def read_metadata(values: Mapping[str, Any]) -> ModelMetadata:
 def check_metadata(metadata: ModelMetadata, network: QuantizedNetwork) -> None:
     """Raise DataError where the network has another number of classes or channels."""
     given = [network.shape(port.tensor) for port in network.outputs]
-    if metadata.labels and any(shape[1:] != (len(metadata.labels),) for shape in given):
+    classes = [
+        (network.indices[port.tensor].limit,) if port.tensor in network.indices else shape[1:]
+        for port, shape in zip(network.outputs, given, strict=True)
+    ]
+    if metadata.labels and any(found != (len(metadata.labels),) for found in classes):
         raise DataError(
             f"--labels: there are {len(metadata.labels)} labels for outputs of the shapes "
             f"{[list(shape) for shape in given]}; give one line for each class"

@@ -211,16 +211,12 @@ def check_exportable(source: OnnxSource, given: GivenInputs) -> None:
     given: as --input-shape states the inputs.
     """
     check_size(source.network.model, str(source.path))
-    for ports, known in (
-        (source.inputs, ("float32", *WHOLE_TYPES)),
-        (source.outputs, ("float32",)),
-    ):
-        for port in ports:
-            if port.dtype not in known:
-                raise GraphError(
-                    f"{source.path}: {port.name!r} is {port.dtype}; only float32 inputs and "
-                    "outputs can be quantized, so export the network in float32"
-                )
+    for port in (*source.inputs, *source.outputs):
+        if port.dtype not in ("float32", *WHOLE_TYPES):
+            raise GraphError(
+                f"{source.path}: {port.name!r} is {port.dtype}; only float32 inputs and outputs "
+                "can be quantized, so export the network in float32"
+            )
     for port in source.inputs:
         stated = given.get(port.name, given.get(None))
         if stated is not None and stated.dtype not in (None, port.dtype):

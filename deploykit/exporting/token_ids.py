@@ -6,7 +6,7 @@ from deploykit.errors import DataError
 from deploykit.spec.inputs import named_inputs
 from deploykit.spec.network import Network, input_names
 from deploykit.spec.samples import Samples
-from deploykit.spec.token_ids import row_counts
+from deploykit.spec.whole_numbers import row_counts
 
 
 def check_ids(network: Network, samples: Samples, option: str) -> None:

@@ -11,7 +11,7 @@ from deploykit.errors import GraphError
 from deploykit.spec.arrays import AnyArray, Float64Array, Tensors
 from deploykit.spec.network import FloatEvaluator, Network, static_shape
 from deploykit.spec.removal import Certificate
-from deploykit.spec.token_ids import row_counts
+from deploykit.spec.whole_numbers import row_counts
 
 EXTREMES = (1e3, 1e2, 1e1, 1.0)
 """Magnitude of the extreme inputs: the first at which the masked network's outputs are finite."""

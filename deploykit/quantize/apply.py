@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from deploykit.errors import QuantizationError
 from deploykit.quantize.nodes import (
+    arg_axis,
     constant,
     function_of,
     groups_of,
@@ -23,6 +24,7 @@ from deploykit.spec.arrays import Int32Array
 from deploykit.spec.network import Network, static_shape
 from deploykit.spec.operators import (
     Add,
+    ArgMax,
     Clamp,
     Concat,
     Conv,
@@ -58,7 +60,7 @@ from deploykit.spec.quantized import (
     QuantizedNetwork,
     int_range,
 )
-from deploykit.spec.token_ids import real_inputs
+from deploykit.spec.whole_numbers import real_inputs
 
 
 def apply_plan(network: Network, plan: QuantPlan) -> QuantizedNetwork:
@@ -74,13 +76,16 @@ def apply_plan(network: Network, plan: QuantPlan) -> QuantizedNetwork:
         str(value.name): static_shape(value) or ()
         for value in (*graph.inputs, *(output for node in graph for output in node.outputs))
     }
-    float_names = [*real_inputs(network), *(layer.output for layer in layers)]
+    float_names = [
+        *real_inputs(network),
+        *(layer.output for layer in layers if layer.kind is not Kind.ARG_MAX),
+    ]
     tensors = {}
     for name in float_names:
         integer = quantized_name(network, name)
         tensors[integer] = ActivationTensor(integer, shapes[name], plan.tensors[integer])
     operators = tuple(
-        _operator(layer, decided, plan.tensors[decided.output])
+        _operator(layer, decided, plan.tensors.get(decided.output))
         if layer.region is None
         else _of_region(network, layer.region, decided)
         for layer, decided in zip(layers, plan.layers, strict=True)
@@ -133,7 +138,10 @@ def _of_region(network: Network, region: Region, plan: LayerPlan) -> Island | Re
     return Island(plan.name, plan.inputs, plan.output, body)
 
 
-def _operator(layer: Layer, plan: LayerPlan, output: Quantization) -> Operator:
+def _operator(layer: Layer, plan: LayerPlan, output: Quantization | None) -> Operator:
+    """output: of what it gives; None of whole numbers."""
+    if output is None:
+        return ArgMax(plan.name, plan.inputs[0], plan.output, arg_axis(layer.nodes[0]))
     node, name, source = layer.nodes[0], plan.name, plan.inputs[0]
     match layer.kind:
         case Kind.CONV:

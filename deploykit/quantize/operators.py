@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 
 import onnx_ir as ir
 
 from deploykit.quantize.nodes import (
     activations,
+    arg_axis,
     constant,
     leaky_slope,
     pads_of,
@@ -19,7 +20,7 @@ from deploykit.quantize.nodes import (
     window_of,
 )
 from deploykit.spec.network import static_shape
-from deploykit.spec.token_ids import table_rows
+from deploykit.spec.whole_numbers import WHOLE, answer_of, table_rows
 
 CHANNELS = 1
 STEEPEST = 127.0
@@ -45,6 +46,7 @@ class Kind(Enum):
     SLICE = "Slice"
     GATHER = "Gather"
     EMBEDDING = "Embedding"
+    ARG_MAX = "ArgMax"
     REPEAT = "Repeat"
     DEPTH_TO_SPACE = "DepthToSpace"
     SPACE_TO_DEPTH = "SpaceToDepth"
@@ -150,6 +152,23 @@ def _gather(node: ir.Node) -> Kind | None:
     return Kind.GATHER if indices.min(initial=0) >= 0 else None
 
 
+def _arg_max(node: ir.Node) -> Kind | None:
+    """At the end of a network, of the first largest; of images along the channels."""
+    shape = static_shape(node.inputs[0])
+    last = "select_last_index" in node.attributes and node.attributes["select_last_index"].as_int()
+    if shape is None or last or not any(answer_of(end) is node for end in _ends(node)):
+        return None
+    axis = arg_axis(node)
+    return Kind.ARG_MAX if axis == CHANNELS or (axis > 0 and len(shape) < 4) else None
+
+
+def _ends(node: ir.Node) -> Iterator[ir.Value]:
+    """The graph outputs that a node computes, with one more node behind it at most."""
+    readers = (use.node for use in node.outputs[0].uses())
+    every = (*node.outputs, *(value for reader in readers for value in reader.outputs))
+    return (value for value in every if value.is_graph_output() and value.dtype in WHOLE)
+
+
 def _depth_to_space(node: ir.Node) -> Kind | None:
     dcr = text(node, "mode", "DCR") == "DCR" and _rank(node.inputs[0]) == 4
     return Kind.DEPTH_TO_SPACE if dcr else None
@@ -195,6 +214,7 @@ def _rank(value: ir.Value | None) -> int:
 
 KINDS: Mapping[str, Callable[[ir.Node], Kind | None]] = {
     "Add": _binary,
+    "ArgMax": _arg_max,
     "Clip": _alone(Kind.CLAMP),
     "Concat": lambda node: Kind.CONCAT if len(activations(node)) == len(node.inputs) else None,
     "Conv": _conv,

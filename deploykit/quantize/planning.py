@@ -32,7 +32,7 @@ from deploykit.spec.plan import ConstantPlan, LayerPlan, PairPlan, QuantPlan, Ro
 from deploykit.spec.quantized import Batch, IoType, Quantization
 from deploykit.spec.samples import Samples
 from deploykit.spec.stem import Runtime, as_blocks, chosen_blocks
-from deploykit.spec.token_ids import real_inputs, whole_inputs
+from deploykit.spec.whole_numbers import real_inputs, whole_inputs, whole_outputs
 
 CARRIERS: Mapping[int, Mapping[str, str]] = {8: {"onnx": "int8", "tflite": "int8"}}
 """Storage form of a weight by bit width and format."""
@@ -60,7 +60,7 @@ def quantized_name(network: Network, tensor: str) -> str:
     """
     graph = network.model.graph
     own = {str(value.name) for value in (*graph.inputs, *graph.outputs)}
-    own -= {str(value.name) for value in whole_inputs(network)}
+    own -= {str(value.name) for value in (*whole_inputs(network), *whole_outputs(network))}
     return f"{tensor}_quantized" if tensor in own else tensor
 
 
@@ -83,6 +83,12 @@ def plan_quantization(
         raise QuantizationError(
             f"--io {options.io.value}: the network ends in {last.op_type} {last.name!r}, which is "
             "computed in float; leave --io out, or end the network before it"
+        )
+    real = len(network.model.graph.outputs) - len(whole_outputs(network))
+    if options.io is not IoType.FLOAT and not real and not real_inputs(network):
+        raise QuantizationError(
+            f"--io {options.io.value}: all inputs and outputs hold whole numbers, which stay as "
+            "they are; leave --io out"
         )
     if options.batch is Batch.DYNAMIC:
         _check_dynamic(network, layers)
@@ -107,17 +113,18 @@ def plan_quantization(
         for layer in layers
         if layer.kind in BINARY
     }
-    proofs = settle_scales(layers, groups, chosen, constants, runners)
+    quantized = [layer for layer in layers if layer.kind is not Kind.ARG_MAX]
+    proofs = settle_scales(quantized, groups, chosen, constants, runners)
 
     def planned(layer: Layer) -> LayerPlan:
         if layer.kind in WEIGHTED:
             return _weighted_plan(network, layer, chosen, seen, options)
-        return _plain_plan(network, layer, constants.get(layer.name), chosen[layer.output])
+        return _plain_plan(network, layer, constants.get(layer.name), chosen.get(layer.output))
 
     return QuantPlan(
         {
             quantized_name(network, name): chosen[name]
-            for name in (*sources, *(layer.output for layer in layers))
+            for name in (*sources, *(layer.output for layer in quantized))
         },
         tuple(in_parallel(planned, layers)),
         options.calibration.value,
@@ -174,10 +181,10 @@ def _wanted(
 
 
 def _plain_plan(
-    network: Network, layer: Layer, constant: ConstantPlan | None, into: Quantization
+    network: Network, layer: Layer, constant: ConstantPlan | None, into: Quantization | None
 ) -> LayerPlan:
     planned = layer_plan(network, layer, constant)
-    if layer.kind is Kind.EMBEDDING:
+    if layer.kind is Kind.EMBEDDING and into is not None:
         return replace(planned, table=integer_table(layer, into))
     return planned
 

@@ -21,7 +21,7 @@ from deploykit.quantize.scales import FIXED
 from deploykit.quantize.structure import Layer, build_structure
 from deploykit.spec.network import Network
 from deploykit.spec.quantized import Quantization
-from deploykit.spec.token_ids import real_inputs
+from deploykit.spec.whole_numbers import real_inputs
 
 RESCALED = ".rescaled"
 """Ends the names of tensors that are added to zero."""
@@ -52,7 +52,7 @@ class Group:
 
 
 def find_groups(layers: Sequence[Layer], sources: Collection[str]) -> tuple[Group, ...]:
-    """Every tensor in exactly one group. sources: the graph's inputs."""
+    """Every tensor that is quantized in exactly one group. sources: the graph's inputs."""
     parent: dict[str, str] = {source: source for source in sources}
 
     def root(name: str) -> str:
@@ -61,6 +61,8 @@ def find_groups(layers: Sequence[Layer], sources: Collection[str]) -> tuple[Grou
         return name
 
     for layer in layers:
+        if layer.kind is Kind.ARG_MAX:
+            continue
         parent[layer.output] = layer.output
         if layer.kind in SHARING:
             for name in layer.inputs:

@@ -12,6 +12,7 @@ from deploykit.quantize.operators import FUSING, Kind, kind_of
 from deploykit.quantize.regions import Region, find_regions
 from deploykit.spec.network import Network
 from deploykit.spec.quantized import Tail
+from deploykit.spec.whole_numbers import answer_of, whole_outputs
 
 TAILS = {"Softmax": Tail.SOFTMAX, "LogSoftmax": Tail.LOG_SOFTMAX}
 
@@ -40,7 +41,7 @@ def build_structure(network: Network) -> tuple[Layer, ...]:
 
     A Relu, or a Clip from zero up, that is the only reader of a Conv, Gemm, Add or Mul is fused:
     the output's range starts at zero, and integer saturation does the clipping. Any other Relu or
-    Clip becomes a Clamp.
+    Clip becomes a Clamp. A Cast behind an ArgMax at the end belongs to it.
 
     What has no integer form becomes a region (see `regions`), in the place of its last node. What
     `tails` finds stays outside.
@@ -48,7 +49,7 @@ def build_structure(network: Network) -> tuple[Layer, ...]:
     Raises UnsupportedOperatorError naming the operator, the node, and what to do.
     """
     layers: list[Layer] = []
-    fused = set(tails(network))
+    fused = set(tails(network)) | _casts_of_answers(network)
     regions = find_regions(network, fused)
     inside = {node for region in regions.values() for node in region.nodes}
     for node in network.model.graph:
@@ -80,6 +81,13 @@ def tails(network: Network) -> dict[ir.Node, Tail]:
     return found
 
 
+def _casts_of_answers(network: Network) -> set[ir.Node]:
+    """The Casts behind an ArgMax at the end: its own type of whole numbers."""
+    ends = [value for value in whole_outputs(network) if answer_of(value) is not None]
+    makers = [value.producer() for value in ends]
+    return {node for node in makers if node is not None and node.op_type == "Cast"}
+
+
 def _region_layer(last: ir.Node, region: Region) -> Layer:
     read = tuple(str(value.name) for value in region.inputs)
     output = str(region.output.name)
@@ -91,8 +99,12 @@ def _layers(node: ir.Node) -> Iterator[Layer]:
     kind = kind_of(node)
     assert kind is not None
     follower = _fusable_activation(node) if kind in FUSING else None
+    if kind is Kind.ARG_MAX:
+        follower = next((use.node for use in node.outputs[0].uses()), None)
     nodes = (node,) if follower is None else (node, follower)
-    low, high = (None, None) if follower is None else clip_bounds(follower)
+    low, high = (None, None)
+    if follower is not None and kind is not Kind.ARG_MAX:
+        low, high = clip_bounds(follower)
     if kind is Kind.CLAMP:
         low, high = clip_bounds(node)
     read = tuple(str(value.name) for value in activations(node))

@@ -1,4 +1,4 @@
-"""Whole numbers that enter a network as they are: what may read them, and what that becomes."""
+"""Whole numbers that enter or leave a network: what may read and compute them, as what."""
 
 from __future__ import annotations
 
@@ -6,13 +6,19 @@ from collections.abc import Mapping, Sequence
 
 from deploykit.errors import UnsupportedOperatorError
 from deploykit.quantize.histogram import Histogram, empty_histogram, observe
-from deploykit.quantize.nodes import parameter
+from deploykit.quantize.nodes import arg_axis, parameter
 from deploykit.quantize.operators import Kind, kind_of
 from deploykit.quantize.structure import Layer
 from deploykit.spec.network import Network, static_shape
 from deploykit.spec.operators import IntegerTable
 from deploykit.spec.quantized import IndexTensor, Quantization
-from deploykit.spec.token_ids import readers_of_ids, row_counts, whole_inputs
+from deploykit.spec.whole_numbers import (
+    answer_of,
+    readers_of_ids,
+    row_counts,
+    whole_inputs,
+    whole_outputs,
+)
 
 FORM = (
     "deploykit takes whole numbers [batch] or [batch, tokens] as rows of a constant table [rows, "
@@ -36,14 +42,31 @@ def check_whole_inputs(network: Network) -> None:
             )
 
 
+def check_whole_outputs(network: Network) -> None:
+    """Raise UnsupportedOperatorError where an ArgMax is none that the runtimes have on integers."""
+    for node in network.model.graph:
+        if node.op_type == "ArgMax" and kind_of(node) is None:
+            raise UnsupportedOperatorError(
+                f"{node.name}: operator ArgMax has an integer form at the end of a network alone, "
+                "as int64 or int32, for the first of the largest entries, and along the channels "
+                "where it is of images. Write it so, or end the network before it"
+            )
+
+
 def index_tensors(network: Network) -> dict[str, IndexTensor]:
-    """By input of whole numbers; called as the graph calls it."""
+    """By input or output of whole numbers; called as the graph calls it."""
     rows, found = row_counts(network), {}
     for value in whole_inputs(network):
         name, limit = str(value.name), rows[str(value.name)]
         assert limit is not None and value.dtype is not None
         shape, element = static_shape(value) or (), value.dtype.numpy().name
         found[name] = IndexTensor(name, shape, limit, element)
+    for value in whole_outputs(network):
+        name, node = str(value.name), answer_of(value)
+        assert node is not None and value.dtype is not None
+        entries = (static_shape(node.inputs[0]) or ())[arg_axis(node)]
+        element = value.dtype.numpy().name
+        found[name] = IndexTensor(name, static_shape(value) or (), entries, element)
     return found
 
 

@@ -8,6 +8,7 @@
     GlobalAveragePool  y   = clip(rint(float32(sum (x - zx)) * (sx / (sy * (H * W)))) + zy, ...)
     LeakyRelu          y   = x, or z + ((x - z) * slope + 128 >> 8) below z
     Embedding          y   = table[x]
+    ArgMax             y   = the first i of the largest x[i]
     Maximum, Minimum, MaxPool, Flatten, Clamp, Concat, Slice, Gather, Repeat, DepthToSpace,
     SpaceToDepth, Pad, Reshape
                        move or compare integers only
@@ -42,13 +43,14 @@ from deploykit.reference.moves import (
     slice_,
     space_to_depth,
 )
-from deploykit.reference.numbers import checked_numbers, embedding
+from deploykit.reference.numbers import arg_max, checked_numbers, embedding
 from deploykit.reference.regions import island, rearrange
 from deploykit.reference.requantize import multiplier, requantize
 from deploykit.reference.window import taps
 from deploykit.spec.arrays import AnyArray, Int8Array, Tensors
 from deploykit.spec.operators import (
     Add,
+    ArgMax,
     Clamp,
     Concat,
     Conv,
@@ -107,7 +109,7 @@ def run(network: QuantizedNetwork, inputs: Tensors) -> dict[str, AnyArray]:
     return tensors
 
 
-def run_operator(operator: Operator, network: QuantizedNetwork, tensors: Tensors) -> Int8Array:
+def run_operator(operator: Operator, network: QuantizedNetwork, tensors: Tensors) -> AnyArray:
     """The integers of one operator's output, from the integers of the tensors that it reads."""
     read = [name for name in operator_inputs(operator) if name not in network.constants]
     if not _takes_one_sample(operator, network):
@@ -132,7 +134,9 @@ def _takes_one_sample(operator: Operator, network: QuantizedNetwork) -> bool:
     return lengths != {network.shape(network.inputs[0].tensor)[0]}
 
 
-def _run_operator(operator: Operator, network: QuantizedNetwork, tensors: Tensors) -> Int8Array:
+def _run_operator(operator: Operator, network: QuantizedNetwork, tensors: Tensors) -> AnyArray:
+    if isinstance(operator, ArgMax):
+        return arg_max(tensors[operator.input], operator, network.indices[operator.output])
     into = network.tensors[operator.output].quantization
     match operator:
         case Conv():

@@ -6,13 +6,19 @@ import numpy as np
 
 from deploykit.errors import DataError
 from deploykit.spec.arrays import AnyArray, Int8Array
-from deploykit.spec.operators import Embedding
+from deploykit.spec.operators import ArgMax, Embedding
 from deploykit.spec.quantized import IndexTensor
 
 
 def embedding(numbers: AnyArray, operator: Embedding) -> Int8Array:
     """Whole numbers [N, ...] -> rows [N, ..., columns]."""
     return np.take(operator.table.values, numbers, axis=0)
+
+
+def arg_max(values: Int8Array, operator: ArgMax, into: IndexTensor) -> AnyArray:
+    """The first of the largest entries along an axis, as whole numbers in the output's shape."""
+    found = values.argmax(axis=operator.axis)
+    return np.asarray(found.reshape(-1, *into.shape[1:]), dtype=into.dtype)
 
 
 def checked_numbers(values: AnyArray, held: IndexTensor) -> AnyArray:

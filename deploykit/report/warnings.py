@@ -10,7 +10,7 @@ POINTS_LOST_TO_INTEGERS = 1.0
 POINTS_TO_MONTE_CARLO = 5.0
 LOW_SQNR_DB = 15.0
 FEW_SAMPLES = 32
-AS_FAST = frozenset({"Embedding"})
+AS_FAST = frozenset({"ArgMax", "Embedding"})
 """Operators that XNNPACK lacks, and that LiteRT's own kernels run as fast (tests/suite/gaps.py)."""
 
 

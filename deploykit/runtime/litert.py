@@ -47,13 +47,13 @@ def run(data: bytes, inputs: Tensors) -> dict[str, AnyArray]:
 
 
 def run_probe(data: bytes, inputs: Tensors) -> dict[str, AnyArray]:
-    """Every integer activation of a probe file, raw, by tensor name; inputs as in run()."""
+    """Every integer input and output of a probe file, raw, by tensor name; inputs as in run()."""
     interpreter = _interpreter(data)
     details = (*interpreter.get_input_details(), *interpreter.get_output_details())
     wanted = {
         str(detail["name"]): int(detail["index"])
         for detail in details
-        if detail["dtype"] in (np.int8, np.uint8)
+        if detail["dtype"] in (np.int8, np.uint8, np.int32, np.int64)
     }
     return _run(interpreter, inputs, wanted)
 
@@ -86,7 +86,7 @@ def kernels(data: bytes) -> Mapping[str, str | None]:
     taken: dict[str, str | None] = {}
     for detail in interpreter.get_tensor_details():
         index = int(detail["index"])
-        if index not in activations or detail["dtype"] not in (np.int8, np.uint8):
+        if index not in activations or np.dtype(detail["dtype"]).kind not in "iu":
             continue
         maker = str(makers[index]["op_name"]) if index in makers else None
         taken[str(detail["name"])] = XNNPACK if index in delegated else maker

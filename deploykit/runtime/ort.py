@@ -65,6 +65,8 @@ def run(data: bytes, inputs: Tensors, threads: int = 1) -> dict[str, AnyArray]:
 def run_probe(data: bytes, inputs: Tensors, threads: int = 1) -> dict[str, AnyArray]:
     """Every integer activation as int8 in NCHW by the network's tensor name, of a probe file.
 
+    Outputs of int32 and int64 are there as they are.
+
     inputs: by port name, int8 [N, ...] already quantized; a float port receives their real
     values, a uint8 port the shifted ones. A float port takes floats as they are.
     """
@@ -87,6 +89,8 @@ def run_probe(data: bytes, inputs: Tensors, threads: int = 1) -> dict[str, AnyAr
     for name, values in _run(session, public).items():
         if values.dtype == np.uint8:
             tensors[names.get(name, name)] = as_int8(values)
+        elif values.dtype.kind == "i" and values.dtype.itemsize > 1:
+            tensors[name] = values
     return tensors
 
 
@@ -298,9 +302,11 @@ def _tensor_names(session: Any) -> dict[str, str]:
 
 
 def _integer_outputs(data: bytes) -> set[str]:
-    """ONNX names of the uint8 activations that the file's nodes compute."""
+    """ONNX names of the uint8 activations that the file's nodes compute, and of wider outputs."""
     graph = onnx.load_from_string(data).graph
-    return {
+    wide = {onnx.TensorProto.INT32, onnx.TensorProto.INT64}
+    whole = {one.name for one in graph.output if one.type.tensor_type.elem_type in wide}
+    return whole | {
         value.name
         for value in (*graph.value_info, *graph.output)
         if value.type.tensor_type.elem_type == onnx.TensorProto.UINT8

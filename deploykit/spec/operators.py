@@ -236,6 +236,19 @@ class Embedding:
 
 
 @dataclass(frozen=True)
+class ArgMax:
+    """Which entry along an axis is largest, the first of equal ones; output: whole numbers.
+
+    The axis is gone from the output, or has length 1 there.
+    """
+
+    name: str
+    input: str
+    output: str
+    axis: int
+
+
+@dataclass(frozen=True)
 class Repeat:
     """Every pixel of [N, C, H, W] `rows` times down and `columns` times across: nearest resizing.
 
@@ -365,7 +378,16 @@ Computing = Add | Mul | Sub
 """Operators that compute a third number of two."""
 
 Operator = (
-    Moving | Computing | Conv | Linear | Lookup | GlobalAveragePool | LeakyRelu | Embedding | Island
+    Moving
+    | Computing
+    | Conv
+    | Linear
+    | Lookup
+    | GlobalAveragePool
+    | LeakyRelu
+    | Embedding
+    | ArgMax
+    | Island
 )
 
 

@@ -119,15 +119,15 @@ class QuantPlan:
         """The plan as a table, one line per layer."""
         rows = [("layer", "operator", "output", "scale", "zero point", "weight", "bits", "carrier")]
         for layer in self.layers:
-            output = self.tensors[layer.output]
+            output = self.tensors.get(layer.output)
             weight = layer.weight
             rows.append(
                 (
                     layer.name,
                     layer.operator,
                     layer.output,
-                    f"{output.scale:.6g}",
-                    str(output.zero_point),
+                    "" if output is None else f"{output.scale:.6g}",
+                    "" if output is None else str(output.zero_point),
                     "" if weight is None else "x".join(map(str, weight.values.shape)),
                     "" if weight is None else str(weight.bits),
                     "" if weight is None else ", ".join(sorted(set(weight.carrier.values()))),

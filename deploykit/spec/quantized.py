@@ -68,9 +68,10 @@ class ActivationTensor:
 
 @dataclass(frozen=True)
 class IndexTensor:
-    """Whole numbers from 0 to below `limit`, no quantization: an input's, rows of a table.
+    """Whole numbers from 0 to below `limit`, no quantization.
 
-    dtype: numpy's name of their type in ONNX; a .tflite file has int32.
+    An input's are rows of a table, an output's say which entry is largest. dtype: numpy's name of
+    their type in ONNX; in a .tflite file outputs have it too, and inputs int32.
     """
 
     name: str

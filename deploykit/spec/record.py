@@ -11,6 +11,7 @@ import numpy as np
 from deploykit.spec.arrays import AnyArray
 from deploykit.spec.operators import (
     Add,
+    ArgMax,
     Clamp,
     Concat,
     Conv,
@@ -123,6 +124,8 @@ def record_operator(operator: Operator) -> Record:
             return {**common, "slope": operator.slope}
         case Pad():
             return {**common, "pads": list(operator.pads), "fill": operator.fill}
+        case ArgMax():
+            return {**common, "axis": operator.axis}
         case Embedding():
             values = operator.table.values
             return {

@@ -101,8 +101,10 @@ class OnnxFormat:
     def run_all(self, data: bytes, network: QuantizedNetwork, inputs: Tensors) -> Tensors:
         """See Format."""
         tensors = in_batches(network.batch, partial(ort.run_probe, probe_onnx(data)), inputs)
+        given = {**inputs, **tensors}
         found = {name: tensors[name] for name in network.tensors if name in tensors}
-        return {**found, **_whole(network, {**inputs, **tensors})}
+        whole = {name: given[name] for name in network.indices if name in given}
+        return {**found, **whole}
 
     def run_outputs(self, data: bytes, network: QuantizedNetwork, inputs: Tensors) -> Tensors:
         """See Format."""
@@ -146,8 +148,7 @@ class TfliteFormat:
         """See Format."""
         laid = to_tflite_layout(network, inputs, self.layout)
         raw = in_batches(network.batch, partial(litert.run_probe, probe_tflite(data)), laid)
-        found = from_tflite_layout(network, raw, self.layout)
-        return {**found, **_whole(network, {**raw, **laid})}
+        return from_tflite_layout(network, raw, self.layout)
 
     def run_outputs(self, data: bytes, network: QuantizedNetwork, inputs: Tensors) -> Tensors:
         """See Format."""
@@ -200,18 +201,11 @@ def quantized_inputs(network: QuantizedNetwork, inputs: GraphInputs) -> dict[str
     }
 
 
-def _whole(network: QuantizedNetwork, tensors: Tensors) -> Tensors:
-    """Of these, those that hold whole numbers, in the type of ONNX."""
-    return {
-        name: tensors[name].astype(held.dtype)
-        for name, held in network.indices.items()
-        if name in tensors
-    }
-
-
 def real_output(network: QuantizedNetwork, port: Port, outputs: Tensors) -> AnyArray:
-    """An output in real values, whatever element type the file gives it."""
+    """An output in real values, whatever element type the file gives it; whole numbers stay."""
     values = outputs[port.name]
+    if port.tensor in network.indices:
+        return values
     quantization = network.tensors[port.tensor].quantization
     if values.dtype == np.uint8:
         return quantization.dequantize(as_int8(values))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from deploykit.graph.lowering import lower
 from deploykit.quantize.sharing import separate_concats
-from deploykit.quantize.whole_numbers import check_whole_inputs
+from deploykit.quantize.whole_numbers import check_whole_inputs, check_whole_outputs
 from deploykit.spec.network import Network
 
 
@@ -18,4 +18,5 @@ def integer_form(network: Network) -> Network:
     """
     lowered = lower(network)
     check_whole_inputs(lowered)
+    check_whole_outputs(lowered)
     return separate_concats(lowered)

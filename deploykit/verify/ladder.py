@@ -41,7 +41,7 @@ from deploykit.spec.record import Record, first_difference, record_network
 from deploykit.verify.formats import Format, OnnxFormat, TfliteFormat, named_as_planned
 from deploykit.verify.integer_form import integer_form
 from deploykit.verify.integers import ReferenceRun, compare_golden, run_reference
-from deploykit.verify.metrics import accuracy, sqnr_by_tensor
+from deploykit.verify.metrics import accuracy, agreement, sqnr_by_tensor
 from deploykit.verify.rounding import farthest_rounding
 from deploykit.verify.saturation import (
     planned_target,
@@ -303,14 +303,23 @@ def _float_to_integer(
     if absent:
         reason = f"{absent[0]} has no recorded integers, no float tensor, or no stated SQNR"
         return Step(3, INTEGER, Verdict.FAILED, reason, absent[0])
-    least = min(measured[port.tensor] for port in network.outputs)
+    real_ports = [port for port in network.outputs if port.tensor in network.tensors]
+    ends = [port.tensor for port in real_ports] or _read_last(network)
+    least = min(measured[tensor] for tensor in ends)
     detail = f"output SQNR {least:.1f} dB"
     if golden.labels is not None and len(network.outputs) == 1:
         (port,) = network.outputs
-        quantization = network.tensors[port.tensor].quantization
-        kept = of_samples(golden.outputs[port.tensor], slice(golden.real), golden.count)
-        integers = quantization.dequantize(kept)
-        detail += f", accuracy {accuracy(integers, golden.labels):.3f} on {golden.real} samples"
+        kept: AnyArray = golden.outputs[port.tensor]
+        kept = of_samples(kept, slice(golden.real), golden.count)
+        if port.tensor in network.tensors:
+            kept = network.tensors[port.tensor].quantization.dequantize(kept)
+        detail += f", accuracy {accuracy(kept, golden.labels):.3f} on {golden.real} samples"
+    shares = agreement(network, golden.folded, golden.outputs, golden.count, golden.real)
+    for name, share in shares.items():
+        detail += f", {name} as in float on {share:.3f} of {golden.real} samples"
+        if bundle.manifest["agreement"].get(name) != share:
+            reason = f"{name} is as in float on {share:.3f} of the samples, not as stated"
+            return Step(3, INTEGER, Verdict.FAILED, reason, name)
     for tensor, value in measured.items():
         known = math.inf if stated[tensor] is None else stated[tensor]
         if not math.isclose(value, known, abs_tol=SQNR_TOLERANCE_DB):
@@ -319,6 +328,16 @@ def _float_to_integer(
                 f"{tensor} has an SQNR of {value:.2f} dB where the manifest states {known}", tensor,
             )  # fmt: skip
     return Step(3, INTEGER, Verdict.PASSED, detail)
+
+
+def _read_last(network: QuantizedNetwork) -> list[str]:
+    """What the operators read that answer in whole numbers."""
+    return [
+        name
+        for operator in network.operators
+        if operator.output in network.indices
+        for name in operator_inputs(operator)
+    ]
 
 
 def _against_plan(

@@ -35,6 +35,31 @@ def sqnr_by_tensor(
     }
 
 
+def agreement(
+    network: QuantizedNetwork, floats: AnyArray, outputs: Tensors, samples: int, count: int
+) -> dict[str, float]:
+    """By output of whole numbers, the share of samples with the float network's answer.
+
+    floats: of all outputs, joined as spec.joined does; outputs: by tensor; both of N `samples`, of
+    which the first `count` are compared.
+    """
+    shares, first = {}, 0
+    rows, batch = floats.reshape(samples, -1), network.shape(network.inputs[0].tensor)[0]
+    for port in network.outputs:
+        size = math.prod(network.shape(port.tensor)) // batch
+        if port.tensor in network.indices:
+            integers = outputs[port.tensor].reshape(samples, -1)[:count]
+            same = integers == rows[:count, first : first + size]
+            shares[port.name] = float(same.mean())
+        first += size
+    return shares
+
+
 def accuracy(outputs: AnyArray, labels: AnyArray) -> float:
-    """Share of samples whose largest output [N, K] is the label [N]."""
+    """Share of samples whose largest output [N, K] is the label [N].
+
+    Whole numbers are answers already: of such a sample every one has to be the label.
+    """
+    if outputs.dtype.kind in "iu":
+        return float((outputs.reshape(len(outputs), -1) == labels[:, None]).all(axis=1).mean())
     return float((outputs.reshape(len(outputs), -1).argmax(axis=1) == labels).mean())

@@ -15,6 +15,7 @@ from deploykit.reference import integer
 from deploykit.runtime import ort
 from deploykit.spec.operators import (
     Add,
+    ArgMax,
     Clamp,
     Concat,
     Conv,
@@ -58,6 +59,7 @@ KERNELS: dict[type[Operator], frozenset[str]] = {
     Slice: frozenset({"Slice", "Split"}),  # ORT joins slices that lie side by side
     Gather: frozenset({"Gather"}),
     Embedding: frozenset({"Gather"}),
+    ArgMax: frozenset({"ArgMax", "Cast"}),
     Repeat: frozenset({"Resize"}),
     DepthToSpace: frozenset({"DepthToSpace"}),
     LeakyRelu: frozenset({"QLinearLeakyRelu"}),

@@ -10,6 +10,7 @@ from deploykit.reference.window import output_size
 from deploykit.spec.network import Network, static_shape
 from deploykit.spec.operators import (
     Add,
+    ArgMax,
     Clamp,
     Concat,
     Conv,
@@ -204,6 +205,15 @@ class Builder:
         self._operators.append(Embedding(f"embedding_{output}", "ids", output, table))
         return output
 
+    def arg_max(self, source: str, axis: int, dtype: str = "int64", kept: bool = False) -> str:
+        """Which entry is largest, as whole numbers."""
+        shape = list(self.of(source).shape)
+        limit = shape[axis]
+        shape[axis : axis + 1] = [1] if kept else []
+        self._indices["output"] = IndexTensor("output", tuple(shape), limit, dtype)
+        self._operators.append(ArgMax("largest", source, "output", axis))
+        return "output"
+
     def repeat(self, source: str, rows: int, columns: int) -> str:
         """Repeated pixels."""
         tensor = self.of(source)
@@ -327,7 +337,7 @@ class Builder:
         return QuantizedNetwork(
             dict(self._tensors),
             tuple(self._operators),
-            (Port("input", self.input), *(Port(name, name) for name in self._indices)),
+            (Port("input", self.input), *((Port("ids", "ids"),) if "ids" in self._indices else ())),
             ports,
             io,
             dict(self._constants),

@@ -47,6 +47,7 @@ def ids_of(
     return {
         name: rng.integers(0, held.limit, (samples, *held.shape[1:])).astype(held.dtype)
         for name, held in network.indices.items()
+        if name in {port.name for port in network.inputs}
     }
 
 
@@ -350,6 +351,12 @@ CASES: tuple[Case, ...] = (
     Case("embedding", (10, 8), lambda b: b.add(b.input, b.embedding(20, 8, 10))),
     Case("embedding-vector", (8,), lambda b: b.linear(b.add(b.embedding(5, 8), b.input), 3)),
     Case("embedding-alone", (3, 8), lambda b: b.embedding(300, 6, 7)),
+    Case("arg-max", (12,), lambda b: b.arg_max(b.linear(b.input, 5), 1), 64),
+    Case("arg-max-int32", (12,), lambda b: b.arg_max(b.input, 1, "int32"), 64),
+    Case("arg-max-pixels", (3, 5, 4), lambda b: b.arg_max(b.conv(b.input, 4, square(1)), 1)),
+    Case("arg-max-kept", (6, 5, 4), lambda b: b.arg_max(b.input, 1, "int64", kept=True)),
+    Case("arg-max-ties", (2, 9, 9), lambda b: b.arg_max(b.clamp(b.input, -3, 2), 1)),
+    Case("arg-max-tokens", (6, 9), lambda b: b.arg_max(b.input, 2, "int32", kept=True)),
     Case("repeat", (4, 5, 6), lambda b: b.repeat(b.input, 2, 3)),
     Case("depth-to-space", (12, 4, 5), lambda b: b.depth_to_space(b.input, 2)),
     Case("space-to-depth", (3, 8, 10), lambda b: b.space_to_depth(b.input, 2)),

@@ -59,6 +59,12 @@ GAPS: Mapping[tuple[str, str], frozenset[Gap]] = {
     (LITERT, "Embedding"): frozenset(
         {_litert("GATHER", "XNNPACK has none; the builtin one is as fast: 0.008 / 0.019 ms")}
     ),
+    (LITERT, "ArgMax"): frozenset(
+        {
+            _litert("ARG_MAX", "XNNPACK has none; the builtin one is as fast: 0.029 / 0.067 ms"),
+            _litert("RESHAPE", "of whole numbers, where the axis is kept"),
+        }
+    ),
     (LITERT, "Lookup gelu"): frozenset({_litert("GELU", "XNNPACK has none in int8: 0.09 ms")}),
     (LITERT, "Lookup gelu_tanh"): frozenset({_litert("GELU", "XNNPACK has none in int8: 0.09 ms")}),
     (LITERT, "Pad"): frozenset(

@@ -20,7 +20,7 @@ from deploykit.graph.channels.rule import (
 from deploykit.graph.edit import floats
 from deploykit.graph.passes.affine import own_weight
 from deploykit.spec.arrays import Float64Array
-from deploykit.spec.token_ids import table_rows
+from deploykit.spec.whole_numbers import table_rows
 
 
 @dataclass(frozen=True)

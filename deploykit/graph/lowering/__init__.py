@@ -5,6 +5,7 @@
     Reduce...                   pools and convolutions, see reductions
     x * tanh(softplus(x)), ...  Mish, Gelu, see spelled
     Cast of token ids           the ids themselves
+    ArgMax of a Softmax         of what it reads
     [N, C, L]                   [N, C, 1, L]
     Pad, Slice of many axes     the window's own pads, one Slice per axis
     HardSwish, HardSigmoid      a sum, a clip and a product; factors go into the weights around
@@ -31,12 +32,13 @@ from deploykit.graph.lowering.reductions import lower_reductions
 from deploykit.graph.lowering.shapes import fold_pads, split_slices
 from deploykit.graph.lowering.signals import lift_signals
 from deploykit.graph.lowering.spelled import name_activations
-from deploykit.graph.lowering.whole_numbers import drop_casts
+from deploykit.graph.lowering.whole_numbers import drop_casts, drop_softmaxes
 from deploykit.graph.tracking import Pass, apply_pass
 from deploykit.spec.network import Network
 
 PASSES: tuple[tuple[str, Pass], ...] = (
     ("drop_casts", drop_casts),
+    ("drop_softmaxes", drop_softmaxes),
     ("name_activations", name_activations),
     ("lift_signals", lift_signals),
     ("split_slices", split_slices),

@@ -1,4 +1,4 @@
-"""Inputs of whole numbers: which rows of a table they take."""
+"""Whole numbers that enter and leave a network: rows of a table, and which entry is largest."""
 
 from __future__ import annotations
 
@@ -12,15 +12,38 @@ KEEPING = frozenset(("Cast", "Identity"))
 """Operators that leave whole numbers as they are, where their result holds whole numbers too."""
 
 
+WHOLE = (ir.DataType.INT32, ir.DataType.INT64)
+
+
 def whole_inputs(network: Network) -> tuple[ir.Value, ...]:
     """The graph's inputs of int32 or int64, in order."""
     graph = network.model.graph
     return tuple(
         value
         for value in graph.inputs
-        if value.name not in graph.initializers
-        and value.dtype in (ir.DataType.INT32, ir.DataType.INT64)
+        if value.name not in graph.initializers and value.dtype in WHOLE
     )
+
+
+def whole_outputs(network: Network) -> tuple[ir.Value, ...]:
+    """The graph's outputs of int32 or int64, in order."""
+    return tuple(value for value in network.model.graph.outputs if value.dtype in WHOLE)
+
+
+def answer_of(value: ir.Value) -> ir.Node | None:
+    """The ArgMax that computes an output, itself or with a Cast to whole numbers behind it.
+
+    None where another operator does, or where others read it too.
+    """
+    node = value.producer()
+    if value.uses():
+        return None
+    if node is not None and node.op_type == "Cast" and node.inputs[0] is not None:
+        source = node.inputs[0]
+        if len(source.uses()) != 1 or source.is_graph_output():
+            return None
+        node = source.producer()
+    return node if node is not None and node.op_type == "ArgMax" else None
 
 
 def real_inputs(network: Network) -> tuple[str, ...]:
@@ -50,7 +73,7 @@ def readers_of_ids(value: ir.Value) -> Iterator[tuple[ir.Node, ir.Value]]:
     """
     for node in dict.fromkeys(use.node for use in value.uses()):
         result = node.outputs[0]
-        whole = result.dtype in (ir.DataType.INT32, ir.DataType.INT64)
+        whole = result.dtype in WHOLE
         if node.op_type in KEEPING and whole and not result.is_graph_output():
             yield from readers_of_ids(result)
         else:

@@ -36,6 +36,8 @@ def floats(*values: float) -> AnyArray:
     return np.array(values, np.float32)
 
 
+BY_CHANNEL = np.linspace(-0.6, 0.7, 6, dtype=np.float32).reshape(1, 6, 1, 1)
+
 OPERATORS = (
     Operator("max-pool-ceil", "y = MaxPool <kernel_shape=[3,3], strides=[2,2], ceil_mode=1> (c)",
              (1, 6, 4, 4), islands=("MaxPool",)),
@@ -77,7 +79,32 @@ OPERATORS = (
              islands=("SpaceToDepth",)),
     Operator("expand", "m = ReduceMax <keepdims=1> (c, axes) y = Expand (m, s)",
              constants={"axes": np.array([2, 3]), "s": np.array(SHAPE)},
-             islands=("MaxPool", "Island")),
+             islands=("MaxPool", "Repeat")),
+    Operator("expand-beside-the-whole",
+             "m = GlobalAveragePool (c) e = Expand (m, s) y = Sub (c, e)",
+             constants={"s": np.array(SHAPE)}, islands=("GlobalAveragePool", "Sub")),
+    Operator("expand-channels", "m = ReduceMean <keepdims=1> (c, axes) y = Expand (m, s)",
+             constants={"axes": np.array([1]), "s": np.array(SHAPE)}, islands=("Conv", "Gather")),
+    Operator("maximum-by-channel", "y = Max (c, k)", constants={"k": BY_CHANNEL},
+             islands=("Maximum",)),
+    Operator("clip-by-channel", "l = Max (low, c) y = Min (l, high)",
+             constants={"low": -np.abs(BY_CHANNEL), "high": np.abs(BY_CHANNEL) + 1},
+             islands=("Maximum", "Minimum")),
+    Operator("minimum-below-a-relu", "r = Relu (c) m = Min (r, k) y = Add (m, r)",
+             constants={"k": -np.abs(BY_CHANNEL)}, islands=("Add", "Minimum", "Add")),
+    Operator("maximum-of-a-sigmoid", "r = Sigmoid (c) y = Max (r, k)",
+             constants={"k": np.abs(BY_CHANNEL)}, islands=("Lookup", "Add", "Maximum")),
+    Operator("one-constant-twice", "s = Sigmoid (c) m = Max (c, k) n = Min (s, k) y = Add (m, n)",
+             constants={"k": BY_CHANNEL},
+             islands=("Lookup", "Maximum", "Add", "Minimum", "Add")),
+    Operator("maximum-of-many", "y = Max (c, k, one)",
+             constants={"k": BY_CHANNEL, "one": floats(0.1)}, islands=("Maximum",)),
+    Operator("power-of-positive", "r = Relu (c) y = Pow (r, p)", constants={"p": floats(1.7)},
+             islands=("Lookup",)),
+    Operator("fifth-power", "y = Pow (c, p)", constants={"p": floats(5)}, islands=("Lookup",)),
+    Operator("root", "r = Relu (c) a = Add (r, one) y = Pow (a, p)",
+             constants={"p": floats(0.5), "one": floats(1)}, islands=("Add", "Island")),
+    Operator("thresholded", "y = ThresholdedRelu <alpha=0.4> (c)", islands=("Lookup",)),
     Operator("attention", """
         v = Reshape (c, flat)
         t = Transpose <perm=[0,2,1]> (v)

@@ -43,6 +43,7 @@ class OnnxGraph:
         self._node_names = Names(operator.name for operator in network.operators)
         self._parameters: dict[Quantization, tuple[str, str]] = {}
         self._constants: dict[str, tuple[str, str]] = {}
+        self._stored: set[str] = set()
         self._tables: dict[tuple[str, bytes], str] = {}
         self._converted: set[str] = set()
         self._dequantized_weights: dict[str, tuple[IntegerWeight, str]] = {}
@@ -62,7 +63,7 @@ class OnnxGraph:
 
     def require_equal(self, source: str, into: str, operator: str) -> None:
         """Refuse two tensors of an operator that differ in scale or zero point."""
-        first, second = self.tensor(source), self.tensor(into)
+        first, second = self._network.operand(source), self.tensor(into)
         if first.quantization != second.quantization:
             raise GraphError(
                 f"{operator}: {source} and {into} must share one quantization, but have "
@@ -148,6 +149,12 @@ class OnnxGraph:
         inputs = [self.integer(tensor), *self.parameters(tensor)]
         return self.helper("DequantizeLinear", inputs, output, f"{reader}.dequantize.{tensor}")
 
+    def integers(self, tensor: str) -> str:
+        """The uint8 integers of an activation or of a constant, which is stored once."""
+        if tensor not in self._network.constants:
+            return self.integer(tensor)
+        return self._store(self._network.constants[tensor])
+
     def mirrored(self, tensor: str, reader: str) -> str:
         """The negated real values of an integer tensor for one reader.
 
@@ -181,21 +188,26 @@ class OnnxGraph:
 
     def _dequantize_constant(self, constant: ConstantTensor, reader: str) -> str:
         """The same of a constant, which is stored once, under its own name."""
-        if constant.name not in self._constants:
-            values = numpy_helper.from_array(as_uint8(constant.values), constant.name)
-            self.initializers.append(values)
+        name = self._store(constant)
+        if name not in self._constants:
             quantization = constant.quantization
-            self._constants[constant.name] = (
-                self.initializer(
-                    f"{constant.name}.scale", np.array(quantization.scale, np.float32)
-                ),
-                self.initializer(f"{constant.name}.zero_point", unsigned_zero_point(quantization)),
+            self._constants[name] = (
+                self.initializer(f"{name}.scale", np.array(quantization.scale, np.float32)),
+                self.initializer(f"{name}.zero_point", unsigned_zero_point(quantization)),
             )
-        output = self._names.fresh(f"{constant.name}.real.{reader}")
-        inputs = [constant.name, *self._constants[constant.name]]
+        output = self._names.fresh(f"{name}.real.{reader}")
+        inputs = [name, *self._constants[name]]
         return self.helper(
             "DequantizeLinear", inputs, output, f"{reader}.dequantize.{constant.name}"
         )
+
+    def _store(self, constant: ConstantTensor) -> str:
+        """Its uint8 integers, under its own name."""
+        if constant.name not in self._stored:
+            values = numpy_helper.from_array(as_uint8(constant.values), constant.name)
+            self.initializers.append(values)
+            self._stored.add(constant.name)
+        return constant.name
 
     def quantize(self, real: str, tensor: str) -> str:
         """The integer tensor, from its real values."""

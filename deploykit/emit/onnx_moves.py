@@ -110,7 +110,7 @@ def _write_integer(
     read = operator_inputs(operator)
     for source in read:
         graph.require_equal(source, operator.output, operator.name)
-    inputs = [*map(graph.integer, read), *(constants or [])]
+    inputs = [*map(graph.integers, read), *(constants or [])]
     graph.node(op_type, inputs, graph.integer(operator.output), operator.name, attributes)
 
 

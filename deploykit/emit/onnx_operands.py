@@ -81,6 +81,22 @@ class Operands:
             raise GraphError(f"The constant {name!r} has {quantization} and {known.quantization}.")
         return name
 
+    def compared(self, node: NodeProto, index: int, output: str) -> str:
+        """The integer tensor that a node reads as it is, or a constant of its output's meaning."""
+        name = str(node.input[index])
+        if not self.parts.is_constant(name):
+            return self.integers(node, index)
+        values = self.parts.constant(name, node)
+        if values.dtype != np.uint8:
+            raise GraphError(
+                f"{node.op_type} {node.name!r}: the constant {name!r} is {values.dtype}, not uint8."
+            )
+        quantization = self.tensors[output].quantization
+        found = ConstantTensor(name, as_int8(values), quantization)
+        if self.constants.setdefault(name, found).quantization != quantization:
+            raise GraphError(f"The constant {name!r} is compared in two quantizations.")
+        return name
+
     def integers(self, node: NodeProto, index: int = 0) -> str:
         """The integer tensor that a node reads as it is."""
         name = self.tensor(node.input[index])

@@ -103,10 +103,10 @@ def _table(operands: Operands, node: NodeProto) -> Operator:
         raise GraphError(f"Gather {node.name!r} reads no table of 256 by uint8 integers.")
     source, output = operands.integers(cast), operands.tensor(node.output[0])
     given, into = (operands.tensors[name].quantization for name in (source, output))
-    function = function_of_table(as_int8(entries), given, into, node.input[0])
-    if function is None:
+    found = function_of_table(as_int8(entries), given, into, node.input[0])
+    if found is None:
         raise GraphError(f"Gather {node.name!r} reads the table of no known function.")
-    return Lookup(node.name, source, output, function)
+    return Lookup(node.name, source, output, *found)
 
 
 def repeat(operands: Operands, node: NodeProto) -> Operator:

@@ -69,9 +69,10 @@ def _binary(operands: Operands, node: NodeProto) -> Operator:
 def _extreme(operands: Operands, node: NodeProto) -> Operator:
     if len(node.input) != 2:
         raise GraphError(f"{node.op_type} {node.name!r} compares {len(node.input)} tensors, not 2.")
-    left, right = operands.integers(node, 0), operands.integers(node, 1)
+    output = operands.tensor(node.output[0])
+    left, right = (operands.compared(node, index, output) for index in (0, 1))
     kind = Maximum if node.op_type == "Max" else Minimum
-    return kind(node.name, left, right, operands.tensor(node.output[0]))
+    return kind(node.name, left, right, output)
 
 
 def _lookup(operands: Operands, node: NodeProto) -> Operator:

@@ -59,7 +59,7 @@ from deploykit.emit.tflite_moves import (
 from deploykit.emit.tflite_regions import write_island, write_rearrange
 from deploykit.emit.tflite_site import Site
 from deploykit.spec.arrays import Int8Array, Int32Array
-from deploykit.spec.functions import table
+from deploykit.spec.functions import called_table, table
 from deploykit.spec.operators import (
     Add,
     ArgMax,
@@ -119,7 +119,7 @@ def lower(operator: Operator, site: Site) -> None:
             output = site.index[operator.output]
             site.graph.operator(kind.upper(), sides, output, Options(f"{kind}Options"))
         case Maximum() | Minimum():
-            pair = (site.index[operator.left], site.index[operator.right])
+            pair = (_operand(site, operator.left), _operand(site, operator.right))
             comparing = Options("MaximumMinimumOptions")
             code, output = type(operator).__name__.upper(), site.index[operator.output]
             site.graph.operator(code, pair, output, comparing)
@@ -193,10 +193,10 @@ def _tabulated(operator: Lookup, site: Site) -> None:
     graph.operator("QUANTIZE", (index,), unsigned, Options("QuantizeOptions"))
     places = graph.activation(f"{name}/places", shape, None, np.int32)
     graph.operator("CAST", (unsigned,), places, Options("CastOptions", CAST_TO_INT32))
-    entries = table(operator.function, given, output.quantization)
-    held = graph.constant(
-        f"{name}/{operator.function.value}", entries, per_tensor(output.quantization)
-    )
+    function, parameter = operator.function, operator.parameter
+    entries = table(function, given, output.quantization, parameter)
+    called = f"{name}/{called_table(function, parameter)}"
+    held = graph.constant(called, entries, per_tensor(output.quantization))
     options = Options("GatherOptions", {"axis": 0})
     graph.operator("GATHER", (held, places), site.index[operator.output], options)
 

@@ -15,9 +15,15 @@ from deploykit.spec.operators import Clamp, Maximum, Minimum
 
 
 def read_extreme(state: ReaderState, operator: FileOperator) -> None:
-    """MAXIMUM or MINIMUM of two tensors of one shape and quantization, or with one constant."""
-    if any(tensor and tensor.values is not None for tensor in operator.inputs):
+    """MAXIMUM or MINIMUM of two tensors of one shape and quantization, or with a constant."""
+    sizes = [
+        tensor.values.size for tensor in operator.inputs if tensor and tensor.values is not None
+    ]
+    if sizes == [1]:
         read_bound(state, operator)
+        return
+    if sizes:
+        _read_constant(state, operator)
         return
     left, right = (state.unpadded(operator, position) for position in (0, 1))
     alike = left.tensor.shape == right.tensor.shape and left.order is right.order
@@ -28,6 +34,27 @@ def read_extreme(state: ReaderState, operator: FileOperator) -> None:
         require_same_quantization(operator, view.tensor, result)
     kind = Maximum if operator.code == "MAXIMUM" else Minimum
     state.operators.append(kind(result.name, left.tensor.name, right.tensor.name, result.name))
+
+
+def _read_constant(state: ReaderState, operator: FileOperator) -> None:
+    """MAXIMUM or MINIMUM with a constant of several numbers."""
+    held = [state.constant(operator, position) for position in (0, 1)]
+    constant = next((one for one in held if one is not None), None)
+    if constant is None or None not in held:
+        raise operator.refuse("both of its operands are constants.")
+    view = state.unpadded(operator, held.index(None))
+    shape, source = constant.values.shape, view.tensor
+    fits = len(shape) == len(source.shape) and all(
+        size in (1, full) for size, full in zip(shape, source.shape, strict=True)
+    )
+    if not fits or constant.quantization != source.quantization or view.order is Order.NCHW:
+        raise operator.refuse(f"its constant {list(shape)} does not fit {list(source.shape)}.")
+    if view.unflattened is not None:
+        raise operator.refuse("its constant has the order C, H, W, and its input does not.")
+    result = state.moved(operator, view, source.shape, view.order)
+    left, right = (source.name if one is None else one.name for one in held)
+    kind = Maximum if operator.code == "MAXIMUM" else Minimum
+    state.operators.append(kind(result.name, left, right, result.name))
 
 
 def read_bound(state: ReaderState, operator: FileOperator) -> None:

@@ -142,10 +142,10 @@ def _read_table(state: ReaderState, operator: FileOperator) -> None:
     if per_tensor_quantization(held) != result.quantization:
         raise operator.refuse("its table is quantized otherwise than its output.")
     given = view.tensor.quantization
-    function = function_of_table(entries, given, result.quantization, held.name)
-    if function is None:
+    found = function_of_table(entries, given, result.quantization, held.name)
+    if found is None:
         raise operator.refuse(f"its table is none of {', '.join(one.value for one in Function)}.")
-    state.operators.append(Lookup(result.name, view.tensor.name, result.name, function))
+    state.operators.append(Lookup(result.name, view.tensor.name, result.name, *found))
 
 
 def read_repeat(state: ReaderState, operator: FileOperator) -> None:

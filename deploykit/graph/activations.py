@@ -37,6 +37,11 @@ def leaky_relu(node: ir.Node, x: Float64Array) -> Float64Array:
     return np.where(x < 0, attribute_float(node, "alpha", 0.01) * x, x)
 
 
+def thresholded_relu(node: ir.Node, x: Float64Array) -> Float64Array:
+    """x above alpha, else 0; what is unknown (NaN) stays so."""
+    return np.where(x <= attribute_float(node, "alpha", 1.0), 0.0, x)
+
+
 def hard_sigmoid(node: ir.Node, x: Float64Array) -> Float64Array:
     """clip(alpha * x + beta, 0, 1)."""
     alpha, beta = attribute_float(node, "alpha", 0.2), attribute_float(node, "beta", 0.5)

@@ -100,6 +100,7 @@ class Table:
     """A tabulated function."""
 
     function: Function
+    parameter: float = 0.0
 
     def cases(self, quantizations: Sequence[Quantization]) -> Iterator[Trial]:
         """256 inputs. quantizations: input, output."""
@@ -108,7 +109,7 @@ class Table:
             name: ActivationTensor(name, shape, quantization)
             for name, quantization in zip(("x", "result"), quantizations, strict=True)
         }
-        operator = Lookup("trial", "x", "result", self.function)
+        operator = Lookup("trial", "x", "result", self.function, self.parameter)
         yield Trial(_network(tensors, operator, "x"), {"x": EVERY.reshape(shape).copy()})
 
 

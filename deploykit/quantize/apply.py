@@ -10,6 +10,7 @@ from deploykit.quantize.nodes import (
     groups_of,
     joined_axis,
     pads_of,
+    parameter_of,
     repeats_of,
     slope_of,
     spans_of,
@@ -156,7 +157,7 @@ def _operator(layer: Layer, plan: LayerPlan, output: Quantization | None) -> Ope
         case Kind.SUB:
             return Sub(name, *_sides(plan), plan.output)
         case Kind.LOOKUP:
-            return Lookup(name, source, plan.output, function_of(node))
+            return Lookup(name, source, plan.output, function_of(node), parameter_of(node))
         case Kind.GLOBAL_AVERAGE_POOL:
             return GlobalAveragePool(name, source, plan.output)
         case Kind.CLAMP:

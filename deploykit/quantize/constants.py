@@ -1,10 +1,10 @@
-"""Constants that a sum or product reads, as integers."""
+"""Constants that a sum, a product or a comparison reads, as integers."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from deploykit.quantize.nodes import constant
+from deploykit.quantize.nodes import bound_of, constant
 from deploykit.quantize.structure import Layer
 from deploykit.spec.arrays import Float64Array
 from deploykit.spec.plan import ConstantPlan
@@ -35,6 +35,21 @@ def constant_operand(layer: Layer, scale_of_zero: float) -> ConstantPlan | None:
         assert value is not None
         return ConstantPlan(str(value.name), side, Quantization(float(scale), 0), values)
     return None
+
+
+def bound_operand(layer: Layer, into: Quantization) -> ConstantPlan | None:
+    """The constant of a Maximum or Minimum in its output's quantization; None of two activations.
+
+    What lies beyond the range is its end, which is as large (small) as any integer can be.
+    """
+    bound, node = bound_of(layer.nodes[0]), layer.nodes[0]
+    if bound is None:
+        return None
+    side = 0 if constant(node, 0) is not None else 1
+    rank, value = len(node.outputs[0].shape or ()), node.inputs[side]
+    assert value is not None
+    wide = bound.reshape((1,) * (rank - bound.ndim) + bound.shape)
+    return ConstantPlan(str(value.name), side, into, into.quantize(wide.astype(np.float32)))
 
 
 def _scale(values: Float64Array, largest: float) -> float:

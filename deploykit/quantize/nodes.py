@@ -19,11 +19,16 @@ FUNCTIONS: Mapping[str, Function] = {
     "Exp": Function.EXP,
     "Gelu": Function.GELU,
     "Mish": Function.MISH,
+    "Pow": Function.POWER,
     "Sigmoid": Function.SIGMOID,
     "Softplus": Function.SOFTPLUS,
     "Softsign": Function.SOFTSIGN,
     "Tanh": Function.TANH,
+    "ThresholdedRelu": Function.THRESHOLDED,
 }
+
+
+EXTREMES = frozenset(("Max", "Min"))
 
 
 def activations(node: ir.Node) -> tuple[ir.Value, ...]:
@@ -89,6 +94,14 @@ def function_of(node: ir.Node) -> Function:
     return FUNCTIONS[node.op_type]
 
 
+def parameter_of(node: ir.Node) -> float:
+    """Of the function that a node of kind LOOKUP tabulates; 0 where it has none."""
+    if node.op_type == "ThresholdedRelu":
+        return float(node.attributes["alpha"].as_float()) if "alpha" in node.attributes else 1.0
+    exponent = constant(node, 1) if node.op_type == "Pow" else None
+    return 0.0 if exponent is None else float(exponent.reshape(()))
+
+
 def spans_of(node: ir.Node) -> tuple[tuple[int, int, int, int], ...]:
     """(axis, start, stop, step) of a Slice, or of every output of a Split.
 
@@ -137,9 +150,17 @@ def slope_of(node: ir.Node) -> int:
 
 def reaches_beyond(node: ir.Node) -> bool:
     """Whether an operator that shares its input's quantization has values beyond the input's."""
+    if node.op_type in EXTREMES:
+        return bound_of(node) is not None
     padded = pads_of(node) if node.op_type == "Pad" else None
     steep = node.op_type == "LeakyRelu" and leaky_slope(node) > 1.0
     return steep or (padded is not None and padded[1] != 0.0)
+
+
+def bound_of(node: ir.Node) -> Float64Array | None:
+    """The constant that a Max or Min compares with; None where it compares two activations."""
+    held = [array for index in (0, 1) if (array := constant(node, index)) is not None]
+    return held[0].astype(np.float64) if node.op_type in EXTREMES and held else None
 
 
 def pads_of(node: ir.Node) -> tuple[tuple[int, int, int, int], float] | None:

@@ -23,6 +23,8 @@ from deploykit.spec.network import static_shape
 from deploykit.spec.whole_numbers import WHOLE, answer_of, table_rows
 
 CHANNELS = 1
+OF_NORMS = frozenset((0.5, -0.5, -1.0))
+"""Exponents that divide by a deviation: eight bits of it would be few."""
 STEEPEST = 127.0
 """Slope of a LEAKY_RELU that XNNPACK takes."""
 
@@ -107,9 +109,14 @@ def _difference(node: ir.Node) -> Kind | None:
 
 
 def _extreme(kind: Kind) -> Callable[[ir.Node], Kind | None]:
-    """Of two activations of one shape."""
+    """Of two activations of one shape, or of one and a constant that is no larger."""
 
     def rule(node: ir.Node) -> Kind | None:
+        held = [array for index in (0, 1) if (array := constant(node, index)) is not None]
+        if len(held) == 1 and len(node.inputs) == 2:
+            output = static_shape(node.outputs[0])
+            same = output is not None and static_shape(activations(node)[0]) == output
+            return kind if same and held[0].ndim <= len(output or ()) else None
         shapes = {static_shape(value) for value in (*activations(node), *node.outputs)}
         alone = len(activations(node)) == 2 == len(node.inputs)
         return kind if alone and len(shapes) == 1 and None not in shapes else None
@@ -137,6 +144,15 @@ def _elu(node: ir.Node) -> Kind | None:
     """Of alpha 1: LiteRT knows no other."""
     alpha = node.attributes["alpha"].as_float() if "alpha" in node.attributes else 1.0
     return Kind.LOOKUP if alpha == 1.0 else None
+
+
+def _power(node: ir.Node) -> Kind | None:
+    """By one number; roots and quotients stay in the float islands of the norms that take them."""
+    exponent = constant(node, 1)
+    if exponent is None or exponent.size != 1 or len(activations(node)) != 1:
+        return None
+    number = float(exponent.reshape(()))
+    return Kind.LOOKUP if math.isfinite(number) and number not in OF_NORMS else None
 
 
 def _gather(node: ir.Node) -> Kind | None:
@@ -234,6 +250,7 @@ KINDS: Mapping[str, Callable[[ir.Node], Kind | None]] = {
     "Mish": lambda node: Kind.LOOKUP,
     "Mul": _binary,
     "Pad": _pad,
+    "Pow": _power,
     "Relu": _alone(Kind.CLAMP),
     "Reshape": _reshape,
     "Resize": lambda node: Kind.REPEAT if repeats_of(node) is not None else None,
@@ -246,5 +263,6 @@ KINDS: Mapping[str, Callable[[ir.Node], Kind | None]] = {
     "Squeeze": _reshape,
     "Sub": _difference,
     "Tanh": lambda node: Kind.LOOKUP,
+    "ThresholdedRelu": lambda node: Kind.LOOKUP,
     "Unsqueeze": _reshape,
 }

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from deploykit.errors import QuantizationError
 from deploykit.quantize.calibration import Calibration
 from deploykit.quantize.compensation import compensated_weights
-from deploykit.quantize.constants import constant_operand
+from deploykit.quantize.constants import bound_operand, constant_operand
 from deploykit.quantize.histogram import Histogram, merge
 from deploykit.quantize.moments import compensates
 from deploykit.quantize.nodes import groups_of, joined_axis, parameter, spans_of, window_of
@@ -115,6 +115,11 @@ def plan_quantization(
     }
     quantized = [layer for layer in layers if layer.kind is not Kind.ARG_MAX]
     proofs = settle_scales(quantized, groups, chosen, constants, runners)
+
+    constants.update(
+        {layer.name: bound_operand(layer, chosen[layer.output]) for layer in quantized}
+        | {layer.name: constants[layer.name] for layer in quantized if layer.kind in BINARY}
+    )
 
     def planned(layer: Layer) -> LayerPlan:
         if layer.kind in WEIGHTED:

@@ -16,7 +16,7 @@ from deploykit.quantize.agreement import (
     Table,
     WithConstant,
 )
-from deploykit.quantize.nodes import function_of, parameter
+from deploykit.quantize.nodes import function_of, parameter, parameter_of
 from deploykit.quantize.operators import BINARY, Kind
 from deploykit.quantize.sharing import Group, fixed_quantization
 from deploykit.quantize.structure import Layer
@@ -112,7 +112,7 @@ def _movable(layer: Layer) -> str:
 def _question(layer: Layer, held: ConstantPlan | None) -> Question | None:
     """What has to be tried for a layer, None where its arithmetic is the same everywhere."""
     if layer.kind is Kind.LOOKUP:
-        return Table(function_of(layer.nodes[0]))
+        return Table(function_of(layer.nodes[0]), parameter_of(layer.nodes[0]))
     if layer.kind is Kind.GLOBAL_AVERAGE_POOL:
         shape = static_shape(layer.nodes[0].inputs[0])
         assert shape is not None

@@ -15,10 +15,11 @@ from typing import NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-from deploykit.quantize.nodes import function_of, reaches_beyond
+from deploykit.quantize.nodes import bound_of, function_of, reaches_beyond
 from deploykit.quantize.operators import JOINING, SHARING, Kind
 from deploykit.quantize.scales import FIXED
 from deploykit.quantize.structure import Layer, build_structure
+from deploykit.spec.arrays import Float64Array
 from deploykit.spec.network import Network
 from deploykit.spec.quantized import Quantization
 from deploykit.spec.whole_numbers import real_inputs
@@ -139,7 +140,10 @@ def _ranges(layers: Sequence[Layer], sources: Collection[str]) -> Mapping[str, B
     """By tensor the bounds of its values, as far as activations say."""
     found = {name: Bounds(None, None) for name in sources}
     for layer in layers:
-        if layer.kind in SHARING:
+        bound = bound_of(layer.nodes[0])
+        if bound is not None:
+            found[layer.output] = _compared(layer.kind, found[layer.inputs[0]], bound)
+        elif layer.kind in SHARING:
             found[layer.output] = _weakest([found[name] for name in layer.inputs])
         elif layer.output.endswith(RESCALED):
             found[layer.output] = found[layer.inputs[0]]
@@ -148,6 +152,15 @@ def _ranges(layers: Sequence[Layer], sources: Collection[str]) -> Mapping[str, B
         else:
             found[layer.output] = Bounds(layer.low, layer.high)
     return found
+
+
+def _compared(kind: Kind, source: Bounds, bound: Float64Array) -> Bounds:
+    """Of the larger (smaller) of a tensor and a constant: one end stays, the other may move."""
+    if kind is Kind.MAXIMUM:
+        high = None if source.high is None else max(source.high, float(bound.max()))
+        return Bounds(source.low, high)
+    low = None if source.low is None else min(source.low, float(bound.min()))
+    return Bounds(low, source.high)
 
 
 def _weakest(bounds: Sequence[Bounds]) -> Bounds:

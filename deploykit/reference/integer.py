@@ -156,11 +156,12 @@ def _run_operator(operator: Operator, network: QuantizedNetwork, tensors: Tensor
             return combine(*left, *right, into)
         case Lookup():
             source = network.tensors[operator.input].quantization
-            return lookup(tensors[operator.input], operator.function, source, into)
+            function, parameter = operator.function, operator.parameter
+            return lookup(tensors[operator.input], function, source, into, parameter)
         case Maximum():
-            return np.maximum(tensors[operator.left], tensors[operator.right])
+            return np.maximum(*_compared(operator, network, tensors))
         case Minimum():
-            return np.minimum(tensors[operator.left], tensors[operator.right])
+            return np.minimum(*_compared(operator, network, tensors))
         case MaxPool():
             return max_pool(tensors[operator.input], operator)
         case GlobalAveragePool():
@@ -239,6 +240,14 @@ class ReferenceRunner:
     def __call__(self, network: QuantizedNetwork, inputs: Tensors) -> Mapping[str, Int8Array]:
         """Every activation as int8, by tensor name."""
         return run(network, inputs)
+
+
+def _compared(
+    operator: Maximum | Minimum, network: QuantizedNetwork, tensors: Tensors
+) -> tuple[Int8Array, Int8Array]:
+    """Both sides' integers."""
+    left, right = (_operand(name, network, tensors) for name in (operator.left, operator.right))
+    return left[0], right[0]
 
 
 def _operand(

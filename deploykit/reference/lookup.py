@@ -11,10 +11,14 @@ from deploykit.spec.quantized import Quantization
 
 
 def lookup(
-    values: Int8Array, function: Function, source: Quantization, into: Quantization
+    values: Int8Array,
+    function: Function,
+    source: Quantization,
+    into: Quantization,
+    parameter: float = 0.0,
 ) -> Int8Array:
     """The function of every element."""
-    entries = table(function, source, into)
+    entries = table(function, source, into, parameter)
     return np.asarray(entries[values.astype(np.int16) + 128], dtype=np.int8)
 
 

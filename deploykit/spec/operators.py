@@ -96,7 +96,10 @@ class Sub:
 
 @dataclass(frozen=True)
 class Maximum:
-    """The larger of two integers. All three tensors have one shape and one quantization."""
+    """The larger of two integers. All three tensors have one shape and one quantization.
+
+    One side may be a constant whose shape broadcasts.
+    """
 
     name: str
     left: str
@@ -106,7 +109,10 @@ class Maximum:
 
 @dataclass(frozen=True)
 class Minimum:
-    """The smaller of two integers. All three tensors have one shape and one quantization."""
+    """The smaller of two integers. All three tensors have one shape and one quantization.
+
+    One side may be a constant whose shape broadcasts.
+    """
 
     name: str
     left: str
@@ -127,16 +133,22 @@ class Function(Enum):
     MISH = "mish"
     SOFTPLUS = "softplus"
     SOFTSIGN = "softsign"
+    POWER = "power"
+    THRESHOLDED = "thresholded"
 
 
 @dataclass(frozen=True)
 class Lookup:
-    """y = round(f(x)), one of 256 integers for each of 256: see spec.functions."""
+    """y = round(f(x)), one of 256 integers for each of 256: see spec.functions.
+
+    parameter: the exponent of POWER, the threshold of THRESHOLDED; 0 of all others.
+    """
 
     name: str
     input: str
     output: str
     function: Function
+    parameter: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ class WeightPlan:
 
 @dataclass(frozen=True)
 class ConstantPlan:
-    """Integers of the constant that an Add or Mul reads. side: 0 left, 1 right."""
+    """Integers of the constant that an operator of two reads. side: 0 left, 1 right."""
 
     name: str
     side: int

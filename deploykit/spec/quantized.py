@@ -82,7 +82,7 @@ class IndexTensor:
 
 @dataclass(frozen=True)
 class ConstantTensor:
-    """Integers that an Add or Mul reads and nobody computes; their shape broadcasts."""
+    """Integers that an operator of two reads and nobody computes; their shape broadcasts."""
 
     name: str
     values: Int8Array

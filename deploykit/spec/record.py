@@ -9,6 +9,7 @@ from typing import Any, assert_never
 import numpy as np
 
 from deploykit.spec.arrays import AnyArray
+from deploykit.spec.functions import called_table
 from deploykit.spec.operators import (
     Add,
     ArgMax,
@@ -106,7 +107,8 @@ def record_operator(operator: Operator) -> Record:
         case Clamp():
             return {**common, "low": operator.low, "high": operator.high}
         case Lookup():
-            return {**common, "function": operator.function.value}
+            named = called_table(operator.function, operator.parameter)
+            return {**common, "function": named}
         case Concat():
             return {**common, "axis": operator.axis}
         case Slice():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +11,19 @@ import numpy as np
 import onnx_ir as ir
 
 from deploykit.errors import IntegrityError
+from deploykit.quantize.nodes import parameter_of
 from deploykit.spec.arrays import AnyArray, Float32Array, Float64Array
 from deploykit.spec.correction import corrected_bias
-from deploykit.spec.operators import Conv, Embedding, LeakyRelu, Linear, operator_inputs
+from deploykit.spec.operators import (
+    Conv,
+    Embedding,
+    LeakyRelu,
+    Linear,
+    Lookup,
+    Maximum,
+    Minimum,
+    operator_inputs,
+)
 from deploykit.spec.plan import Rounding
 from deploykit.spec.quantized import (
     ActivationTensor,
@@ -25,6 +36,8 @@ from deploykit.spec.quantized import (
 BLUR = 1 + 1e-4
 """float32 scales blur what a value is in steps by so much."""
 NEAREST = Rounding.NEAREST.steps
+CHECKED = Conv | Linear | LeakyRelu | Embedding | Lookup
+"""Operators with numbers of their own."""
 BEYOND_RANGE = 1.0
 """How far a mean may lie outside of a tensor's range, in ranges: calibration may clip."""
 
@@ -64,7 +77,7 @@ def farthest_rounding(
     found = [Distance("", 0.0, NEAREST)]
     for operator in network.operators:
         held = [name for name in operator_inputs(operator) if name in network.constants]
-        if not isinstance(operator, Conv | Linear | LeakyRelu | Embedding) and not held:
+        if not isinstance(operator, CHECKED) and not held:
             continue
         name = str(plan["names"].get(operator.output, operator.output))
         node = nodes.get(_first_node(plan, name))
@@ -72,6 +85,9 @@ def farthest_rounding(
             raise IntegrityError(f"model.float.onnx has no layer {name}, which the plan names")
         if isinstance(operator, LeakyRelu):
             found.append(Distance(name, _slope_steps(node, operator), NEAREST))
+        elif isinstance(operator, Lookup):
+            same = parameter_of(node) == operator.parameter
+            found.append(Distance(name, 0.0 if same else math.inf, NEAREST))
         elif isinstance(operator, Embedding):
             into = network.tensors[operator.output].quantization
             found.append(Distance(name, _table_steps(node, operator, into), NEAREST))
@@ -79,7 +95,9 @@ def farthest_rounding(
             decisions = plan["layers"][name]
             found.extend(_layer(name, node, operator, network, decisions, rounding))
         else:
-            found.extend(_constant(name, node, network.constants[one]) for one in held)
+            compares = isinstance(operator, Maximum | Minimum)
+            distance = _bound if compares else _constant
+            found.extend(distance(name, node, network.constants[one]) for one in held)
     return max(found, key=lambda one: one.share)
 
 
@@ -127,14 +145,30 @@ def _input_means(
     return means
 
 
+def _bound(name: str, node: ir.Node, constant: ConstantTensor) -> Distance:
+    """Of what is compared with a tensor: what lies beyond the range is its end."""
+    array = _float_constant(name, node, constant)
+    into = constant.quantization
+    wanted = array.astype(np.float64) / np.float64(np.float32(into.scale)) + into.zero_point
+    held = np.clip(wanted, *int_range(into.bits))
+    steps = float(np.abs(held - constant.values.reshape(array.shape)).max(initial=0.0))
+    return Distance(name, steps, NEAREST)
+
+
 def _constant(name: str, node: ir.Node, constant: ConstantTensor) -> Distance:
+    array = _float_constant(name, node, constant)
+    integers = constant.values.reshape(array.shape)
+    steps = _steps(array, integers, np.array(constant.quantization.scale))
+    return Distance(name, steps, NEAREST)
+
+
+def _float_constant(name: str, node: ir.Node, constant: ConstantTensor) -> AnyArray:
+    """The real numbers that a constant's integers stand for."""
     value = next((one for one in node.inputs if one and one.name == constant.name), None)
     array = _array(value)
     if array is None or array.size != constant.values.size:
         raise IntegrityError(f"model.float.onnx: the constant of layer {name} has another shape")
-    integers = constant.values.reshape(array.shape)
-    steps = _steps(array, integers, np.array(constant.quantization.scale))
-    return Distance(name, steps, NEAREST)
+    return array
 
 
 def _table_steps(node: ir.Node, operator: Embedding, into: Quantization) -> float:

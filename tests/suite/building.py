@@ -135,6 +135,14 @@ class Builder:
         self._operators.append(Minimum(f"minimum_{output}", left, right, output))
         return output
 
+    def compare(self, kind: type[Maximum | Minimum], source: str, values: np.ndarray) -> str:
+        """The larger or smaller of a tensor and integers of its own quantization."""
+        name, tensor = f"constant_{len(self._constants)}", self.of(source)
+        self._constants[name] = ConstantTensor(name, values, tensor.quantization)
+        output = self._next(tensor.shape, tensor.quantization)
+        self._operators.append(kind(f"compared_{output}", source, name, output))
+        return output
+
     def mul(self, left: str, right: str, quantization: Quantization | None = None) -> str:
         """A product of shapes that broadcast, on a scale of its own unless one is given."""
         scales = [self.of(name).quantization.scale for name in (left, right)]
@@ -163,11 +171,11 @@ class Builder:
         self._operators.append(Mul(f"mul_{output}", source, name, output))
         return output
 
-    def lookup(self, source: str, function: Function) -> str:
+    def lookup(self, source: str, function: Function, parameter: float = 0.0) -> str:
         """A tabulated function, on the scale that runtimes want for it."""
         free = Quantization(self.of(source).quantization.scale, -100)
         output = self._next(self.of(source).shape, FIXED.get(function, free))
-        self._operators.append(Lookup(f"lookup_{output}", source, output, function))
+        self._operators.append(Lookup(f"lookup_{output}", source, output, function, parameter))
         return output
 
     def concat(self, *sources: str, axis: int = 1) -> str:

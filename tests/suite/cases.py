@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from deploykit.spec.arrays import AnyArray
-from deploykit.spec.operators import Function, Window
+from deploykit.spec.operators import Function, Maximum, Minimum, Window
 from deploykit.spec.quantized import IoType, Quantization, QuantizedNetwork
 from tests.suite.building import Builder
 
@@ -330,6 +330,27 @@ CASES: tuple[Case, ...] = (
     Case("sub-from-means", (8, 9, 7), lambda b: b.sub(b.global_average_pool(b.input), b.input)),
     Case("maximum", (4, 8, 8), lambda b: b.maximum(b.input, b.gather(b.input, 3, 0, 1, 2))),
     Case("minimum", (4, 8, 8), lambda b: b.minimum(b.input, b.gather(b.input, 3, 0, 1, 2))),
+    Case(
+        "maximum-channels",
+        (4, 8, 8),
+        lambda b: b.compare(
+            Maximum, b.input, np.array([-100, -3, 40, 127], np.int8).reshape(1, 4, 1, 1)
+        ),
+    ),
+    Case(
+        "minimum-pixels",
+        (2, 3, 4),
+        lambda b: b.compare(
+            Minimum, b.input, np.arange(-60, 60, 5, dtype=np.int8).reshape(1, 2, 3, 4)
+        ),
+    ),
+    Case(
+        "maximum-vector",
+        (12,),
+        lambda b: b.compare(
+            Maximum, b.linear(b.input, 6), np.arange(-60, 60, 20, dtype=np.int8).reshape(1, 6)
+        ),
+    ),
     Case("minimum-features", (40,), lambda b: b.minimum(b.input, b.clamp(b.input, -60, 77))),
     Case("difference", (8, 9, 9), difference),
     Case("sigmoid", (4, 8, 8), lambda b: b.lookup(b.input, Function.SIGMOID)),
@@ -342,6 +363,9 @@ CASES: tuple[Case, ...] = (
     Case("mish", (4, 8, 8), lambda b: b.lookup(b.input, Function.MISH)),
     Case("softplus", (40,), lambda b: b.lookup(b.input, Function.SOFTPLUS)),
     Case("softsign", (4, 8, 8), lambda b: b.lookup(b.input, Function.SOFTSIGN)),
+    Case("power", (4, 8, 8), lambda b: b.lookup(b.input, Function.POWER, 1.7)),
+    Case("power-five", (40,), lambda b: b.lookup(b.input, Function.POWER, 5.0)),
+    Case("thresholded", (4, 8, 8), lambda b: b.lookup(b.input, Function.THRESHOLDED, 0.3)),
     Case("concat", (4, 8, 8), lambda b: b.concat(b.input, b.clamp(b.input, -60, 77))),
     Case("concat-rows", (4, 8, 8), lambda b: b.concat(b.input, b.clamp(b.input, -60, 77), axis=2)),
     Case("concat-features", (40,), lambda b: b.concat(b.input, b.clamp(b.input, -60, 77))),

@@ -14,6 +14,7 @@ from deploykit.quantize.scales import FIXED
 from deploykit.quantize.settling import NUDGE, TRIES
 from deploykit.reference.integer import ReferenceRunner
 from deploykit.spec.arrays import Int8Array
+from deploykit.spec.functions import WITH_PARAMETER
 from deploykit.spec.operators import (
     Add,
     Function,
@@ -138,7 +139,10 @@ def lookup(data: st.DataObject) -> QuantizedNetwork:
     """A tabulated function."""
     build = image(data)
     function = data.draw(st.sampled_from(Function))
-    return settled(build.network(build.lookup(build.input, function)))
+    parameter = 0.0
+    if function in WITH_PARAMETER:
+        parameter = data.draw(st.floats(-3.0, 3.0, width=32).map(lambda number: round(number, 3)))
+    return settled(build.network(build.lookup(build.input, function, parameter)))
 
 
 def max_pool(data: st.DataObject) -> QuantizedNetwork:
@@ -279,7 +283,7 @@ def _question(operator: Operator, network: QuantizedNetwork) -> Question:
     full = network.tensors[operator.output].shape
     match operator:
         case Lookup():
-            return Table(operator.function)
+            return Table(operator.function, operator.parameter)
         case GlobalAveragePool():
             height, width = network.tensors[operator.input].shape[2:]
             return Average((height, width))

@@ -73,6 +73,7 @@ RULES: Mapping[str, Sequence[Bind]] = {
     "Softsign": (_plain(lambda x: x / (1.0 + np.abs(x))),),
     "Sqrt": (_plain(np.sqrt),),
     "Tanh": (_plain(np.tanh),),
+    "ThresholdedRelu": (unary(activations.thresholded_relu),),
     "BatchNormalization": (PerChannel.of,),
     "PRelu": (with_constant(_prelu),),
     "Pow": (with_constant(np.power),),

@@ -8,6 +8,7 @@
     ArgMax of a Softmax         of what it reads
     [N, C, L]                   [N, C, 1, L]
     Pad, Slice of many axes     the window's own pads, one Slice per axis
+    Expand                      nothing, Gather or Resize, see expanding
     HardSwish, HardSigmoid      a sum, a clip and a product; factors go into the weights around
     AveragePool                 a depthwise convolution of equal weights
     BatchNormalization, x*s+t   a depthwise 1x1 convolution, where no layer could take it in
@@ -25,7 +26,9 @@ from deploykit.graph.lowering.arithmetic import lower_arithmetic
 from deploykit.graph.lowering.average_pool import lower_average_pools
 from deploykit.graph.lowering.channel_affine import lower_channel_affines
 from deploykit.graph.lowering.conv_transpose import lower_conv_transposes
+from deploykit.graph.lowering.expanding import lower_expands
 from deploykit.graph.lowering.merge_concats import merge_concats
+from deploykit.graph.lowering.own_bounds import own_bounds
 from deploykit.graph.lowering.push_scales import push_scales
 from deploykit.graph.lowering.rectifiers import lower_rectifiers
 from deploykit.graph.lowering.reductions import lower_reductions
@@ -43,6 +46,8 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("lift_signals", lift_signals),
     ("split_slices", split_slices),
     ("lower_arithmetic", lower_arithmetic),
+    ("lower_expands", lower_expands),
+    ("own_bounds", own_bounds),
     ("lower_rectifiers", lower_rectifiers),
     ("lower_reductions", lower_reductions),
     ("lower_activations", lower_activations),

@@ -3,7 +3,7 @@
     x - c = x + (-c)           c - x = -1 * x + c         x / c = x * (1/c)
     -x    = -1 * x             |x|   = max(x, -1 * x)     x^n   = x * x * ...     n = 2, 3, 4
     max(x, c), min(x, c) = clip(x)                        one number c
-    Sum, Mean, Max, Min of many = one after another
+    Sum, Mean, Max, Min of many = one after another       their constants as one, the last
 
 A product with -1 on its operand's own scale moves no integer but by its sign.
 Source: ONNX operator specification, the operators of these names.
@@ -25,6 +25,9 @@ from deploykit.spec.network import Network, static_shape
 HIGHEST_POWER = 4
 JOINED = {"Sum": "Add", "Mean": "Add", "Max": "Max", "Min": "Min"}
 """What joins two of the operands of an operator of many."""
+
+COMBINED = {"Add": np.add, "Max": np.maximum, "Min": np.minimum}
+"""The same of constants."""
 
 
 def lower_arithmetic(network: Network) -> Rewritten:
@@ -119,25 +122,43 @@ def _extreme(new: Replacement, node: ir.Node, shape: Shape) -> ir.Value:
     if bound is None:
         return _joined(new, node, shape)
     source = next(value for value in node.inputs if constant(value) is None)
+    assert source is not None
+    return _clipped(new, node.op_type, source, bound, shape)
+
+
+def _clipped(
+    new: Replacement, operator: str, source: ir.Value, bound: float, shape: Shape
+) -> ir.Value:
     held = new.constant("bound", scalar(bound, 0))
-    bounds = [held] if node.op_type == "Max" else [None, held]
+    bounds = [held] if operator == "Max" else [None, held]
     return new.node("Clip", [source, *bounds], "clipped", shape)
 
 
 def _many(node: ir.Node) -> bool:
-    """More than two activations, or a sum or mean that is spelled so."""
-    alone = all(value is not None and constant(value) is None for value in node.inputs)
+    """More than two operands, of which one is computed, or a sum or mean that is spelled so."""
+    computed = [value for value in node.inputs if value is not None and constant(value) is None]
     spelled = 2 if node.op_type in {"Sum", "Mean"} else 3
-    return alone and len(node.inputs) >= spelled
+    whole = all(value is not None for value in node.inputs)
+    return whole and bool(computed) and len(node.inputs) >= spelled
 
 
 def _joined(new: Replacement, node: ir.Node, shape: Shape) -> ir.Value:
+    operator = JOINED[node.op_type]
+
     def join(left: ir.Value, right: ir.Value) -> ir.Value:
         sizes = [static_shape(value) for value in (left, right)]
         both = np.broadcast_shapes(*(size for size in sizes if size is not None))
-        return new.node(JOINED[node.op_type], [left, right], "joined", both)
+        return new.node(operator, [left, right], "joined", both)
 
-    total = reduce(join, (value for value in node.inputs if value is not None))
+    held = [array for value in node.inputs if (array := floats(value)) is not None]
+    computed = (value for value in node.inputs if value is not None and constant(value) is None)
+    total: ir.Value = reduce(join, computed)
+    if held:
+        whole = reduce(COMBINED[operator], held)
+        if operator != "Add" and whole.size == 1:
+            total = _clipped(new, operator, total, float(whole.reshape(())), shape)
+        else:
+            total = join(total, new.constant("held", whole))
     if node.op_type != "Mean":
         return total
     share = new.constant("share", scalar(1.0 / len(node.inputs), len(shape)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -74,24 +75,14 @@ def test_ids_measure_on_rows_that_exist(bundle: Path) -> None:
     assert len(measured.models) == 4
 
 
-def test_its_table_is_int8_and_loses_dead_columns(folder: Path, tmp_path: Path) -> None:
-    network = small_models.reader()
-    state = torch.load(small_models.save_random(network, tmp_path / "net.pt"))
-    for name in ("tokens.weight", "positions"):
-        state[name][:, 3] = 0
-    for name in ("out", "narrow"):
-        state[f"{name}.weight"][3], state[f"{name}.bias"][3] = 0, 0
-    # The norm would make numbers of the zeros.
-    state["norm.weight"][3], state["norm.bias"][3] = 0, 0
-    torch.save(state, tmp_path / "net.pt")
-    line = words(folder, tmp_path / "b")
-    line[1] = tmp_path / "net.pt"
-    assert run(*line).exit_code == 0
-    model = onnx.load(tmp_path / "b" / "model.onnx")
+def test_its_table_is_int8_and_its_channels_are_its_columns(bundle: Path) -> None:
+    model = onnx.load(bundle / "model.onnx")
     (gather,) = (node for node in model.graph.node if "tokens" in node.input)
     tables = {one.name: one for one in model.graph.initializer}
     assert tables[gather.input[0]].data_type == onnx.TensorProto.UINT8
-    assert run("verify", tmp_path / "b").exit_code == 0
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    (layer,) = (one for one in manifest["layers"] if one["operator"] == "Embedding")
+    assert (layer["channels_before"], layer["channels_after"]) == (16, 16)
 
 
 GRU = """g (int32[1,9] words, float[1,6] speaker) => (float[1,5] scores) {
@@ -142,6 +133,7 @@ def test_a_convolution_and_a_gru_behind_ids_beside_floats(io: str, tmp_path: Pat
     assert speaker["dtype"] == {"float": "float32"}.get(io, io)
     layers = {layer["name"]: layer for layer in bundle.manifest["layers"]}
     assert (layers["e"]["operator"], layers["c"]["operator"]) == ("Embedding", "Conv")
+    assert (layers["e"]["channels_before"], layers["e"]["channels_after"]) == (8, 7)
     model = onnx.load(bundle.file("model.float.onnx"))
     (table,) = (one for one in model.graph.initializer if one.name == "table")
     assert list(table.dims) == [30, 7]

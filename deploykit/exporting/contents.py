@@ -245,7 +245,8 @@ def _computed(outcome: Outcome, layer: LayerPlan) -> dict[str, list[str]]:
 
 def _channels(outcome: Outcome, layer: LayerPlan, removal: TensorRemoval | None) -> dict[str, int]:
     shape = outcome.network.shape(layer.output)
-    now = shape[1] if len(shape) > 1 else 1
+    channels = -1 if layer.operator == "Embedding" else 1  # its rows lie last
+    now = shape[channels] if len(shape) > 1 else 1
     before = now if removal is None else removal.channels_before
     return {"channels_before": before, "channels_after": now}
 

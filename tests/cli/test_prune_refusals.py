@@ -64,7 +64,7 @@ REFUSED: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "NaN": (lambda: weight_of(np.nan), "w holds NaN or infinity; the training diverged"),
     "infinity": (lambda: weight_of(np.inf), "w holds NaN or infinity; the training diverged"),
     "an operator of its own": (foreign, "MyOp"),
-    "an integer input": (integers, "removal is proved on float inputs"),
+    "an integer input": (integers, "not every operator that reads it takes rows of a constant"),
 }
 
 

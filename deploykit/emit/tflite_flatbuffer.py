@@ -64,6 +64,8 @@ OPERATOR_VERSIONS = {
     "SUB": OperatorVersion(2, "1.14.0"),
     "TANH": OperatorVersion(2, "1.14.0"),
     "TRANSPOSE": OperatorVersion(2, "1.14.0"),
+    "TRANSPOSE/rank5": OperatorVersion(4, "2.3.0"),
+    "TRANSPOSE/rank6": OperatorVersion(6, "2.16.0"),
 }
 """By code, or code/variant; of int8 operators, and of those that FLOAT_VERSIONS lacks.
 

@@ -194,6 +194,21 @@ def tokens(build: Builder) -> str:
     )  # fmt: skip
 
 
+def windows(build: Builder) -> str:
+    """Windows of pixels as rows, as a transformer over windows takes them: six axes, then five."""
+    trunk = build.conv(build.input, 8, square(2, 2), zero_point=-128)
+    rows = build.rearrange(
+        trunk, """v = Reshape (x, apart) t = Transpose <perm=[0,2,4,3,5,1]> (v)
+            y = Reshape (t, rows)""",
+        apart=np.array([1, 8, 2, 2, 2, 2]), rows=np.array([16, 8]),
+    )  # fmt: skip
+    return build.rearrange(
+        build.linear(rows, 12), """v = Reshape (x, heads) t = Transpose <perm=[2,0,3,1,4]> (v)
+            y = Reshape (t, whole)""",
+        heads=np.array([4, 4, 3, 2, 2]), whole=np.array([3, 4, 16]),
+    )  # fmt: skip
+
+
 def attention(build: Builder) -> str:
     """Two heads over queries, keys and values that come out of one linear."""
     rows = build.rearrange(build.input, "y = Squeeze (x, axis)", axis=np.array([0]))
@@ -236,6 +251,7 @@ CASES: tuple[Case, ...] = (
         lambda b: b.rearrange(b.input, "y = Squeeze (x, axes)", axes=np.array([2, 3])),
     ),
     Case("tokens", (3, 8, 8), tokens),
+    Case("windows", (3, 8, 8), windows),
     Case(
         "island-softmax",
         (4, 5, 6),

@@ -27,6 +27,7 @@ from deploykit.graph.lowering.average_pool import lower_average_pools
 from deploykit.graph.lowering.channel_affine import lower_channel_affines
 from deploykit.graph.lowering.conv_transpose import lower_conv_transposes
 from deploykit.graph.lowering.expanding import lower_expands
+from deploykit.graph.lowering.linears import lower_linears
 from deploykit.graph.lowering.merge_concats import merge_concats
 from deploykit.graph.lowering.own_bounds import own_bounds
 from deploykit.graph.lowering.push_scales import push_scales
@@ -45,6 +46,7 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("name_activations", name_activations),
     ("lift_signals", lift_signals),
     ("split_slices", split_slices),
+    ("lower_linears", lower_linears),
     ("lower_arithmetic", lower_arithmetic),
     ("lower_expands", lower_expands),
     ("own_bounds", own_bounds),

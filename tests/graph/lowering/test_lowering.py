@@ -175,6 +175,27 @@ def test_a_doubling_transposed_convolution_is_one_by_one() -> None:
     assert tuple(conv.inputs[1].shape or ()) == (8, 3, 1, 1)  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("shape", [(1, 5, 6), (1, 3, 2, 6)])
+def test_a_sequence_times_a_matrix_is_a_linear_over_its_rows(shape: tuple[int, ...]) -> None:
+    network = float_network(
+        f"g (float{list(shape)} input) => (float{[*shape[:-1], 4]} output) "
+        "{ r = Relu (input) output = MatMul (r, w) }",
+        w=seeded(6, 4),
+    )
+    lowered = lower(network)
+    assert operators(lowered) == {"Relu": 1, "Reshape": 2, "Gemm": 1}
+    assert_same_function(network, lowered)
+
+
+@pytest.mark.parametrize("text", ["MatMul (w, input)", "MatMul (input, v)"])
+def test_other_products_stay(text: str) -> None:
+    network = float_network(
+        f"g (float[1,6,6] input) => (float[1,6,6] output) {{ output = {text} }}",
+        w=seeded(6, 6), v=seeded(1, 6, 6),
+    )  # fmt: skip
+    assert operators(lower(network)) == {"MatMul": 1}
+
+
 def test_variances_of_weights_that_change_shape_are_dropped_by_name() -> None:
     network = float_network(
         "g (float[1,3,4,4] input) => (float[1,2,8,8] output) "

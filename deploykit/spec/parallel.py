@@ -24,13 +24,17 @@ Result = TypeVar("Result")
 
 NAME = "deploykit-worker"
 
+MOST_WORKERS = 8
+"""Each holds tensors of its own: more would need more memory than an export may."""
+
 MOST_AHEAD = 4
 """Results that wait to be used; they may be large."""
 
 
 def workers() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+    """Cores that work is shared between."""
+    known = hasattr(os, "sched_getaffinity")  # Linux alone has it
+    return min(MOST_WORKERS, len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1)
 
 
 def in_parallel(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:

@@ -33,18 +33,54 @@ class _Axis:
 
 
 def lower_conv_transposes(network: Network) -> Rewritten:
-    """Replace every ConvTranspose of one group, equal strides, and no dilation on [N, C, H, W]."""
+    """Replace every ConvTranspose of constant weights on [N, C, H, W].
+
+    Groups become one, with zeros between them, and dilated kernels what they stand for.
+    """
     return replace_each(network, _fits, _replace)
 
 
 def _fits(node: ir.Node) -> bool:
     if node.op_type != "ConvTranspose" or floats(node.inputs[1]) is None:
         return False
-    shape, strides = static_shape(node.outputs[0]), attribute_ints(node, "strides", (1, 1))
-    plain = attribute_string(node, "auto_pad", "NOTSET") == "NOTSET"
-    plain &= attribute_int(node, "group", 1) == 1
-    plain &= set(attribute_ints(node, "dilations", (1, 1))) == {1}
-    return plain and shape is not None and len(shape) == 4 and len(set(strides)) == 1
+    shape, source = static_shape(node.outputs[0]), static_shape(node.inputs[0])
+    return shape is not None and source is not None and len(shape) == len(source) == 4
+
+
+def _begins(node: ir.Node, kernel: tuple[int, ...]) -> tuple[int, int]:
+    """Pads in front; a written output_shape, or auto_pad SAME, decides them by the output's shape.
+
+    kernel: as far as it reaches. Source: ONNX operator specification, ConvTranspose.
+    """
+    source, result = static_shape(node.inputs[0]), static_shape(node.outputs[0])
+    assert source is not None and result is not None
+    auto_pad = attribute_string(node, "auto_pad", "NOTSET")
+    if "output_shape" not in node.attributes and not auto_pad.startswith("SAME"):
+        top, left, *_ = attribute_ints(node, "pads", (0, 0, 0, 0))
+        return top, left
+    strides = attribute_ints(node, "strides", (1, 1))
+    extra = attribute_ints(node, "output_padding", (0, 0))
+    begins = []
+    for axis in (0, 1):
+        full = strides[axis] * (source[2 + axis] - 1) + kernel[axis] + extra[axis]
+        total = max(0, full - result[2 + axis])
+        begins.append(total // 2 if auto_pad == "SAME_UPPER" else total - total // 2)
+    return begins[0], begins[1]
+
+
+def _dense(node: ir.Node) -> Float64Array:
+    """[I, O/groups, kh, kw] -> [I, O, kh, kw], zeros between groups and between dilated taps."""
+    weight = floats(node.inputs[1])
+    assert weight is not None
+    groups, dilations = attribute_int(node, "group", 1), attribute_ints(node, "dilations", (1, 1))
+    inputs, outputs = weight.shape[:2]
+    reach = [step * (size - 1) + 1 for step, size in zip(dilations, weight.shape[2:], strict=True)]
+    dense = np.zeros((inputs, groups * outputs, *reach))
+    for group in range(groups):
+        rows = slice(group * inputs // groups, (group + 1) * inputs // groups)
+        columns = slice(group * outputs, (group + 1) * outputs)
+        dense[rows, columns, :: dilations[0], :: dilations[1]] = weight[rows]
+    return dense
 
 
 def _axis(source: int, result: int, kernel: int, stride: int, pad: int) -> _Axis:
@@ -63,31 +99,33 @@ def _axis(source: int, result: int, kernel: int, stride: int, pad: int) -> _Axis
 
 
 def _replace(graph: ir.Graph, node: ir.Node) -> None:
-    weight = floats(node.inputs[1])
+    weight = _dense(node)
     shape, result = static_shape(node.inputs[0]), static_shape(node.outputs[0])
-    assert weight is not None and shape is not None and result is not None
-    stride = attribute_ints(node, "strides", (1, 1))[0]
-    top, left, *_ = attribute_ints(node, "pads", (0, 0, 0, 0))
-    rows = _axis(shape[2], result[2], weight.shape[2], stride, top)
-    columns = _axis(shape[3], result[3], weight.shape[3], stride, left)
+    assert shape is not None and result is not None
+    down, across = attribute_ints(node, "strides", (1, 1))
+    top, left = _begins(node, weight.shape[2:])
+    rows = _axis(shape[2], result[2], weight.shape[2], down, top)
+    columns = _axis(shape[3], result[3], weight.shape[3], across, left)
     new, outputs = Replacement(graph, node), weight.shape[1]
     bias = floats(node.inputs[2]) if len(node.inputs) > 2 else None
     bias = np.zeros(outputs) if bias is None else bias
     held = new.constant("weight", _phases(weight, rows, columns))
-    shifts = new.constant("bias", np.tile(bias, stride * stride))
+    shifts = new.constant("bias", np.tile(bias, down * across))
     size = (len(rows.taps[0]), len(columns.taps[0]))
     attributes = {
         "kernel_shape": list(size), "strides": [1, 1], "dilations": [1, 1],
         "pads": [rows.begin, columns.begin, rows.end, columns.end], "group": 1,
     }  # fmt: skip
-    batch, depth = shape[0], stride * stride * outputs
+    batch, depth = shape[0], down * across * outputs
     phases = (batch, depth, rows.length, columns.length)
     value = new.node("Conv", [node.inputs[0], held, shifts], "phases", phases, attributes)
-    height, width = rows.length * stride, columns.length * stride
-    if stride > 1:
-        whole = (batch, outputs, height, width)
-        options = {"blocksize": stride, "mode": "DCR"}
-        value = new.node("DepthToSpace", [value], "pixels", whole, options)
+    height, width = rows.length * down, columns.length * across
+    whole = (batch, outputs, height, width)
+    if down == across > 1:
+        value = new.node("DepthToSpace", [value], "pixels", whole, {"blocksize": down,
+                                                                    "mode": "DCR"})  # fmt: skip
+    elif (down, across) != (1, 1):
+        value = _interleaved(new, value, (down, across), phases, whole)
     for axis, have in ((2, height), (3, width)):
         if have == result[axis]:
             continue
@@ -101,8 +139,29 @@ def _replace(graph: ir.Graph, node: ir.Node) -> None:
     new.finish(value)
 
 
+def _interleaved(
+    new: Replacement,
+    value: ir.Value,
+    strides: tuple[int, int],
+    phases: tuple[int, ...],
+    whole: tuple[int, ...],
+) -> ir.Value:
+    """Phases beside each other where there are unequally many along both axes."""
+    batch, outputs = whole[:2]
+    apart = (batch, *strides, outputs, *phases[2:])
+    order = (0, 3, 4, 1, 5, 2)
+    value = new.node("Reshape", [value, _numbers(new, "apart", apart)], "apart", apart)
+    turned = tuple(apart[axis] for axis in order)
+    value = new.node("Transpose", [value], "turned", turned, {"perm": list(order)})
+    return new.node("Reshape", [value, _numbers(new, "whole", whole)], "pixels", whole)
+
+
+def _numbers(new: Replacement, name: str, values: tuple[int, ...]) -> ir.Value:
+    return new.constant(f"{name}.shape", np.array(values, np.int64))
+
+
 def _phases(weight: Float64Array, rows: _Axis, columns: _Axis) -> Float64Array:
-    """[I, O, kh, kw] -> [s*s*O, I, taps down, taps across]; channel (i*s + j)*O + o is a phase."""
+    """[I, O, kh, kw] -> [sh*sw*O, I, taps down, taps across]; channel (i*sw + j)*O + o: a phase."""
     wide = np.pad(weight, ((0, 0), (0, 0), (0, 1), (0, 1)))  # index -1 is a zero
     parts = [
         wide[:, :, np.array(down)[:, None], np.array(across)[None, :]].transpose(1, 0, 2, 3)

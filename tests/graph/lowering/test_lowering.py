@@ -144,18 +144,32 @@ def test_what_lowering_does_not_touch_is_the_same_object() -> None:
 @settings(max_examples=120, deadline=None)
 @given(st.data())
 def test_a_transposed_convolution_is_a_convolution_and_pixels(data: st.DataObject) -> None:
-    stride = data.draw(st.integers(1, 3), "stride")
+    strides = [data.draw(st.integers(1, 3), name) for name in ("down", "across")]
+    dilations = [data.draw(st.integers(1, 2), name) for name in ("between", "apart")]
+    groups = data.draw(st.sampled_from([1, 2]), "groups")
     kernel = [data.draw(st.integers(1, 5), name) for name in ("rows", "columns")]
     pads = [data.draw(st.integers(0, 2), name) for name in ("top", "left", "bottom", "right")]
-    extra = [data.draw(st.integers(0, stride - 1), name) for name in ("below", "beside")]
+    extra = [
+        data.draw(st.integers(0, strides[i] - 1), name)
+        for i, name in enumerate(("below", "beside"))
+    ]
     size = [data.draw(st.integers(1, 5), name) for name in ("height", "width")]
-    result = [(size[i] - 1) * stride + kernel[i] + extra[i] - pads[i] - pads[i + 2] for i in (0, 1)]
+    reach = [dilations[i] * (kernel[i] - 1) + 1 for i in (0, 1)]
+    full = [(size[i] - 1) * strides[i] + reach[i] + extra[i] for i in (0, 1)]
+    result = [full[i] - pads[i] - pads[i + 2] for i in (0, 1)]
     assume(min(result) > 0)
+    # A written shape decides the pads itself.
+    decided = data.draw(st.sampled_from(["pads", "output_shape", "SAME_UPPER", "SAME_LOWER"]))
+    written = {"pads": f"pads={pads}", "output_shape": f"output_shape={result}"}
+    if decided.startswith("SAME"):
+        result = [size[i] * strides[i] for i in (0, 1)]
+        assume(all(full[i] >= result[i] for i in (0, 1)))
+    shown = written.get(decided, f'auto_pad="{decided}"')
     network = float_network(
-        f"g (float[2,3,{size[0]},{size[1]}] input) => (float[2,4,{result[0]},{result[1]}] output) "
-        f"{{ output = ConvTranspose <strides=[{stride},{stride}], pads={pads}, "
-        f"output_padding={extra}> (input, w, b) }}",
-        w=seeded(3, 4, *kernel), b=seeded(4, seed=1),
+        f"g (float[2,4,{size[0]},{size[1]}] input) => (float[2,6,{result[0]},{result[1]}] output) "
+        f"{{ output = ConvTranspose <strides={strides}, {shown}, group={groups}, "
+        f"dilations={dilations}, output_padding={extra}> (input, w, b) }}",
+        w=seeded(4, 6 // groups, *kernel), b=seeded(6, seed=1),
     )  # fmt: skip
     lowered = lower(network)
     assert operators(lowered)["ConvTranspose"] == 0

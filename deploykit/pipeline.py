@@ -15,7 +15,12 @@ from deploykit.exporting.contents import Outcome, bundle_files
 from deploykit.exporting.data import load_samples
 from deploykit.exporting.description import check_metadata
 from deploykit.exporting.entry import open_entry
-from deploykit.exporting.evidence import measure_accuracy, prove_parity, record_golden
+from deploykit.exporting.evidence import (
+    check_floats,
+    measure_accuracy,
+    prove_parity,
+    record_golden,
+)
 from deploykit.exporting.file_out import check_writable, write_file
 from deploykit.exporting.options import ExportOptions
 from deploykit.exporting.prune_record import prune_record
@@ -87,6 +92,7 @@ def export_bundle(
         models = {fmt: fmt.describe(fmt.write(network), options.metadata) for fmt in formats}
     with progress.stage("golden inputs"):
         golden = record_golden(entered, masked, network, labelled or samples)
+        check_floats(golden, masked, pruned, lowered)
     with progress.stage("prove parity") as advance:
         parity = prove_parity(models, network, golden, labelled, advance)
     with progress.stage("measure accuracy"):

@@ -9,17 +9,19 @@ import numpy as np
 from deploykit.bundle import Golden
 from deploykit.exporting.entry import Entered
 from deploykit.exporting.onnx_bytes import model_bytes
+from deploykit.graph.certificate import same_graph
 from deploykit.graph.edit import output_names
 from deploykit.reference.float import evaluate_outputs
 from deploykit.runtime import ort
 from deploykit.spec.arrays import AnyArray
 from deploykit.spec.inputs import joined_samples, named_inputs, some_samples
 from deploykit.spec.joined import joined_outputs
-from deploykit.spec.network import Network
+from deploykit.spec.network import Network, input_names
 from deploykit.spec.parity import Accuracy, IntegerComparison
 from deploykit.spec.progress import Advance
 from deploykit.spec.quantized import QuantizedNetwork
 from deploykit.spec.samples import Samples
+from deploykit.verify.float_stages import check_float_stages
 from deploykit.verify.formats import Format, port_inputs, real_output
 from deploykit.verify.golden import (
     GoldenFloats,
@@ -49,6 +51,17 @@ def record_golden(
         mean_forward=None if entered.mean_forward is None else entered.mean_forward(inputs),
     )
     return make_golden(network, samples, inputs, floats)
+
+
+def check_floats(golden: Golden, masked: Network, pruned: Network, lowered: Network) -> None:
+    """Raise RemovalError or GraphError where a float stage is not what the one before it is."""
+    inputs, count = some_samples(golden.inputs, golden.full), len(golden.full)
+    left = golden.masked
+    if not same_graph(masked, pruned):
+        left = joined_outputs(evaluate_outputs(pruned, inputs), output_names(pruned), count)
+    named = named_inputs(inputs, input_names(lowered))
+    found = joined_outputs(ort.run(model_bytes(lowered), named), output_names(lowered), count)
+    check_float_stages(golden, left, found)
 
 
 def prove_parity(

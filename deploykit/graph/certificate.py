@@ -33,7 +33,7 @@ def certify(
     absolute, worst_rounded, count = 0.0, 0.0, 0
     names = [str(value.name) for value in masked.model.graph.outputs]
     same = _same_numbers(exact, rounded)
-    untouched = same and _same_graph(masked, rounded)
+    untouched = same and same_graph(masked, rounded)
     for kind in certificate_inputs(masked):
         inputs, whole = _finite(masked, kind, evaluate, names)
         before = {name: rest_of(name, found) for name, found in whole.items()}
@@ -86,7 +86,7 @@ def _outputs(
     return {name: np.asarray(found[name], dtype=np.float64) for name in names}
 
 
-def _same_graph(one: Network, other: Network) -> bool:
+def same_graph(one: Network, other: Network) -> bool:
     """Whether nothing was removed at all: an evaluator then gives the same twice."""
     protos = [ir.to_proto(network.model).graph for network in (one, other)]
     return protos[0] == protos[1]

@@ -20,6 +20,10 @@ SIMPLE_NEAREST = {True: "ceil", False: "floor"}
 """How ONNX Runtime rounds coordinates in Upsample and Resize up to opset 10, by `scale < 1`."""
 
 
+SPELLED = frozenset(("GroupNormalization", "RMSNormalization"))
+"""Operators of newer opsets that neither format has; what they do has names there."""
+
+
 def opset_of(model: onnx.ModelProto) -> int:
     """Version of the default operator domain, 0 where the model imports none."""
     versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
@@ -44,6 +48,7 @@ def modernize(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
     for entry in flat.opset_import:
         entry.domain = "" if entry.domain == "ai.onnx" else entry.domain
     _drop_default_inputs(flat)
+    flat = _spelled_out(flat)
     if opset >= SPELLING:
         return flat
     modes = {} if opset > 10 else _resize_modes(path, flat)
@@ -62,6 +67,22 @@ def modernize(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
             _set(node, "coordinate_transformation_mode", "asymmetric")
             _set(node, "nearest_mode", modes[node.output[0]])
     return converted
+
+
+def _spelled_out(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Operators of SPELLED by the functions that the specification defines them with."""
+    present = {node.op_type for node in model.graph.node if node.domain in ("", "ai.onnx")}
+    if not present & SPELLED:
+        return model
+    typed = _copy(model)
+    for tensor in model.graph.initializer:
+        shape = list(tensor.dims)
+        info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, shape)
+        typed.graph.value_info.append(info)
+    wanted = [("", name) for name in sorted(present & SPELLED)]
+    return onnx.inliner.inline_selected_functions(
+        onnx.shape_inference.infer_shapes(typed), wanted, inline_schema_functions=True
+    )
 
 
 def _copy(model: onnx.ModelProto) -> onnx.ModelProto:

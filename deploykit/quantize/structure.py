@@ -95,7 +95,7 @@ def _region_layer(last: ir.Node, region: Region) -> Layer:
 
 
 def _layers(node: ir.Node) -> Iterator[Layer]:
-    """One per output of a Split, one of any other node."""
+    """One per output of a Split that is read, one of any other node."""
     kind = kind_of(node)
     assert kind is not None
     follower = _fusable_activation(node) if kind in FUSING else None
@@ -109,6 +109,8 @@ def _layers(node: ir.Node) -> Iterator[Layer]:
         low, high = clip_bounds(node)
     read = tuple(str(value.name) for value in activations(node))
     for place, output in enumerate(nodes[-1].outputs):
+        if len(node.outputs) > 1 and not output.uses() and not output.is_graph_output():
+            continue
         name = node.name or str(node.outputs[0].name)
         called = name if len(node.outputs) == 1 else f"{name}.{place}"
         yield Layer(called, kind, nodes, read, str(output.name), low, high, place)

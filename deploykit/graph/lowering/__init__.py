@@ -30,6 +30,7 @@ from deploykit.graph.lowering.expanding import lower_expands
 from deploykit.graph.lowering.linears import lower_linears
 from deploykit.graph.lowering.merge_concats import merge_concats
 from deploykit.graph.lowering.own_bounds import own_bounds
+from deploykit.graph.lowering.pixel_shuffle import lower_pixel_shuffles
 from deploykit.graph.lowering.push_scales import push_scales
 from deploykit.graph.lowering.rectifiers import lower_rectifiers
 from deploykit.graph.lowering.reductions import lower_reductions
@@ -47,6 +48,7 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("lift_signals", lift_signals),
     ("split_slices", split_slices),
     ("lower_linears", lower_linears),
+    ("lower_pixel_shuffles", lower_pixel_shuffles),
     ("lower_arithmetic", lower_arithmetic),
     ("lower_expands", lower_expands),
     ("own_bounds", own_bounds),

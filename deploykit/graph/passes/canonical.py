@@ -37,6 +37,7 @@ def canonicalize(network: Network) -> Rewritten:
     - ReduceMean over H, W -> GlobalAveragePool (and Flatten where the axes are not kept)
     - MatMul, MatMul + Add, Gemm with alpha, beta or transB=0 -> Gemm(transB=1) [out, in], with bias
     - Conv: explicit pads, kernel_shape, strides and dilations; Conv and ConvTranspose: with bias
+    - MaxPool: the same; AveragePool: explicit pads
     - Squeeze without axes -> with axes
     - CastLike of a constant -> a constant
     - Reshape, Transpose, Reshape that only permute the channels (a channel shuffle) -> Gather
@@ -67,6 +68,10 @@ def canonicalize(network: Network) -> Rewritten:
                 _cast_constant(model.graph, node)
             case "MaxPool":
                 _explicit_window(node, tuple(attribute_ints(node, "kernel_shape", ())))
+            case "AveragePool" if attribute_string(node, "auto_pad", "NOTSET") != "NOTSET":
+                _explicit_window(node, tuple(attribute_ints(node, "kernel_shape", ())))
+                if set(node.attributes["dilations"].as_ints()) == {1}:
+                    node.attributes.pop("dilations")  # opset 18 has none
             case _:
                 pass
     _name_layers(affine)

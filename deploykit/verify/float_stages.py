@@ -1,0 +1,87 @@
+"""Steps 1 to 3 of the ladder in float: folded, pruned, and lowered to what has an integer form."""
+
+from __future__ import annotations
+
+from deploykit.bundle import Bundle, Golden
+from deploykit.errors import GraphError, RemovalError
+from deploykit.spec.arrays import AnyArray
+from deploykit.spec.by_sample import of_samples
+from deploykit.spec.difference import relative_difference
+from deploykit.spec.parity import Step, Verdict
+from deploykit.verify.metrics import sqnr_db
+
+FLOAT_ROUNDING = 1e-5
+"""Largest relative difference that counts as float rounding."""
+
+LEAST_LOWERED_DB = 30.0
+"""SQNR of the lowered graph's outputs: slopes become whole numbers of 1/256, all else is exact."""
+
+FOLDED = "Bayesian mean forward / folded"
+PRUNED = "folded and masked / pruned"
+LOWERED = "pruned / in operators that have integers"
+
+
+def mean_forward_step(golden: Golden, bundle: Bundle) -> Step:
+    """The Bayesian network's mean forward against the folded one, both as recorded at export."""
+    if bundle.manifest.get("fold", {}) is None:
+        reason = "no Bayesian mean forward: the export began at an ONNX file"
+        return Step(1, FOLDED, Verdict.INAPPLICABLE, reason)
+    if golden.mean_forward is None:
+        reason = "no Bayesian mean forward: deterministic twin, or batch norm was re-estimated"
+        return Step(1, FOLDED, Verdict.INAPPLICABLE, reason)
+    difference = relative_difference(golden.mean_forward, golden.folded)
+    detail = f"relative difference {difference:.1e}, as recorded at export"
+    # float32 on both sides, through every layer: a little above the float64 comparison's bound.
+    return Step(1, FOLDED, verdict(difference <= 10 * FLOAT_ROUNDING), detail)
+
+
+def pruned_step(golden: Golden, output: AnyArray) -> Step:
+    """output: of the pruned network for the golden inputs in `full`."""
+    real = golden.full < golden.real
+    if output.shape != golden.masked.shape:
+        detail = f"output {list(output.shape)}, recorded {list(golden.masked.shape)}"
+        return Step(2, PRUNED, Verdict.FAILED, detail)
+    count = len(golden.full)
+    differences = {
+        kind: relative_difference(
+            of_samples(golden.masked, part, count), of_samples(output, part, count)
+        )
+        for kind, part in (("samples", real), ("extremes", ~real))
+    }
+    detail = ", ".join(f"{value:.1e} on {kind}" for kind, value in differences.items())
+    held = all(value <= FLOAT_ROUNDING for value in differences.values())
+    return Step(2, PRUNED, verdict(held), f"relative difference {detail}")
+
+
+def lowered_step(golden: Golden, output: AnyArray) -> Step:
+    """output: of the lowered network for the golden inputs in `full`."""
+    if output.shape != golden.masked.shape:
+        detail = f"output {list(output.shape)}, recorded {list(golden.masked.shape)}"
+        return Step(3, LOWERED, Verdict.FAILED, detail)
+    real, count = golden.full < golden.real, len(golden.full)
+    found = sqnr_db(of_samples(golden.masked, real, count), of_samples(output, real, count))
+    return Step(3, LOWERED, verdict(found >= LEAST_LOWERED_DB), f"output SQNR {found:.1f} dB")
+
+
+def check_float_stages(golden: Golden, pruned: AnyArray, lowered: AnyArray) -> None:
+    """Raise RemovalError or GraphError where a bundle would not hold its own steps 2 and 3.
+
+    pruned, lowered: the outputs of these networks for the golden inputs in `full`.
+    """
+    removal, lowering = pruned_step(golden, pruned), lowered_step(golden, lowered)
+    if removal.verdict is Verdict.FAILED:
+        raise RemovalError(
+            f"removing what the calibration data leave idle changes the network ({removal.detail}):"
+            " the data are not what it sees in use; preprocess them as in training, or keep all "
+            "that float32 shows anywhere with --exact"
+        )
+    if lowering.verdict is Verdict.FAILED:
+        raise GraphError(
+            "the network computes something else in the operators that have integers "
+            f"({lowering.detail}); this is a defect of deploykit: please report the network"
+        )
+
+
+def verdict(holds: bool) -> Verdict:
+    """Passed, or failed."""
+    return Verdict.PASSED if holds else Verdict.FAILED

@@ -1,0 +1,108 @@
+"""Operators in forms that few exporters write, from the file to both runtimes, beside float."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+import deploykit
+from deploykit.errors import UnsupportedOperatorError
+from deploykit.runtime import ort
+from deploykit.verify.metrics import sqnr_db
+
+CONV = "c = Conv <kernel_shape=[3,3], pads=[1,1,1,1]> (x, w8x3x3x3, b8) "
+TO = "ConvTranspose <kernel_shape=[3,3], strides=[2,2]"
+POINTWISE = "Conv <kernel_shape=[1,1]>"
+IMAGE, SIGNAL, TOKENS = "float[1,3,16,12] x", "float[1,4,20] x", "float[1,5,12] x"
+
+FORMS = {
+    "transposed, 1-D": (
+        SIGNAL, 20, """c = Conv <kernel_shape=[3], pads=[1,1]> (x, w8x4x3, b8) r = Relu (c)
+        y = ConvTranspose <kernel_shape=[4], strides=[2], pads=[1,1]> (r, w8x6x4, b6)""",
+    ),
+    "transposed, output_shape": (
+        IMAGE, 20, CONV + f"y = {TO}, output_shape=[31,23]> (c, w8x6x3x3, b6)",
+    ),
+    "transposed, larger output_shape": (
+        IMAGE, 20, CONV + f"y = {TO}, output_shape=[34,26]> (c, w8x6x3x3, b6)",
+    ),
+    "transposed, depthwise": (IMAGE, 20, CONV + f"y = {TO}, group=8> (c, w8x1x3x3, b8)"),
+    "pixel shuffle": (
+        IMAGE, 20, CONV + f"""z = {POINTWISE} (c, w12x8x1x1, b12) r = Relu (z)
+        y = DepthToSpace <blocksize=2, mode="CRD"> (r)""",
+    ),
+    "pixel shuffle of a sum": (
+        IMAGE, 20, CONV + f"""r = Relu (c) s = Add (r, c)
+        d = DepthToSpace <blocksize=2, mode="CRD"> (s) y = {POINTWISE} (d, w4x2x1x1, b4)""",
+    ),
+    "half of a split": (
+        IMAGE, 20, CONV + f"""a, b = Split <axis=-1, num_outputs=2> (c)
+        y = {POINTWISE} (b, w4x8x1x1, b4)""",
+    ),
+    "average pool, SAME": (
+        IMAGE, 20, CONV + """y = AveragePool <kernel_shape=[3,3], strides=[2,2],
+        auto_pad="SAME_UPPER"> (c)""",
+    ),
+    "group norm": (
+        IMAGE, 21, CONV + f"""n = GroupNormalization <num_groups=2> (c, w8, b8) r = Relu (n)
+        y = {POINTWISE} (r, w4x8x1x1, b4)""",
+    ),
+    "rms norm": (TOKENS, 23, "r = Relu (x) y = RMSNormalization <axis=-1> (r, w12)"),
+}  # fmt: skip
+
+
+def saved(path: Path, port: str, opset: int, text: str, outputs: str = "float y") -> Path:
+    """A model; names like w8x3 are weights of these sizes."""
+    rng = np.random.default_rng(3)
+    made = onnx.parser.parse_model(
+        f'<ir_version: 10, opset_import: ["": {opset}]>\nform ({port}) => ({outputs}) {{ {text} }}'
+    )
+    for name in dict.fromkeys(name for node in made.graph.node for name in node.input):
+        if name[0] in "wb" and name[1:].replace("x", "").isdigit():
+            shape = tuple(map(int, name[1:].split("x")))
+            drawn = rng.normal(size=shape) / np.sqrt(np.prod(shape[1:]) or 1)
+            made.graph.initializer.append(numpy_helper.from_array(drawn.astype(np.float32), name))
+    for node in made.graph.node:
+        node.name = node.output[0]
+    onnx.save(made, path)
+    return path
+
+
+def drawn(port: str, count: int, seed: int) -> np.ndarray:
+    shape = [int(size) for size in port[port.index("[") + 1 : port.index("]")].split(",")]
+    return np.random.default_rng(seed).normal(size=(count, *shape[1:])).astype(np.float32)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_files_compute_what_the_model_does(form: str, tmp_path: Path) -> None:
+    port, opset, text = FORMS[form]
+    source = saved(tmp_path / "model.onnx", port, opset, text)
+    np.savez(tmp_path / "data.npz", inputs=drawn(port, 32, 1))
+    made = deploykit.export(source, data=tmp_path / "data.npz", out=tmp_path / "bundle")
+    assert all(one["differing"] == 0 for one in made.manifest["parity"])
+    assert not deploykit.verify_bundle(tmp_path / "bundle").failed
+    fresh = {"x": drawn(port, 4, 2)}
+    expected = ort.run(source.read_bytes(), fresh)["y"]
+    found = ort.run((tmp_path / "bundle" / "model.onnx").read_bytes(), fresh)["y"]
+    assert sqnr_db(expected, found) > 28
+
+
+@pytest.mark.parametrize(
+    ("text", "outputs", "said"),
+    [
+        ("y = Relu (c) z = Mul (b8, b8)", "float y, float z", "'z' depends on no input"),
+        ("y = Relu (c) z = Identity (y)", "float y, float z", "is there twice"),
+    ],
+)
+def test_an_output_that_is_none_of_its_own_is_refused(
+    text: str, outputs: str, said: str, tmp_path: Path
+) -> None:
+    source = saved(tmp_path / "model.onnx", IMAGE, 20, CONV + text, outputs)
+    np.savez(tmp_path / "data.npz", inputs=drawn(IMAGE, 4, 1))
+    with pytest.raises(UnsupportedOperatorError, match=said):
+        deploykit.export(source, data=tmp_path / "data.npz", out=tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()

@@ -90,7 +90,7 @@ def summary_table(manifest: Any) -> Table:
     if islands:
         counted = Counter(operator for island in islands for operator in island)
         table.add_row(
-            f"in float ({len(islands)} islands)",
+            f"in float ({len(islands)} island{'' if len(islands) == 1 else 's'})",
             ", ".join(f"{count} {operator}" for operator, count in counted.most_common()),
         )
     return table

@@ -108,7 +108,8 @@ def check_replaceable(path: Path) -> None:
 
     Or if nothing can be written there.
     """
-    above = next(folder for folder in path.absolute().parents if folder.exists())
+    folders = (*path.absolute().parents, Path(path.anchor or "."))
+    above = next(folder for folder in folders if folder.exists())
     if not above.is_dir():
         raise BundleError(
             f"{above} is not a folder, so no bundle can be written in it; choose another --out"

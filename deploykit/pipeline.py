@@ -12,7 +12,7 @@ from pathlib import Path
 from deploykit.bundle import Bundle, check_replaceable, json_bytes, write_bundle
 from deploykit.errors import ParityError
 from deploykit.exporting.contents import Outcome, bundle_files
-from deploykit.exporting.data import load_samples
+from deploykit.exporting.data import check_varied, load_samples
 from deploykit.exporting.description import check_metadata
 from deploykit.exporting.entry import open_entry
 from deploykit.exporting.evidence import (
@@ -48,6 +48,7 @@ def export_bundle(
     check_replaceable(out)
     entry = open_entry(source, options.entry, progress)
     samples = load_samples(options.data, entry.inputs)
+    check_varied(options.data, samples)
     labelled = None
     if options.eval_data is not None:
         labelled = load_samples(options.eval_data, entry.inputs)

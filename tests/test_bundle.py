@@ -406,3 +406,8 @@ def test_an_array_alone_is_no_golden_file(whole: Path) -> None:
         np.save(file, np.zeros(3))
     with pytest.raises(IntegrityError, match=f"{GOLDEN} is not a golden file"):
         load_golden(whole / GOLDEN)
+
+
+def test_the_root_folder_is_no_place_for_a_bundle() -> None:
+    with pytest.raises(BundleError, match="is not a bundle; choose another --out"):
+        check_replaceable(Path("/"))

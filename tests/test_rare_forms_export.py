@@ -10,7 +10,7 @@ import pytest
 from onnx import numpy_helper
 
 import deploykit
-from deploykit.errors import UnsupportedOperatorError
+from deploykit.errors import DataError, UnsupportedOperatorError
 from deploykit.runtime import ort
 from deploykit.verify.metrics import sqnr_db
 
@@ -104,5 +104,13 @@ def test_an_output_that_is_none_of_its_own_is_refused(
     source = saved(tmp_path / "model.onnx", IMAGE, 20, CONV + text, outputs)
     np.savez(tmp_path / "data.npz", inputs=drawn(IMAGE, 4, 1))
     with pytest.raises(UnsupportedOperatorError, match=said):
+        deploykit.export(source, data=tmp_path / "data.npz", out=tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_data_that_say_nothing_are_refused(tmp_path: Path) -> None:
+    source = saved(tmp_path / "model.onnx", IMAGE, 20, CONV + "y = Relu (c)")
+    np.savez(tmp_path / "data.npz", inputs=np.zeros((4, 3, 16, 12), np.float32))
+    with pytest.raises(DataError, match="every number of `inputs` is 0, which says nothing"):
         deploykit.export(source, data=tmp_path / "data.npz", out=tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -105,7 +105,8 @@ def _checked_inputs(path: Path, key: str, arrays: dict[str, AnyArray], spec: Inp
     if not np.issubdtype(inputs.dtype, np.floating):
         raise DataError(
             f"{path}: `{key}` is {inputs.dtype}; give float32, preprocessed as in training "
-            "(for example images.astype('float32') / 255)"
+            "(for example images.astype('float32') / 255), or say that these are token ids: "
+            "--input-shape NAME=SIZES:int64"
         )
     with np.errstate(over="ignore"):
         values = inputs.astype(np.float32)
@@ -117,6 +118,18 @@ def _checked_inputs(path: Path, key: str, arrays: dict[str, AnyArray], spec: Inp
             "preprocessing"
         )
     return values
+
+
+def check_varied(path: Path, samples: Samples) -> None:
+    """Raise DataError where an input of real values is one number throughout: nothing to learn."""
+    inputs = samples.inputs
+    named: Mapping[str, AnyArray] = inputs if isinstance(inputs, Mapping) else {"inputs": inputs}
+    for name, values in named.items():
+        if values.dtype.kind == "f" and values.size > 1 and values.min() == values.max():
+            raise DataError(
+                f"{path}: every number of `{name}` is {values.flat[0]:g}, which says nothing about "
+                "ranges; give samples as the network will see them"
+            )
 
 
 def _checked_numbers(path: Path, key: str, inputs: AnyArray, spec: InputSpec) -> AnyArray:

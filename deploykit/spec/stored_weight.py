@@ -46,10 +46,30 @@ def stored_weight(weight: Float32Array) -> StoredWeight | None:
     if weight.size < WORTH_IT or weight.ndim < 2 or not np.isfinite(weight).all():
         return None
     for axis in range(weight.ndim):
-        scale = _scale(weight, axis)
-        values = np.rint(weight / scale)
-        if np.array_equal((values * scale).astype(np.float32), weight):
-            return StoredWeight(values.astype(np.int8), scale.reshape(-1), axis)
+        scale = _found_scale(np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1))
+        if scale is not None:
+            spread = scale.reshape([-1 if other == axis else 1 for other in range(weight.ndim)])
+            return StoredWeight(np.rint(weight / spread).astype(np.int8), scale, axis)
+    return None
+
+
+def _found_scale(rows: Float32Array) -> Float32Array | None:
+    """[n] of rows [n, m] that are whole multiples of it; None where one is of none.
+
+    The largest of a row is 127 steps, or fewer where the number that was 127 is cut off.
+    """
+    largest = np.abs(rows).max(axis=1)
+    scale = np.ones(len(rows), np.float32)
+    left = np.flatnonzero(largest)
+    for steps in range(LARGEST, 0, -1):
+        tried = (largest[left] / np.float32(steps)).astype(np.float32)
+        held = rows[left]
+        whole = np.rint(held / tried[:, None]) * tried[:, None]
+        fits = (whole.astype(np.float32) == held).all(axis=1)
+        scale[left[fits]] = tried[fits]
+        left = left[~fits]
+        if not left.size:
+            return scale
     return None
 
 

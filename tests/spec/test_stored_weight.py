@@ -49,3 +49,16 @@ def test_vectors_and_small_weights_stay_floats(shape: tuple[int, ...]) -> None:
 def test_a_weight_that_was_not_rounded_stays_a_float() -> None:
     weight = np.random.default_rng(0).normal(size=(40, 40)).astype(np.float32)
     assert stored_weight(weight) is None
+
+
+def test_rows_whose_largest_number_is_cut_off_come_back() -> None:
+    """As when one scale serves both directions of a recurrent layer, and each is written apart."""
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(24, 200)).astype(np.float32)
+    weight[:, :100] *= 3
+    cut = rounded_weight(weight, 0)[:, 100:]
+    stored = stored_weight(np.ascontiguousarray(cut))
+    assert stored is not None
+    assert stored.axis == 0
+    assert np.abs(stored.values).max() < 127
+    np.testing.assert_array_equal(stored.values * stored.scale[:, None], cut)

@@ -8,15 +8,18 @@ import numpy as np
 import onnx_ir as ir
 
 from deploykit.errors import GraphError
-from deploykit.graph.edit import constant, label
+from deploykit.graph.edit import attribute_int, constant, label
 
 PARAMETRIC = frozenset(
     (
         "Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "InstanceNormalization",
-        "LayerNormalization", "PRelu", "Mul", "Div", "Add", "Sub",
+        "LayerNormalization", "PRelu", "Mul", "Div", "Add", "Sub", "GRU", "LSTM", "RNN",
     )
 )  # fmt: skip
 """Operators whose constants are parameters; a Clip's bounds or a Reshape's target are not."""
+
+RECURRENT = frozenset(("GRU", "LSTM", "RNN"))
+"""Whose weights, recurrent weights and biases are parameters, and first states are not."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +36,17 @@ def layer_costs(model: ir.Model) -> tuple[LayerCost, ...]:
     """One entry per node that has parameters or multiplies matrices, in graph order.
 
     MACs of a convolution: output positions * kernel elements (transposed: input positions); of a
-    linear: weights, at every position that it is applied to; of a product of two activations: its
-    outputs * the terms of each. Biases are not counted as MACs.
+    linear: weights, at every position that it is applied to; of a recurrent layer: both weights, at
+    every time; of a product of two activations: its outputs * the terms of each. Biases are not
+    counted as MACs.
     """
     batch = _batch(model)
     costs = []
     for node in model.graph:
         if not _parametric(node):
             continue
-        arrays = [constant(value) for value in node.inputs if value is not None]
+        read = node.inputs[:4] if node.op_type in RECURRENT else node.inputs
+        arrays = [constant(value) for value in read if value is not None]
         parameters = sum(array.size for array in arrays if array is not None)
         if parameters or node.op_type == "MatMul":
             macs = _macs(node, batch)
@@ -82,6 +87,10 @@ def _macs(node: ir.Node, batch: int) -> int:
             return weight.size * _product(_sizes(node.inputs[0])[2:])
         case "Gemm" | "MatMul" if weight is not None:
             return weight.size * (_product(_sizes(node.outputs[0])[:-1]) // batch)
+        case name if name in RECURRENT and weight is not None:
+            inner = constant(node.inputs[2])
+            times = _sizes(node.inputs[0])[1 if attribute_int(node, "layout", 0) else 0]
+            return times * (weight.size + (0 if inner is None else inner.size))
         case "MatMul":
             terms = _sizes(node.inputs[0])[-1]
             return terms * (_product(_sizes(node.outputs[0])) // batch)

@@ -103,3 +103,17 @@ def test_a_product_of_activations_has_work_and_no_parameters() -> None:
         {},
     )
     assert layer_costs(scores.model) == (LayerCost("output", "MatMul", 0, 2 * 5 * 5 * 3),)
+
+
+def test_a_recurrent_layer_multiplies_both_its_weights_at_every_time() -> None:
+    """Two directions, 7 times: 3*5 x 4 weights of inputs, 3*5 x 5 of states, 6*5 biases."""
+    gru = graph(
+        """
+        (float[7,1,4] input) => (float[7,2,1,5] output) {
+            output = GRU<hidden_size=5, direction="bidirectional">(input, w, r, b)
+        }
+        """,
+        {"w": weights(2, 15, 4), "r": weights(2, 15, 5), "b": weights(2, 30)},
+    )
+    inner = 2 * 15 * (4 + 5)
+    assert totals(gru.model) == (inner + 2 * 30, 7 * inner)

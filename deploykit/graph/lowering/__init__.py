@@ -33,6 +33,7 @@ from deploykit.graph.lowering.own_bounds import own_bounds
 from deploykit.graph.lowering.pixel_shuffle import lower_pixel_shuffles
 from deploykit.graph.lowering.push_scales import push_scales
 from deploykit.graph.lowering.rectifiers import lower_rectifiers
+from deploykit.graph.lowering.recurrent import split_recurrent
 from deploykit.graph.lowering.reductions import lower_reductions
 from deploykit.graph.lowering.shapes import fold_pads, split_slices
 from deploykit.graph.lowering.signals import lift_signals
@@ -47,6 +48,7 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("name_activations", name_activations),
     ("lift_signals", lift_signals),
     ("split_slices", split_slices),
+    ("split_recurrent", split_recurrent),
     ("lower_linears", lower_linears),
     ("lower_pixel_shuffles", lower_pixel_shuffles),
     ("lower_arithmetic", lower_arithmetic),

@@ -1,8 +1,6 @@
 """Products of a sequence with a constant matrix as a linear over its rows.
 
-    x [..., I] W [I, O]   ->   Reshape [rows, I], Gemm, Reshape [..., O]
-
-A linear with a bias reaches the graph so; one without, or whose bias is zero, as a MatMul.
+x [..., I] W [I, O] + b   ->   Reshape [rows, I], Gemm, Reshape [..., O]
 """
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ import onnx_ir as ir
 from deploykit.graph.edit import floats
 from deploykit.graph.lowering.building import Replacement, replace_each
 from deploykit.graph.tracking import Rewritten
+from deploykit.spec.arrays import Float64Array
 from deploykit.spec.network import Network, static_shape
 
 
@@ -35,13 +34,29 @@ def _fits(node: ir.Node) -> bool:
 def _replace(graph: ir.Graph, node: ir.Node) -> None:
     weight, source = floats(node.inputs[1]), static_shape(node.inputs[0])
     assert weight is not None and source is not None
-    new = Replacement(graph, node)
     rows, (inputs, outputs) = prod(source[:-1]), weight.shape
+    follower, bias = _bias_behind(node, outputs)
+    new = Replacement(graph, follower)
     flat = new.constant("rows.shape", np.array([rows, inputs], np.int64))
     entry = new.node("Reshape", [node.inputs[0], flat], "rows", (rows, inputs))
-    held = new.constant("weight", np.ascontiguousarray(weight.T))
-    bias = new.constant("bias", np.zeros(outputs))
-    linear = new.node("Gemm", [entry, held, bias], "linear", (rows, outputs), {"transB": 1})
+    held, shift = new.constant("weight", np.ascontiguousarray(weight.T)), new.constant("bias", bias)
+    linear = new.node("Gemm", [entry, held, shift], "linear", (rows, outputs), {"transB": 1})
     shape = (*source[:-1], outputs)
     back = new.constant("shape", np.array(shape, np.int64))
     new.finish(new.node("Reshape", [linear, back], "sequence", shape))
+    if follower is not node:
+        graph.remove(node, safe=True)
+
+
+def _bias_behind(node: ir.Node, outputs: int) -> tuple[ir.Node, Float64Array]:
+    """The last node of a linear, which is an Add of a constant along the last axis, or itself."""
+    output, zeros = node.outputs[0], np.zeros(outputs)
+    uses = tuple(output.uses())
+    if len(uses) != 1 or output.is_graph_output() or uses[0].node.op_type != "Add":
+        return node, zeros
+    follower = uses[0].node
+    values = floats(follower.inputs[1 - uses[0].idx])
+    along = values is not None and values.size == outputs == values.shape[-1:][0]
+    if values is None or not along or values.ndim > len(output.shape or ()):
+        return node, zeros
+    return follower, np.asarray(values.reshape(-1), np.float64)

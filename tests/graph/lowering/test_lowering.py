@@ -201,6 +201,26 @@ def test_a_sequence_times_a_matrix_is_a_linear_over_its_rows(shape: tuple[int, .
     assert_same_function(network, lowered)
 
 
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("output = Add (m, b)", {}),
+        ("output = Add (b, m)", {}),
+        ("output = Add (m, rows)", {"Add": 1}),
+        ("output = Mul (m, b)", {"Mul": 1}),
+        ("r = Relu (m) s = Add (m, b) output = Add (r, s)", {"Relu": 1, "Add": 2}),
+    ],
+)
+def test_a_sum_behind_it_is_its_bias(text: str, left: dict[str, int]) -> None:
+    network = float_network(
+        f"g (float[1,5,6] input) => (float[1,5,4] output) {{ m = MatMul (input, w) {text} }}",
+        w=seeded(6, 4), b=seeded(4, seed=1), rows=seeded(5, 4, seed=2),
+    )  # fmt: skip
+    lowered = lower(network)
+    assert operators(lowered) == {"Reshape": 2, "Gemm": 1, **left}
+    assert_same_function(network, lowered)
+
+
 @pytest.mark.parametrize("text", ["MatMul (w, input)", "MatMul (input, v)"])
 def test_other_products_stay(text: str) -> None:
     network = float_network(

@@ -20,6 +20,7 @@ from deploykit.graph.edit import (
     set_initializer,
 )
 from deploykit.graph.passes.affine import Affine
+from deploykit.graph.passes.axes import name_squeezed_axes, pad_every_axis
 from deploykit.graph.passes.shuffle import gather_shuffles
 from deploykit.graph.tracking import Rewritten
 from deploykit.spec.arrays import AnyArray
@@ -38,7 +39,7 @@ def canonicalize(network: Network) -> Rewritten:
     - MatMul, MatMul + Add, Gemm with alpha, beta or transB=0 -> Gemm(transB=1) [out, in], with bias
     - Conv: explicit pads, kernel_shape, strides and dilations; Conv and ConvTranspose: with bias
     - MaxPool: the same; AveragePool: explicit pads
-    - Squeeze without axes -> with axes
+    - Squeeze without axes -> with axes; Pad of some axes -> of all
     - CastLike of a constant -> a constant
     - Reshape, Transpose, Reshape that only permute the channels (a channel shuffle) -> Gather
     """
@@ -52,7 +53,7 @@ def canonicalize(network: Network) -> Rewritten:
                 if node.inputs[0].producer() is not None:
                     bypass(model.graph, node, node.inputs[0])
             case "Reshape" | "Squeeze":
-                _name_squeezed_axes(model.graph, node)
+                name_squeezed_axes(model.graph, node)
                 _flatten(model.graph, node)
             case "ReduceMean":
                 _global_average_pool(model.graph, node)
@@ -66,6 +67,8 @@ def canonicalize(network: Network) -> Rewritten:
                 _conv_transpose(affine, node)
             case "CastLike":
                 _cast_constant(model.graph, node)
+            case "Pad":
+                pad_every_axis(model.graph, node)
             case "MaxPool":
                 _explicit_window(node, tuple(attribute_ints(node, "kernel_shape", ())))
             case "AveragePool" if attribute_string(node, "auto_pad", "NOTSET") != "NOTSET":
@@ -76,18 +79,6 @@ def canonicalize(network: Network) -> Rewritten:
                 pass
     _name_layers(affine)
     return affine.finish(network, model)
-
-
-def _name_squeezed_axes(graph: ir.Graph, node: ir.Node) -> None:
-    """Squeeze without axes drops every axis of size 1: it names those that have it now."""
-    named = len(node.inputs) > 1 or "axes" in node.attributes
-    shape = static_shape(node.inputs[0])
-    if node.op_type != "Squeeze" or named or shape is None:
-        return
-    axes = np.array([axis for axis, size in enumerate(shape) if size == 1], dtype=np.int64)
-    held = set_initializer(graph, fresh_name(graph, f"{node.outputs[0].name}.axes"), axes)
-    node.resize_inputs(2)
-    node.replace_input_with(1, held)
 
 
 def _cast_constant(graph: ir.Graph, node: ir.Node) -> None:

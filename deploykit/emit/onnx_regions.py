@@ -1,6 +1,6 @@
 """Islands and rearrangements in an ONNX file: the float graph's own nodes.
 
-    Island      DequantizeLinear per input -> nodes -> QuantizeLinear
+    Island      DequantizeLinear per input (-> Sum, see onnx_unfused) -> nodes -> QuantizeLinear
     Rearrange   the nodes on the uint8 tensors themselves
 
 The metadata entry "deploykit.region:<uint8 result>" says what the nodes before a result stand for
@@ -18,6 +18,7 @@ from onnx import helper
 
 from deploykit.emit.onnx_format import REGION_KEY
 from deploykit.emit.onnx_graph import OnnxGraph
+from deploykit.emit.onnx_unfused import unfused
 from deploykit.spec.arrays import AnyArray
 from deploykit.spec.bodies import known_body
 from deploykit.spec.operators import Island, Rearrange
@@ -26,7 +27,8 @@ from deploykit.spec.stored_weight import stored_weight
 
 def write_island(operator: Island, graph: OnnxGraph) -> None:
     """The island's nodes between real values."""
-    inputs = [graph.dequantize(name, operator.name) for name in operator.inputs]
+    reals = [graph.dequantize(name, operator.name) for name in operator.inputs]
+    inputs = unfused(operator, reals, graph)
     output = graph.real(operator.output)
     _write_nodes(operator, inputs, output, graph)
     graph.quantize(output, operator.output)

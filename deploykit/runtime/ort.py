@@ -140,8 +140,8 @@ def _evaluating(network: Network) -> Any:
     return _session(model.SerializeToString(), 1, optimize=False)
 
 
-def kernels(data: bytes) -> Mapping[str, str]:
-    """The operator that computes each integer tensor after ORT's fusions, by tensor name.
+def optimized(data: bytes) -> onnx.ModelProto:
+    """A file after ORT's fusions.
 
     Read at the extended level: the layout pass above it keeps every fusion but renames tensors.
     """
@@ -151,13 +151,22 @@ def kernels(data: bytes) -> Mapping[str, str]:
         options = _options(ort, 1)
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.optimized_model_filepath = str(path)
-        session = _load(ort, data, options)
-        optimized = onnx.load(path)
-    names = _tensor_names(session)
-    wanted = _integer_outputs(data)
+        _load(ort, data, options)
+        return onnx.load(path)
+
+
+def kernels(data: bytes) -> Mapping[str, str]:
+    """The operator that computes each integer tensor after ORT's fusions, by tensor name."""
+    model = onnx.load_from_string(data)
+    names = {
+        entry.key.removeprefix(TENSOR_KEY): entry.value
+        for entry in model.metadata_props
+        if entry.key.startswith(TENSOR_KEY)
+    }
+    wanted = _integer_outputs(model.graph)
     return {
         names.get(output, output): node.op_type
-        for node in optimized.graph.node
+        for node in optimized(data).graph.node
         for output in node.output
         if output in wanted
     }
@@ -193,8 +202,19 @@ def _session(data: bytes, threads: int, optimize: bool = True) -> Any:
 
 
 def _load(ort: Any, data: bytes, options: Any) -> Any:
+    try:
+        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except _refusals(ort) as error:
+        raise GraphError(
+            f"onnxruntime {ort.__version__} does not load the file: {error}; "
+            "write it again, or try another version of the runtime."
+        ) from error
+
+
+def _refusals(ort: Any) -> tuple[type[Exception], ...]:
+    """What onnxruntime raises where it does not take a file."""
     errors = ort.capi.onnxruntime_pybind11_state
-    refusals = (
+    return (
         errors.Fail,
         errors.InvalidArgument,
         errors.InvalidGraph,
@@ -202,13 +222,18 @@ def _load(ort: Any, data: bytes, options: Any) -> Any:
         errors.NotImplemented,
         errors.RuntimeException,
     )
+
+
+def _fed(session: Any, names: list[str], feed: Tensors) -> list[AnyArray]:
+    ort = _onnxruntime()
     try:
-        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except refusals as error:
+        results: list[AnyArray] = session.run(names, feed)
+    except _refusals(ort) as error:
         raise GraphError(
-            f"onnxruntime {ort.__version__} does not load the file: {error}; "
+            f"onnxruntime {ort.__version__} does not run the file: {error}; "
             "write it again, or try another version of the runtime."
         ) from error
+    return results
 
 
 def _run(session: Any, inputs: Tensors) -> dict[str, AnyArray]:
@@ -223,7 +248,7 @@ def _run(session: Any, inputs: Tensors) -> dict[str, AnyArray]:
         raise DataError("There are no samples to run.")
     batch = batching({port.name: _static_batch(port) for port in ports}, given)
     if batch is None:
-        return dict(zip(names, session.run(names, given), strict=True))
+        return dict(zip(names, _fed(session, names, given), strict=True))
     filled = {
         name: fill_batch(values, batch.size) if name in batch.split else values
         for name, values in given.items()
@@ -232,8 +257,7 @@ def _run(session: Any, inputs: Tensors) -> dict[str, AnyArray]:
     def one(start: int) -> list[AnyArray]:
         stop = start + batch.size
         feed = {name: v[start:stop] if name in batch.split else v for name, v in filled.items()}
-        results: list[AnyArray] = session.run(names, feed)
-        return results
+        return _fed(session, names, feed)
 
     parts = in_parallel(one, range(0, batch.samples, batch.size))
     return {
@@ -301,9 +325,8 @@ def _tensor_names(session: Any) -> dict[str, str]:
     }
 
 
-def _integer_outputs(data: bytes) -> set[str]:
+def _integer_outputs(graph: onnx.GraphProto) -> set[str]:
     """ONNX names of the uint8 activations that the file's nodes compute, and of wider outputs."""
-    graph = onnx.load_from_string(data).graph
     wide = {onnx.TensorProto.INT32, onnx.TensorProto.INT64}
     whole = {one.name for one in graph.output if one.type.tensor_type.elem_type in wide}
     return whole | {

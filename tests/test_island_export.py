@@ -14,6 +14,7 @@ from onnx import numpy_helper
 import deploykit
 from deploykit.bundle import Bundle
 from deploykit.errors import UnsupportedOperatorError
+from deploykit.runtime import ort
 from deploykit.spec.arrays import AnyArray
 from deploykit.spec.parity import Verdict
 from tests.exported import mend, save
@@ -48,6 +49,19 @@ OPERATORS = (
              {"s": floats(1, 1, 2, 2)}),
     Operator("pad-reflect", 'y = Pad <mode="reflect"> (c, p)', (1, 6, 10, 10),
              {"p": np.array([0, 0, 1, 1, 0, 0, 1, 1])}),
+    Operator("pad-one-axis", "r = Relu (c) y = Pad (r, p, v, a)", (1, 6, 8, 11),
+             {"p": np.array([1, 2]), "v": floats(1.5).reshape(()), "a": np.array([-1])},
+             islands=("Pad",)),
+    Operator("average-pool-ceil", "y = AveragePool <kernel_shape=[3,3], strides=[2,2], "
+             "pads=[1,1,1,1], ceil_mode=1, count_include_pad=1> (c)", (1, 6, 5, 5)),
+    Operator("transposed-convolution-of-a-signal", """
+        f = Reshape (c, flat)
+        t = ConvTranspose <strides=[2], pads=[1,1]> (f, wt)
+        y = Reshape (t, rows)
+        """, (1, 4, 8, 16), {
+            "flat": np.array([1, 6, 64]), "rows": np.array([1, 4, 8, 16]),
+            "wt": np.random.default_rng(3).normal(size=(6, 4, 4)).astype(np.float32) / 3}),
+    Operator("log-softmax", "y = LogSoftmax <axis=1> (c)"),
     Operator("instance-norm", "y = InstanceNormalization (c, g, o)",
              constants={"g": floats(1, 2, 0.5, 1, 1, 1), "o": floats(0, 1, 0, -1, 0, 0)}),
     Operator("group-norm", """
@@ -199,3 +213,44 @@ def test_what_mixes_samples_needs_a_batch_of_one(tmp_path: Path) -> None:
         node.name = node.output[0]
     with pytest.raises(UnsupportedOperatorError, match="Export the network with a batch of one"):
         exported(model, tmp_path)
+
+
+TAILS = {
+    "classes of a sequence": """
+        v = Reshape (c, flat)
+        t = Transpose <perm=[0,2,1]> (v)
+        m = MatMul (t, w2)
+        scores = LogSoftmax <axis=-1> (m)
+    """,
+    "classes of pixels": "m = Conv (c, w1, b1) scores = Softmax <axis=1> (m)",
+    "log-classes of pixels": "m = Conv (c, w1, b1) scores = LogSoftmax <axis=1> (m)",
+}
+
+
+@pytest.mark.parametrize("text", TAILS.values(), ids=TAILS)
+def test_a_softmax_at_the_end_of_any_rank_is_no_island(text: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 20]>'
+        "g (float[1,3,8,8] image) => (float[] scores) "
+        f"{{ c = Conv <kernel_shape=[3,3], pads=[1,1,1,1]> (image, w, b) {text} }}"
+    )
+    shapes = {"w": (6, 3, 3, 3), "b": (6,), "w1": (4, 6, 1, 1), "b1": (4,), "w2": (6, 4)}
+    held = {n: (rng.normal(size=s) / 4).astype(np.float32) for n, s in shapes.items()}
+    read = {name for node in model.graph.node for name in node.input}
+    for name, array in {**held, "flat": np.array([1, 6, 64])}.items():
+        if name in read:
+            model.graph.initializer.append(numpy_helper.from_array(array, name))
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    bundle = exported(model, tmp_path)
+    assert "Island" not in {layer["operator"] for layer in bundle.manifest["layers"]}
+    report = deploykit.verify_bundle(bundle.path)
+    assert not report.failed, [step for step in report.steps if step.verdict is Verdict.FAILED]
+    inputs = np.random.default_rng(7).normal(size=(8, 3, 8, 8)).astype(np.float32)
+    found = ort.run(bundle.file("model.onnx").read_bytes(), {"image": inputs})["scores"]
+    wanted = ort.run((tmp_path / "net.onnx").read_bytes(), {"image": inputs})["scores"]
+    if "LogSoftmax" in text:
+        found, wanted = np.exp(found), np.exp(wanted)
+    assert np.abs(found - wanted).max() < 0.05
+    np.testing.assert_allclose(found.sum(1 if wanted.ndim == 4 else 2), 1.0, atol=1e-5)

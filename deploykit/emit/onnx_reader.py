@@ -26,6 +26,7 @@ from deploykit.spec.quantized import (
     Quantization,
     QuantizedNetwork,
     Tail,
+    tail_axis,
 )
 from deploykit.spec.stem import stems_from_blocks
 
@@ -195,7 +196,7 @@ class _Reader:
             case _:
                 if self._tail(port) is not None:
                     softmax = self.parts.producer(port, node, str(self.parts.made_by(port)))
-                    if attribute(softmax, "axis", -1) != -1:
+                    if attribute(softmax, "axis", -1) != tail_axis(len(self.parts.shape(port))):
                         raise GraphError(
                             f"{softmax.op_type} {softmax.name!r} runs along another axis."
                         )

@@ -66,7 +66,15 @@ from deploykit.spec.operators import (
     Rearrange,
     Sub,
 )
-from deploykit.spec.quantized import Batch, IoType, Port, QuantizedNetwork, Tail, as_uint8
+from deploykit.spec.quantized import (
+    Batch,
+    IoType,
+    Port,
+    QuantizedNetwork,
+    Tail,
+    as_uint8,
+    tail_axis,
+)
 from deploykit.spec.stem import Runtime, stems_as_blocks
 
 PORT_TYPE = {
@@ -239,7 +247,8 @@ def _write_output(port: Port, io: IoType, graph: OnnxGraph) -> None:
             graph.helper("DequantizeLinear", inputs, real, f"{port.name}.dequantize")
             if port.tail is not None:
                 name = f"{port.name}.{port.tail.value}"
-                graph.helper(TAIL_NODES[port.tail], [real], port.name, name, {"axis": -1})
+                axis = {"axis": tail_axis(len(graph.tensor(port.tensor).shape))}
+                graph.helper(TAIL_NODES[port.tail], [real], port.name, name, axis)
         case IoType.INT8:
             real = graph.dequantize(port.tensor, port.name)
             inputs = [real, *_signed_parameters(port, graph)]

@@ -1,7 +1,8 @@
 """The float32 TFLite form of every operator of a normalized float graph: one row each.
 
-XNNPACK takes them all, but for a max pool or Pad that needs a PADV2, a Pad by reflection, POW, a
-GATHER, steps over other axes than pixels, and a nearest Resize that does not repeat whole pixels.
+XNNPACK takes them all, but for a max pool or Pad that needs a PADV2, a Pad by reflection, POW,
+LOG_SOFTMAX, a GATHER, steps over other axes than pixels, and a nearest Resize that does not repeat
+whole pixels.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ LOWER: Mapping[str, Callable[[ir.Node, FloatSite], None]] = {
     "LayerNormalization": reductions.layer_normalization,
     "LeakyRelu": elementwise.leaky_relu,
     "Log": elementwise.unary,
+    "LogSoftmax": reductions.softmax,
     "MatMul": linear.matmul,
     "Max": elementwise.binary,
     "MaxPool": windows.max_pool,

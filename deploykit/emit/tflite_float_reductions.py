@@ -50,7 +50,7 @@ def reduce(node: ir.Node, site: FloatSite) -> None:
 
 
 def softmax(node: ir.Node, site: FloatSite) -> None:
-    """SOFTMAX over the file's last axis."""
+    """SOFTMAX or LOG_SOFTMAX over the file's last axis."""
     place = site.place(node)
     rank = len(place.shape)
     joint = site.opset < SOFTMAX_OF_ONE_AXIS
@@ -64,7 +64,10 @@ def softmax(node: ir.Node, site: FloatSite) -> None:
     order = with_last(place.order, axis)
     source = site.in_order(place, order)
     result = site.define(node.outputs[0], order)
-    site.graph.operator("SOFTMAX", (source,), result, Options("SoftmaxOptions", {"beta": 1.0}))
+    code, options = "SOFTMAX", Options("SoftmaxOptions", {"beta": 1.0})
+    if node.op_type == "LogSoftmax":
+        code, options = "LOG_SOFTMAX", Options("LogSoftmaxOptions")
+    site.graph.operator(code, (source,), result, options)
 
 
 def layer_normalization(node: ir.Node, site: FloatSite) -> None:

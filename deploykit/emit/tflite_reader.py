@@ -154,12 +154,12 @@ def _cast(state: ReaderState, operator: FileOperator) -> None:
 
 
 def _softmax(state: ReaderState, operator: FileOperator) -> None:
-    """SOFTMAX or LOG_SOFTMAX over the features of an output's real values."""
+    """SOFTMAX or LOG_SOFTMAX of an output's real values, along the last axis."""
     view = state.unpadded(operator)
-    plain = view.real and view.tail is None and view.order is Order.FLAT
+    plain = view.real and view.tail is None and view.order in (Order.FLAT, Order.NHWC)
     logarithm = operator.code == "LOG_SOFTMAX"
     if not plain or (not logarithm and operator.real_option(0) != 1.0):
-        raise operator.refuse("deploykit reads it of an output's real values [N, F], beta 1.")
+        raise operator.refuse("deploykit reads it of an output's real values, beta 1.")
     tail = Tail.LOG_SOFTMAX if logarithm else Tail.SOFTMAX
     state.views[operator.output.index] = replace(view, tail=tail)
 

@@ -26,7 +26,7 @@ from deploykit.spec.quantized import (
     Tail,
 )
 
-TAILS = frozenset({"SOFTMAX", "LOG_SOFTMAX"})
+TAILS = frozenset({"SOFTMAX", "LOG_SOFTMAX", "TRANSPOSE"})
 """What may stand behind an output's real values."""
 Shape = tuple[int, ...]
 NO_PADS = (0, 0, 0, 0)

@@ -125,6 +125,9 @@ def _add_output(
     if network.io is IoType.INT8 and not transposed:
         return source
     public = _public_tensor(graph, network.io, port, tensor, layout)
+    if port.tail is not None:
+        _add_tail(graph, port.tail, source, public, transposed)
+        return public
     if transposed:
         name = f"{port.tensor}/nchw"
         turned = public
@@ -134,26 +137,32 @@ def _add_output(
         source = turned
     match network.io:
         case IoType.FLOAT:
-            real = public
-            if port.tail is not None:
-                real = graph.activation(f"{port.name}/real", tensor.shape, None, np.float32)
-            graph.operator("DEQUANTIZE", (source,), real, Options("DequantizeOptions"))
-            match port.tail:
-                case Tail.SOFTMAX:
-                    options = Options("SoftmaxOptions", {"beta": 1.0})
-                    graph.operator("SOFTMAX", (real,), public, options)
-                case Tail.LOG_SOFTMAX:
-                    options = Options("LogSoftmaxOptions")
-                    graph.operator("LOG_SOFTMAX", (real,), public, options)
-                case None:
-                    pass
-                case _:
-                    assert_never(port.tail)
+            graph.operator("DEQUANTIZE", (source,), public, Options("DequantizeOptions"))
         case IoType.UINT8:
             graph.operator("QUANTIZE", (source,), public, Options("QuantizeOptions"))
         case IoType.INT8:
             pass
     return public
+
+
+def _add_tail(graph: TfliteGraph, tail: Tail, source: int, public: int, transposed: bool) -> None:
+    """Fill a float port with a tail of the integers, along the file's last axis."""
+    name, shape = graph.tensors[public].name, graph.tensors[source].shape
+    real = graph.activation(f"{name}/real", shape, None, np.float32)
+    graph.operator("DEQUANTIZE", (source,), real, Options("DequantizeOptions"))
+    result = public
+    if transposed:
+        result = graph.activation(f"{name}/nhwc", shape, None, np.float32)
+    match tail:
+        case Tail.SOFTMAX:
+            options = Options("SoftmaxOptions", {"beta": 1.0})
+            graph.operator("SOFTMAX", (real,), result, options)
+        case Tail.LOG_SOFTMAX:
+            graph.operator("LOG_SOFTMAX", (real,), result, Options("LogSoftmaxOptions"))
+        case _:
+            assert_never(tail)
+    if transposed:
+        transpose(graph, result, public, TO_NCHW)
 
 
 def _public_tensor(

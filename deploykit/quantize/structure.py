@@ -11,7 +11,7 @@ from deploykit.quantize.nodes import activations, clip_bounds
 from deploykit.quantize.operators import FUSING, Kind, kind_of
 from deploykit.quantize.regions import Region, find_regions
 from deploykit.spec.network import Network
-from deploykit.spec.quantized import Tail
+from deploykit.spec.quantized import Tail, tail_axis
 from deploykit.spec.whole_numbers import answer_of, whole_outputs
 
 TAILS = {"Softmax": Tail.SOFTMAX, "LogSoftmax": Tail.LOG_SOFTMAX}
@@ -65,8 +65,8 @@ def build_structure(network: Network) -> tuple[Layer, ...]:
 def tails(network: Network) -> dict[ir.Node, Tail]:
     """The nodes that turn the last integers' real values into a graph output, in float.
 
-    A Softmax or LogSoftmax over the features of [N, F] whose input nobody else reads: runtimes have
-    no integer form of it that is fast and equal, and nothing behind it needs one.
+    A Softmax or LogSoftmax along `tail_axis` whose input nobody else reads: runtimes have no
+    integer form of it that is fast and equal, and nothing behind it needs one.
     """
     found: dict[ir.Node, Tail] = {}
     for value in network.model.graph.outputs:
@@ -74,9 +74,9 @@ def tails(network: Network) -> dict[ir.Node, Tail]:
         source = None if node is None or node.op_type not in TAILS else node.inputs[0]
         if node is None or source is None or source.producer() is None or value.uses():
             continue
-        axis = int(node.attributes["axis"].as_int()) if "axis" in node.attributes else -1
-        last = source.shape is not None and len(source.shape) == 2 and axis in (1, -1)
-        if last and len(source.uses()) == 1 and not source.is_graph_output():
+        axis, rank = node.attributes.get_int("axis", -1), len(source.shape or ())
+        along = 2 <= rank <= 4 and axis % rank == tail_axis(rank)
+        if along and len(source.uses()) == 1 and not source.is_graph_output():
             found[node] = TAILS[node.op_type]
     return found
 

@@ -111,12 +111,21 @@ class Tail(Enum):
     LOG_SOFTMAX = "log_softmax"
 
     def __call__(self, real: Float32Array) -> Float32Array:
-        """[N, F]: exp(x) over its sum along F, or the logarithm of that, in float32."""
-        shifted = real - real.max(axis=1, keepdims=True)
+        """exp(x) over its sum along `tail_axis`, or the logarithm of that, in float32."""
+        axis = tail_axis(real.ndim)
+        shifted = real - real.max(axis=axis, keepdims=True)
         powers = np.exp(shifted)
-        total = powers.sum(axis=1, keepdims=True)
+        total = powers.sum(axis=axis, keepdims=True)
         found = powers / total if self is Tail.SOFTMAX else shifted - np.log(total)
         return np.asarray(found, dtype=np.float32)
+
+
+def tail_axis(rank: int) -> int:
+    """Along which axis a tail runs: the last of [N, F] and [N, T, F], the channels of [N, C, H, W].
+
+    It is the last one of a .tflite file's tensor too.
+    """
+    return 1 if rank == 4 else rank - 1
 
 
 @dataclass(frozen=True)

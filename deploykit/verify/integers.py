@@ -16,7 +16,7 @@ from deploykit.spec.inputs import GraphInputs, count_samples, some_samples
 from deploykit.spec.operators import Island
 from deploykit.spec.parity import IntegerComparison
 from deploykit.spec.progress import Advance, ignore
-from deploykit.spec.quantized import Port, QuantizedNetwork
+from deploykit.spec.quantized import Port, QuantizedNetwork, Tail
 from deploykit.verify.formats import Format, port_inputs, quantized_inputs, real_output
 
 BYTES_AT_ONCE = 32 * 2**20
@@ -25,7 +25,7 @@ PUBLIC_INPUTS = 8
 """On how many inputs an export runs the files as they are, beside those that show every tensor."""
 
 TAIL_ROUNDING = 1e-6
-"""Of probabilities: a few float32 roundings of numbers up to 1."""
+"""A few float32 roundings of numbers up to 1, as probabilities are."""
 
 
 @dataclass(frozen=True)
@@ -121,9 +121,7 @@ class Tally:
                 continue
             self.drift = max(self.drift, _largest(actual[port.tensor], expected[port.tensor]))
 
-    def add_public(
-        self, network: QuantizedNetwork, outputs: Tensors, integers: Tensors
-    ) -> None:
+    def add_public(self, network: QuantizedNetwork, outputs: Tensors, integers: Tensors) -> None:
         """Count where a file's public outputs are not what the integers mean.
 
         integers: by tensor, as the runtime shows them. A runtime optimizes a file that shows only
@@ -233,16 +231,20 @@ def _differs(
     if port.tensor in network.indices:
         return np.asarray(public != integers)
     real = network.tensors[port.tensor].quantization.dequantize(integers)
-    return np.asarray(public != real if port.tail is None else ~_close(public, port.tail(real)))
+    return np.asarray(public != real if port.tail is None else ~_close(public, port.tail, real))
 
 
 def _largest(found: Int8Array, expected: Int8Array) -> int:
     return int(np.abs(found.astype(np.int16) - expected).max(initial=0))
 
 
-def _close(found: AnyArray, expected: Float32Array) -> AnyArray:
-    """Whether floats are those of a tail, which every runtime computes in its own float32."""
-    return np.asarray(np.abs(found - expected) <= TAIL_ROUNDING)
+def _close(found: AnyArray, tail: Tail, real: Float32Array) -> AnyArray:
+    """Whether floats are those of a tail, which every runtime computes in its own float32.
+
+    A logarithm is as large as what it is made of, and so are its roundings.
+    """
+    size = 1.0 if tail is Tail.SOFTMAX else max(1.0, float(np.abs(real).max(initial=0.0)))
+    return np.asarray(np.abs(found - tail(real)) <= TAIL_ROUNDING * size)
 
 
 def first_divergence(network: QuantizedNetwork, actual: Tensors, expected: Tensors) -> str:

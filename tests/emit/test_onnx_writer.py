@@ -71,7 +71,7 @@ KERNELS: dict[type[Operator], frozenset[str]] = {
     Sub: frozenset({"QLinearAdd"}),
     Rearrange: frozenset({"Reshape", "Squeeze", "Transpose"}),
     # ORT moves what rearranges behind the QuantizeLinear, where it works on bytes.
-    Island: frozenset({"QuantizeLinear", "QLinearSoftmax", "Reshape"}),
+    Island: frozenset({"QuantizeLinear", "Reshape"}),
 }
 
 PORT_TYPES = {

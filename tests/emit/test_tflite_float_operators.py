@@ -303,6 +303,9 @@ ROWS: Mapping[str, Row] = {
     "softmax over channels": unary("Softmax <axis = 1>", "SOFTMAX"),
     "softmax over tokens": unary("Softmax", "SOFTMAX", TOKENS),
     "softmax over columns": unary("Softmax", "TRANSPOSE SOFTMAX TRANSPOSE"),
+    "log-softmax over channels": unary("LogSoftmax <axis = 1>", "LOG_SOFTMAX"),
+    "log-softmax over tokens": unary("LogSoftmax", "LOG_SOFTMAX", TOKENS),
+    "log-softmax over columns": unary("LogSoftmax", "TRANSPOSE LOG_SOFTMAX TRANSPOSE"),
     "softmax before opset 13": Row(("y = Softmax (x)",), "SOFTMAX", shape=(3, 7), opset=11),
     "layer norm": Row(
         ("y = LayerNormalization (x, g, b)",),
@@ -514,6 +517,9 @@ ROWS: Mapping[str, Row] = {
 GAPS = {
     "gather of many channels": "GATHER",
     "gather of tokens": "GATHER",
+    "log-softmax over channels": "LOG_SOFTMAX",
+    "log-softmax over columns": "LOG_SOFTMAX",
+    "log-softmax over tokens": "LOG_SOFTMAX",
     "nearest by 1.5": "RESIZE_NEAREST_NEIGHBOR",
     "other power": "POW",
     "pad by a number": "PADV2",

@@ -44,6 +44,34 @@ def test_linears_are_spelled_alike(body: str) -> None:
     assert after.variance.get(bias[0], np.zeros(3)).shape == (3,)
 
 
+PADS = {
+    "one axis from the end": ([1, 2], [-1], [0, 0, 0, 1, 0, 0, 0, 2]),
+    "two in another order": ([3, 1, 0, 2], [3, 2], [0, 0, 1, 3, 0, 0, 2, 0]),
+    "below zero": ([-1, 1], [2], [0, 0, -1, 0, 0, 0, 1, 0]),
+}
+
+
+@pytest.mark.parametrize("value", ["", ", v"], ids=["zeros", "a value"])
+@pytest.mark.parametrize(("widths", "axes", "whole"), PADS.values(), ids=PADS)
+def test_a_pad_names_every_axis(
+    widths: list[int], axes: list[int], whole: list[int], value: str
+) -> None:
+    given = value or ", "
+    before = graph(
+        f"(float[1,2,4,5] input) => (float[1,2,h,w] output) "
+        f"{{ a = Relu(input) output = Pad(a, p{given}, axes) }}",
+        {"p": np.array(widths), "axes": np.array(axes), "v": np.array(1.5, np.float32)},
+    )
+    after = canonical(before)
+    (pad,) = (node for node in after.model.graph if node.op_type == "Pad")
+    assert len(pad.inputs) == (3 if value else 2)
+    held = pad.inputs[1]
+    assert held is not None
+    assert held.const_value is not None
+    assert held.const_value.numpy().tolist() == whole
+    assert_same_function(before, after)
+
+
 LINEARS_THAT_STAY = {
     "a bias for each sample": ("(float[2,4] input)", "Gemm(input, w, each)"),
     "a bias computed at run time": ("(float[2,4] input)", "Gemm(input, w, input)"),

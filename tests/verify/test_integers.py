@@ -103,6 +103,33 @@ def test_what_is_known_of_the_reference_is_not_computed_again() -> None:
     assert found.differing[name] == known[name].size
 
 
+class Optimizing(OnnxFormat):
+    """A runtime that errs only where a file does not show every tensor."""
+
+    def run_outputs(self, data: bytes, network: QuantizedNetwork, inputs: Tensors) -> Tensors:
+        outputs = super().run_outputs(data, network, inputs)
+        return {name: values + np.float32(1) for name, values in outputs.items()}
+
+
+def test_the_file_as_it_is_shipped_is_run_too() -> None:
+    data = OnnxFormat().write(NETWORK)
+    (port,) = NETWORK.outputs
+    (found,) = compare_with_runtimes({Optimizing(): data}, NETWORK, INPUTS)
+    size = int(np.prod(NETWORK.tensors[port.tensor].shape[1:]))
+    assert found.total_differing == integers.PUBLIC_INPUTS * size
+    assert found.operator == f"output {port.name}"
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_it_is_run_on_as_many_inputs_whatever_fits_into_memory(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(integers, "samples_at_once", lambda network: at_once)
+    (found,) = compare_with_runtimes({Optimizing(): OnnxFormat().write(NETWORK)}, NETWORK, INPUTS)
+    size = int(np.prod(NETWORK.tensors[NETWORK.outputs[0].tensor].shape[1:]))
+    assert found.total_differing == integers.PUBLIC_INPUTS * size
+
+
 def test_a_hidden_tensor_is_no_proof() -> None:
     with pytest.raises(ParityError, match="does not show tensor"):
         compare_with_runtimes({Hiding(): b""}, NETWORK, INPUTS)

@@ -54,13 +54,6 @@ OPERATORS = (
              islands=("Pad",)),
     Operator("average-pool-ceil", "y = AveragePool <kernel_shape=[3,3], strides=[2,2], "
              "pads=[1,1,1,1], ceil_mode=1, count_include_pad=1> (c)", (1, 6, 5, 5)),
-    Operator("transposed-convolution-of-a-signal", """
-        f = Reshape (c, flat)
-        t = ConvTranspose <strides=[2], pads=[1,1]> (f, wt)
-        y = Reshape (t, rows)
-        """, (1, 4, 8, 16), {
-            "flat": np.array([1, 6, 64]), "rows": np.array([1, 4, 8, 16]),
-            "wt": np.random.default_rng(3).normal(size=(6, 4, 4)).astype(np.float32) / 3}),
     Operator("log-softmax", "y = LogSoftmax <axis=1> (c)"),
     Operator("instance-norm", "y = InstanceNormalization (c, g, o)",
              constants={"g": floats(1, 2, 0.5, 1, 1, 1), "o": floats(0, 1, 0, -1, 0, 0)}),

@@ -1,4 +1,4 @@
-"""What ONNX Runtime makes of an island, read back from the graph that it runs."""
+"""What ONNX Runtime makes of islands, read back from the graph that it runs."""
 
 from __future__ import annotations
 
@@ -7,38 +7,35 @@ import onnx
 from deploykit.emit.onnx_format import TENSOR_KEY
 from deploykit.runtime import ort
 from deploykit.spec.operators import Island
+from deploykit.spec.quantized import QuantizedNetwork
 
 EXACT = frozenset({"MatMulIntegerToFloat"})
 """Sums the integers themselves and returns the real product, which a QuantizeLinear rounds."""
 
 
-def integer_kernels(data: bytes, island: Island) -> set[str]:
-    """The operators between an island's inputs and its output that do not compute in float.
+def integer_kernels(data: bytes, network: QuantizedNetwork) -> set[str]:
+    """The operators of a file that compute in integers and none of whose results a network's
+    operator other than an island has: they stand in an island's place.
 
     A DequantizeLinear of a constant is one: the runtime has quantized a weight there.
     """
     model = ort.optimized(data)
-    names = {
+    called = {
         entry.value: entry.key.removeprefix(TENSOR_KEY)
         for entry in model.metadata_props
         if entry.key.startswith(TENSOR_KEY)
     }
-    makers = {output: node for node in model.graph.node for output in node.output}
+    others = {
+        called.get(operator.output, operator.output)
+        for operator in network.operators
+        if not isinstance(operator, Island)
+    }
     held = {constant.name for constant in model.graph.initializer}
-    borders = {names.get(name, name) for name in island.inputs}
-    end = names.get(island.output, island.output)
-    # Where a Transpose went, the island's result went with it: what is left ends at the outputs.
-    waiting = [end] if end in makers else [output.name for output in model.graph.output]
-    seen: set[str] = set()
-    found: set[str] = set()
-    while waiting:
-        node = makers.get(waiting.pop())
-        if node is None or node.name in seen:
-            continue
-        seen.add(node.name)
-        if _in_integers(node, held):
-            found.add(node.op_type)
-        waiting.extend(name for name in node.input if name not in borders)
+    found = {
+        node.op_type
+        for node in model.graph.node
+        if _in_integers(node, held) and others.isdisjoint(node.output)
+    }
     return found - EXACT
 
 

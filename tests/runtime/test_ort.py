@@ -113,3 +113,20 @@ def test_a_missing_runtime_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_version() -> None:
     assert ort.version()
+
+
+def test_a_file_that_fails_as_it_runs_is_named() -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["x", "i"], ["y"], axis=1)],
+        "g",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4]),
+            helper.make_tensor_value_info("i", TensorProto.INT64, [1]),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    given = {"x": np.ones((1, 4), np.float32), "i": np.array([3])}
+    assert ort.run(model.SerializeToString(), given)["y"].tolist() == [[1.0]]
+    with pytest.raises(GraphError, match="does not run the file"):
+        ort.run(model.SerializeToString(), {**given, "i": np.array([9])})

@@ -29,6 +29,10 @@ def floats(*shape: int) -> AnyArray:
     return RNG.normal(size=shape).astype(np.float32)
 
 
+def number(value: float) -> AnyArray:
+    return np.array(value, np.float32)
+
+
 @dataclass(frozen=True)
 class Alone:
     """An operator of FUSED as ONNX text from `x` to `y`, beside `x1` where it takes two."""
@@ -104,10 +108,36 @@ ABSORBING = {
 }
 """Of operators that become part of the one beside them."""
 
+PASSED = {
+    "Clip": Alone(
+        "v = ConvTranspose (x, w) y = Clip (v, l, h)",
+        constants={"w": floats(8, 4, 2, 2), "l": number(-0.3), "h": number(0.4)},
+    ),
+    "Expand": Alone(
+        "v = Expand (x, s) y = Softmax <axis=1> (v)", constants={"s": np.array([1, 8, 6, 6])}
+    ),
+    "MaxPool": Alone("v = MaxPool <kernel_shape=[2,2]> (x) y = Softmax <axis=1> (v)"),
+    "Reshape": Alone(
+        "v = Reshape (x, s) y = Softmax <axis=1> (v)", constants={"s": np.array([1, 8, 4, 9])}
+    ),
+    "Slice": Alone(
+        "v = Slice (x, s, e) y = Softmax <axis=1> (v)",
+        constants={"s": np.array([0, 1]), "e": np.array([1, 7])},
+    ),
+    "Squeeze": Alone(
+        "v = Squeeze (x, a) y = Softmax <axis=1> (v)", (8, 6, 1), {"a": np.array([3])}
+    ),
+    "Unsqueeze": Alone(
+        "v = Unsqueeze (x, a) y = Softmax <axis=1> (v)", (8, 6), {"a": np.array([3])}
+    ),
+}
+"""Of operators past which a DequantizeLinear or QuantizeLinear is moved."""
+
 EVERY = {
     **OPERATORS,
     **{f"{name} between moves": one for name, one in BETWEEN.items()},
     **{f"{name} absorbed": one for name, one in ABSORBING.items()},
+    **{f"past {name}": one for name, one in PASSED.items()},
 }
 
 
@@ -126,8 +156,10 @@ def test_without_the_sum_it_would_not_be(one: Alone, monkeypatch: pytest.MonkeyP
     assert kernels_of(one.network())
 
 
-def test_the_cases_are_those_of_the_table() -> None:
+def test_the_cases_are_those_of_the_tables() -> None:
     assert set(OPERATORS) == onnx_unfused.FUSED
+    beside = {*ABSORBING, *PASSED, "Transpose"}
+    assert beside == onnx_unfused.SEEN_THROUGH | onnx_unfused.ABSORBED
 
 
 @pytest.mark.parametrize("runner", ["ort", "litert"])

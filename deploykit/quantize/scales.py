@@ -7,18 +7,31 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from deploykit.errors import QuantizationError
 from deploykit.quantize.calibration import Calibration, choose_range, quantization_error
 from deploykit.quantize.histogram import Histogram
 from deploykit.spec.operators import Function
 from deploykit.spec.quantized import Quantization, int_range
 
 SMALLEST_SCALE = 2.0**-100
+LARGEST_SCALE = 2.0**100
+"""LiteRT multiplies scales by 2^20 in float32, and ends the process where that overflows."""
 
 FIXED: Mapping[Function, Quantization] = {
     Function.SIGMOID: Quantization(1 / 256, -128),
     Function.TANH: Quantization(1 / 128, 0),
 }
 """The output quantization that LiteRT insists on; both cover the function's whole range."""
+
+
+def check_scale(tensor: str, scale: float) -> None:
+    """Raise QuantizationError where runtimes cannot take the scale of a tensor."""
+    if not scale <= LARGEST_SCALE:
+        raise QuantizationError(
+            f"tensor {tensor}: its scale would be {scale:.3g}, over the {LARGEST_SCALE:.3g} that "
+            "runtimes take. Constants that stand for minus infinity, and go into anything but one "
+            "softmax, are a cause; write a smaller number there, as -100"
+        )
 
 
 def affine_scale(low: float, high: float) -> Quantization:

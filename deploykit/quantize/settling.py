@@ -18,6 +18,7 @@ from deploykit.quantize.agreement import (
 )
 from deploykit.quantize.nodes import function_of, parameter, parameter_of
 from deploykit.quantize.operators import BINARY, Kind
+from deploykit.quantize.scales import check_scale
 from deploykit.quantize.sharing import Group, fixed_quantization
 from deploykit.quantize.structure import Layer
 from deploykit.quantize.weights import LARGEST_RATIO
@@ -53,13 +54,20 @@ def settle_scales(
 
     A layer whose output has a scale of its own kind (a sigmoid) moves its input's instead.
 
-    Raises QuantizationError where no scale nearby does.
+    Raises QuantizationError where no scale nearby does, or one is larger than runtimes take.
     """
     held = {name: group for group in groups for name in group.tensors}
     agreement = Agreement(runners.reference, runners.runtimes)
     moves: dict[str, int] = {}
 
+    for name, quantization in chosen.items():
+        check_scale(name, quantization.scale)
+    for held_constant in constants.values():
+        if held_constant is not None:
+            check_scale(held_constant.name, held_constant.quantization.scale)
+
     def move(name: str, scale: float) -> None:
+        check_scale(name, scale)
         for tensor in held[name].tensors:
             chosen[tensor] = replace(chosen[tensor], scale=float(np.float32(scale)))
 

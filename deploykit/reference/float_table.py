@@ -43,6 +43,7 @@ ELEMENTWISE: Mapping[str, Rule] = {
     "HardSigmoid": unary(activations.hard_sigmoid),
     "HardSwish": unary(activations.hard_swish),
     "Identity": unary(lambda x, _: x),
+    "IsNaN": unary(lambda x, _: np.isnan(x)),
     "LeakyRelu": unary(activations.leaky_relu),
     "Less": binary(np.less),
     "LessOrEqual": binary(np.less_equal),

@@ -15,8 +15,8 @@ from deploykit.spec.network import Network
 
 IMAGE = (1, 4, 9, 8)
 
-Draw = Literal["normal", "positive", "halves", "integers", "indices", "booleans"]
-"""What inputs are drawn from; halves hit the ties of rounding and comparing."""
+Draw = Literal["normal", "positive", "halves", "integers", "indices", "booleans", "odd"]
+"""What inputs are drawn from; halves hit the ties of rounding and comparing, odd are no numbers."""
 
 
 def weights(*shape: int) -> AnyArray:
@@ -88,6 +88,8 @@ class Row:
                 return generator.integers(0, 4, self.shape)
             case "booleans":
                 return generator.integers(0, 2, self.shape).astype(np.bool_)
+            case "odd":
+                return generator.choice(numbers(np.nan, np.inf, -np.inf, 0, 1), self.shape)
         assert_never(self.values)
 
 
@@ -167,6 +169,7 @@ def elementwise() -> tuple[Row, ...]:
             for op_type in ("And", "Or", "Xor")
         ),
         Row("Not", values="booleans"),
+        Row("IsNaN", values="odd"),
         Row("Add", {}, (weights(1),), (1, 4)),
         Row("Div", {}, (integers(2, -3, 4, -5, 6, 7, -8, 9),), values="integers"),
         Row("Mod", {}, (integers(2, -3, 4, -5, 6, 7, -8, 9),), values="integers"),

@@ -2,6 +2,8 @@
 
     Sub, Div, Neg, Abs, Pow     sums, products and comparisons, see arithmetic
     LeakyRelu, PRelu, Elu, ...  see rectifiers
+    Where of constants          products, sums and minima, see selecting
+    Where(IsNaN(softmax))       the softmax, where it always has scores
     Reduce...                   pools and convolutions, see reductions
     x * tanh(softplus(x)), ...  Mish, Gelu, see spelled
     Cast of token ids           the ids themselves
@@ -29,12 +31,14 @@ from deploykit.graph.lowering.conv_transpose import lower_conv_transposes
 from deploykit.graph.lowering.expanding import lower_expands
 from deploykit.graph.lowering.linears import lower_linears
 from deploykit.graph.lowering.merge_concats import merge_concats
+from deploykit.graph.lowering.nan_guards import drop_nan_guards
 from deploykit.graph.lowering.own_bounds import own_bounds
 from deploykit.graph.lowering.pixel_shuffle import lower_pixel_shuffles
 from deploykit.graph.lowering.push_scales import push_scales
 from deploykit.graph.lowering.rectifiers import lower_rectifiers
 from deploykit.graph.lowering.recurrent import split_recurrent
 from deploykit.graph.lowering.reductions import lower_reductions
+from deploykit.graph.lowering.selecting import lower_choices
 from deploykit.graph.lowering.shapes import fold_pads, split_slices
 from deploykit.graph.lowering.signals import lift_signals
 from deploykit.graph.lowering.spelled import name_activations
@@ -51,6 +55,8 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("split_recurrent", split_recurrent),
     ("lower_linears", lower_linears),
     ("lower_pixel_shuffles", lower_pixel_shuffles),
+    ("lower_choices", lower_choices),
+    ("drop_nan_guards", drop_nan_guards),
     ("lower_arithmetic", lower_arithmetic),
     ("lower_expands", lower_expands),
     ("own_bounds", own_bounds),

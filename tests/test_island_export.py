@@ -74,7 +74,7 @@ OPERATORS = (
     Operator("softmax", "y = Softmax <axis=1> (c)"),
     Operator("matmul", "y = MatMul (c, c)"),
     Operator("division", "a = Abs (c) o = Add (a, one) y = Div (c, o)",
-             constants={"one": floats(1)}, islands=("Mul", "Maximum", "Add", "Island")),
+             constants={"one": floats(1)}),
     Operator("power", "y = Pow (c, two)", constants={"two": floats(2)}, islands=("Mul",)),
     Operator("reduce-max", "y = ReduceMax <keepdims=1> (c, axes)", (1, 6, 8, 1),
              {"axes": np.array([3])}, ("MaxPool",)),
@@ -110,7 +110,7 @@ OPERATORS = (
              islands=("Lookup",)),
     Operator("fifth-power", "y = Pow (c, p)", constants={"p": floats(5)}, islands=("Lookup",)),
     Operator("root", "r = Relu (c) a = Add (r, one) y = Pow (a, p)",
-             constants={"p": floats(0.5), "one": floats(1)}, islands=("Add", "Island")),
+             constants={"p": floats(0.5), "one": floats(1)}),
     Operator("thresholded", "y = ThresholdedRelu <alpha=0.4> (c)", islands=("Lookup",)),
     Operator("attention", """
         v = Reshape (c, flat)

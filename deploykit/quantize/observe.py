@@ -70,8 +70,8 @@ def observe_tensors(
             except ValueError as error:
                 raise DataError(
                     f"tensor {name} is not finite on calibration samples {start} to "
-                    f"{stop - 1}; check that the data is preprocessed "
-                    "as in training"
+                    f"{stop - 1}; check that the data is preprocessed as in training, and that no "
+                    "infinite constant goes anywhere but into one softmax"
                 ) from error
         for name in averaged:
             by_sample = _channel_means(values[name])

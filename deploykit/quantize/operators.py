@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 
+import numpy as np
 import onnx_ir as ir
 
 from deploykit.quantize.nodes import (
@@ -100,6 +101,9 @@ def _binary(node: ir.Node) -> Kind | None:
     held = [constant(node, index) for index in (0, 1)]
     if any(array is not None and array.ndim > len(output) for array in held):
         return None
+    # Infinite constants, as masks of scores are, have no scale.
+    if any(array is not None and not np.isfinite(array).all() for array in held):
+        return None
     return Kind(node.op_type)
 
 
@@ -113,6 +117,8 @@ def _extreme(kind: Kind) -> Callable[[ir.Node], Kind | None]:
 
     def rule(node: ir.Node) -> Kind | None:
         held = [array for index in (0, 1) if (array := constant(node, index)) is not None]
+        if any(np.isinf(array).any() for array in held):
+            return None
         if len(held) == 1 and len(node.inputs) == 2:
             output = static_shape(node.outputs[0])
             same = output is not None and static_shape(activations(node)[0]) == output

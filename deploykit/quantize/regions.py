@@ -2,9 +2,9 @@
 
 A region is a set of nodes with one result that others read; its nodes are read by nobody else. One
 that only rearranges works on the integers themselves. Any other is an island: its inputs' real
-values go through it in float, and its result is rounded. Islands are as small as that allows:
-what lies between two nodes that need float belongs to the island too, for rounding there would
-cost accuracy and time.
+values go through it in float, and its result is rounded. Islands are as small as accuracy allows:
+what lies between two nodes that need float belongs to the island too, and what leads to a
+denominator or into a softmax, see `membership`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,11 @@ import numpy as np
 import onnx_ir as ir
 
 from deploykit.errors import UnsupportedOperatorError
+from deploykit.quantize.membership import REARRANGING, homes_of
 from deploykit.quantize.nodes import activations
-from deploykit.quantize.operators import SHARING, WEIGHTED, Kind, kind_of
+from deploykit.quantize.operators import Kind
 from deploykit.spec.network import Network, static_shape
 from deploykit.spec.stored_weight import WORTH_IT, rounded_weight
-
-REARRANGING = frozenset(("Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"))
-"""Operators that put the same elements into another shape or order."""
 
 IN_FLOAT = frozenset(
     (
@@ -39,11 +37,6 @@ IN_FLOAT = frozenset(
 
 COMBINING = frozenset(("Add", "Concat", "Div", "MatMul", "Max", "Min", "Mul", "Pow", "Sub"))
 """Operators of which any input may be computed; of all others only the first."""
-
-PLACING = SHARING - {
-    Kind.MAX_POOL, Kind.CLAMP, Kind.MAXIMUM, Kind.MINIMUM, Kind.LEAKY_RELU
-}  # fmt: skip
-"""Kinds that put elements elsewhere and compare none."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +60,7 @@ def find_regions(network: Network, apart: Collection[ir.Node]) -> Mapping[ir.Nod
     Raises UnsupportedOperatorError naming operator, node, and what to do.
     """
     nodes = [node for node in network.model.graph if node not in apart]
-    homes = _homes(nodes)
+    homes = homes_of(nodes)
     members: dict[ir.Node, list[ir.Node]] = {}
     for node in nodes:
         if node in homes:
@@ -75,46 +68,6 @@ def find_regions(network: Network, apart: Collection[ir.Node]) -> Mapping[ir.Nod
     found = {last: _region(last, inside) for last, inside in members.items()}
     _require_one_sample(network, found)
     return found
-
-
-def _homes(nodes: list[ir.Node]) -> dict[ir.Node, ir.Node]:
-    """By node of a region, the region's last node."""
-    homes: dict[ir.Node, ir.Node] = {}
-    computing: set[ir.Node] = set()
-    for node in reversed(nodes):
-        read_by = {use.node for value in node.outputs for use in value.uses()}
-        public = any(value.is_graph_output() for value in node.outputs)
-        around = {homes.get(reader) for reader in read_by}
-        home = around.pop() if len(around) == 1 and not public else None
-        kind = kind_of(node)
-        if kind is None:
-            homes[node] = node if home is None else home
-            if node.op_type not in REARRANGING:
-                computing.add(homes[node])
-        elif home is not None and _between(node, kind, home in computing):
-            homes[node] = home
-    return homes
-
-
-def _between(node: ir.Node, kind: Kind, computing: bool) -> bool:
-    """Whether a node with an integer form, read by one region alone, belongs to it.
-
-    computing: whether the region computes anything behind the node.
-    """
-    if kind in WEIGHTED or not (kind in PLACING or computing):
-        return False
-    return all(_without_form(value) for value in activations(node))
-
-
-def _without_form(value: ir.Value) -> bool:
-    """Whether what computes a value has no integer form, or only places what such a node gives."""
-    node = value.producer()
-    if node is None:
-        return False
-    kind = kind_of(node)
-    if kind is None:
-        return True
-    return kind in PLACING and all(_without_form(source) for source in activations(node))
 
 
 def _region(last: ir.Node, nodes: list[ir.Node]) -> Region:

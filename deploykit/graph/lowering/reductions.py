@@ -7,7 +7,9 @@
     ReduceSum over H, W or C                    the convolutions above, of ones
 
 Axes that are not kept go in a Squeeze behind it. A mean over one axis stays in float in ONNX
-Runtime; the convolution is as fast as its float form, and requantizes alike everywhere.
+Runtime; the convolution is as fast as its float form, and requantizes alike everywhere. A mean or
+sum on its way to a denominator or under a root, as those of norms are, stays what it is: eight bits
+of a variance are few where it is small.
 """
 
 from __future__ import annotations
@@ -24,6 +26,11 @@ from deploykit.spec.network import Network, static_shape
 
 CHANNELS, PIXELS = 1, (2, 3)
 REDUCTIONS = frozenset({"ReduceMean", "ReduceSum", "ReduceMax", "GlobalMaxPool"})
+DELICATE = {"Div": 1, "Log": 0, "Pow": 0, "Reciprocal": 0, "Sqrt": 0}
+"""By operator, the input that small errors are large for where it is small."""
+LEADING = frozenset({"Add", "Mul", "Pow", "Reshape", "Squeeze", "Sub", "Unsqueeze"}) | REDUCTIONS
+FARTHEST = 8
+"""Nodes on the way; spelled-out norms have up to five."""
 Shape = tuple[int, ...]
 
 
@@ -52,7 +59,18 @@ def _fits(node: ir.Node) -> bool:
     axes = _axes(node, 4)
     if node.op_type in {"ReduceMax", "GlobalMaxPool"}:
         return axes in {(2,), (3,), PIXELS}
+    if _divides(node.outputs[0], FARTHEST):
+        return False
     return axes in {(CHANNELS,), (2,), (3,)} or (axes == PIXELS and node.op_type == "ReduceSum")
+
+
+def _divides(value: ir.Value, farthest: int) -> bool:
+    """Whether something divides by a value, or takes its root, within so many nodes."""
+    uses = [(use.node, use.idx) for use in value.uses()]
+    if any(DELICATE.get(reader.op_type) == place for reader, place in uses):
+        return True
+    ahead = [reader.outputs[0] for reader, _ in uses if reader.op_type in LEADING]
+    return farthest > 1 and any(_divides(result, farthest - 1) for result in ahead)
 
 
 def _replace(graph: ir.Graph, node: ir.Node) -> None:

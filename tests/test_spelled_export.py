@@ -14,14 +14,14 @@ WEIGHTS = {
         np.float32
     )
     for seed, (name, shape) in enumerate(
-        {"w": (6, 3, 3, 3), "b": (6, 1), "v": (4, 6, 1, 1), "d": (4, 1)}.items()
+        {"w": (6, 3, 3, 3), "b": (6, 1), "v": (4, 6, 1, 1), "d": (4, 1), "t": (6, 6, 1, 1)}.items()
     )
 }
 HELD = {
     **{name: array.reshape(-1) if array.ndim == 2 else array for name, array in WEIGHTS.items()},
     "one": np.array(1, np.float32), "twenty": np.array(20, np.float32),
     "small": np.array(1e-5, np.float32), "tiny": np.array(1e-6, np.float32),
-    "axes": np.array([1]),
+    "axes": np.array([1]), "six": np.array(6, np.float32),
 }  # fmt: skip
 ENOUGH_DB = 30.0
 
@@ -41,9 +41,13 @@ ENOUGH_DB = 30.0
         ("m = ReduceMean <keepdims=1> (c, axes) u = Sub (c, m) p = Mul (u, u)"
          " v2 = ReduceMean <keepdims=1> (p, axes) a = Add (v2, small) q = Sqrt (a) z = Div (u, q)",
          ["Island"]),
+        # Two regions divide by one tensor.
+        ("g = Mul (c, six) e = Exp (g) a = Add (e, one) k = Div (c, a) m = MaxPool"
+         " <kernel_shape=[3,3], pads=[1,1,1,1]> (k) l = Div (g, a) n = Conv (l, t, b)"
+         " z = Add (m, n)", ["Mul", "Island", "MaxPool", "Island", "Conv", "Add"]),
     ],
     ids=["sigmoid", "silu", "by 1+exp", "softplus", "softplus of torch", "rms of a relu", "rms",
-         "norm over channels"],
+         "norm over channels", "by one tensor"],
 )  # fmt: skip
 def test_it_stays_accurate(text: str, operators: list[str], tmp_path: Path) -> None:
     model = model_of(

@@ -15,6 +15,7 @@ Layers with weights stay outside, and so does a Relu that such a layer takes in.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
@@ -50,8 +51,19 @@ PASSING = REARRANGING | {"Add", "Expand", "Mul", "ReduceMean", "ReduceSum", "Sub
 """Operators of an island whose inputs are as delicate as their output."""
 
 
-def homes_of(nodes: Collection[ir.Node]) -> dict[ir.Node, ir.Node]:
-    """By node of a region, the region's last node. nodes: in graph order."""
+@dataclass(frozen=True)
+class Membership:
+    """homes: by node of a region, the region's last node.
+
+    delicate: through which kinds a value that a region reads may lead to what rounding would harm.
+    """
+
+    homes: Mapping[ir.Node, ir.Node]
+    delicate: Mapping[ir.Value, frozenset[Kind]]
+
+
+def membership_of(nodes: Collection[ir.Node]) -> Membership:
+    """Of nodes in graph order."""
     homes: dict[ir.Node, ir.Node] = {}
     computing: set[ir.Node] = set()
     delicate: dict[ir.Value, frozenset[Kind]] = {}
@@ -76,7 +88,7 @@ def homes_of(nodes: Collection[ir.Node]) -> dict[ir.Node, ir.Node]:
             homes[node] = home
             if kind in ELEMENTWISE | PLACING:
                 protect(activations(node), through)
-    return homes
+    return Membership(homes, delicate)
 
 
 def _only_region(node: ir.Node, homes: Mapping[ir.Node, ir.Node]) -> ir.Node | None:
@@ -93,12 +105,12 @@ def _belongs(node: ir.Node, kind: Kind, computing: bool, through: Collection[Kin
     """
     if kind in WEIGHTED or node.op_type in WITHOUT_FLOAT or not (kind in PLACING or computing):
         return False
-    if kind in through and not _taken_in(node, kind):
+    if kind in through and not taken_in(node, kind):
         return True
     return all(_from_float(value) for value in activations(node))
 
 
-def _taken_in(node: ir.Node, kind: Kind) -> bool:
+def taken_in(node: ir.Node, kind: Kind) -> bool:
     """Whether a layer with weights computes what a Relu or Clip bounds."""
     maker = node.inputs[0].producer() if kind is Kind.CLAMP and node.inputs[0] else None
     return maker is not None and kind_of(maker) in WEIGHTED

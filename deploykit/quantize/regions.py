@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from deploykit.errors import UnsupportedOperatorError
-from deploykit.quantize.membership import REARRANGING, homes_of
+from deploykit.quantize.membership import REARRANGING, membership_of
 from deploykit.quantize.nodes import activations
 from deploykit.quantize.operators import Kind
 from deploykit.spec.network import Network, static_shape
@@ -60,7 +60,7 @@ def find_regions(network: Network, apart: Collection[ir.Node]) -> Mapping[ir.Nod
     Raises UnsupportedOperatorError naming operator, node, and what to do.
     """
     nodes = [node for node in network.model.graph if node not in apart]
-    homes = homes_of(nodes)
+    homes = membership_of(nodes).homes
     members: dict[ir.Node, list[ir.Node]] = {}
     for node in nodes:
         if node in homes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from deploykit.errors import UnsupportedOperatorError
 from deploykit.graph.lowering import lower
+from deploykit.quantize.denominators import separate_denominators
 from deploykit.quantize.sharing import separate_concats
 from deploykit.quantize.whole_numbers import check_whole_inputs, check_whole_outputs
 from deploykit.spec.network import Network
@@ -21,7 +22,7 @@ def integer_form(network: Network) -> Network:
     lowered = lower(network)
     check_whole_inputs(lowered)
     check_whole_outputs(lowered)
-    return separate_concats(lowered)
+    return separate_concats(separate_denominators(lowered))
 
 
 def _check_outputs(network: Network) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from deploykit.quantize.structure import build_structure
 from deploykit.spec.arrays import AnyArray
+from deploykit.spec.network import Network
 from tests.quantize.graphs import CONV1, CONV3, float_network, seeded
 
 HELD: dict[str, AnyArray] = {
@@ -16,14 +17,18 @@ HELD: dict[str, AnyArray] = {
 }  # fmt: skip
 
 
-def layers_of(text: str) -> list[tuple[str, ...]]:
-    """What `text` becomes between a convolution `c` and one of `z`: operators of each layer."""
-    network = float_network(
+def network_of(text: str) -> Network:
+    """`text` between a convolution `c` and one of `z`."""
+    return float_network(
         f"g (float[1,3,6,6] x) => (float[1,4,6,6] y) "
         f"{{ c = Conv <{CONV3}> (x, w, b) {text} y = Conv <{CONV1}> (z, v, b) }}",
         **HELD,
     )
-    inner = build_structure(network)[1:-1]
+
+
+def layers_of(text: str) -> list[tuple[str, ...]]:
+    """The operators of each layer that `text` becomes."""
+    inner = build_structure(network_of(text))[1:-1]
     return [tuple(node.op_type for node in layer.nodes) for layer in inner]
 
 
@@ -44,6 +49,9 @@ def layers_of(text: str) -> list[tuple[str, ...]]:
         # scores
         ("m = Mul (c, one) a = Add (m, mask) z = Softmax (a)", ("Mul", "Add", "Softmax")),
         ("a = Add (c, mask) z = Softmax (a)", ("Add", "Softmax")),
+        # A mask that the network computes.
+        ("s = MatMul (c, c) m = Mul (c, one) a = Add (s, m) z = Softmax (a)",
+         ("MatMul", "Mul", "Add", "Softmax")),
     ],
 )  # fmt: skip
 def test_what_rounding_would_harm_is_inside(text: str, island: tuple[str, ...]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from deploykit.quantize.nodes import activations, clip_bounds
+from deploykit.quantize.nodes import activations, clip_bounds, constant
 from deploykit.quantize.operators import FUSING, Kind, kind_of
 from deploykit.quantize.regions import Region, find_regions
 from deploykit.spec.network import Network
@@ -15,6 +15,8 @@ from deploykit.spec.quantized import Tail, tail_axis
 from deploykit.spec.whole_numbers import answer_of, whole_outputs
 
 TAILS = {"Softmax": Tail.SOFTMAX, "LogSoftmax": Tail.LOG_SOFTMAX}
+NO_SCORE = -30.0
+"""exp of it, 1e-13, is under any step of a softmax."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ def tails(network: Network) -> dict[ir.Node, Tail]:
     """The nodes that turn the last integers' real values into a graph output, in float.
 
     A Softmax or LogSoftmax along `tail_axis` whose input nobody else reads: runtimes have no
-    integer form of it that is fast and equal, and nothing behind it needs one.
+    integer form of it that is fast and equal, and nothing behind it needs one. Scores that a mask
+    was added to stay in float with it instead: they make an island.
     """
     found: dict[ir.Node, Tail] = {}
     for value in network.model.graph.outputs:
@@ -76,9 +79,18 @@ def tails(network: Network) -> dict[ir.Node, Tail]:
             continue
         axis, rank = node.attributes.get_int("axis", -1), len(source.shape or ())
         along = 2 <= rank <= 4 and axis % rank == tail_axis(rank)
-        if along and len(source.uses()) == 1 and not source.is_graph_output():
+        alone = len(source.uses()) == 1 and not source.is_graph_output()
+        if along and alone and not _masked(source.producer()):
             found[node] = TAILS[node.op_type]
     return found
+
+
+def _masked(node: ir.Node | None) -> bool:
+    """Whether a sum or minimum with a constant leaves scores out."""
+    if node is None or node.op_type not in {"Add", "Min"}:
+        return False
+    held = [array for index in (0, 1) if (array := constant(node, index)) is not None]
+    return any(bool((array <= NO_SCORE).any()) for array in held)
 
 
 def _casts_of_answers(network: Network) -> set[ir.Node]:

@@ -33,7 +33,8 @@ def separate_denominators(network: Network) -> Network:
 
     network: lowered.
     """
-    if not any(_regions(node, _membership(network.model)) for node in network.model.graph):
+    membership = _membership(network.model)
+    if not any(_regions(node, membership) for node in network.model.graph):
         return network
     model = network.model.clone()
     while True:

@@ -370,12 +370,12 @@ def _against_runtime(
     found = compare_golden(data, network, fmt, golden.inputs, golden.full, expected)
     detail = (
         f"{found.total_differing:,} of {found.total_compared:,} integers differ "
-        f"({golden.count} inputs, {version})"
+        f"({len(golden.full)} inputs, outputs of {found.samples}, {version})"
     )
     if found.one_step:
         detail += (
-            f"; {found.total_one_step:,} of the {len(found.one_step)} float islands' are one step "
-            f"apart, and outputs by up to {found.drift} from the input on"
+            f"; {found.total_one_step:,} that float islands give are one step apart, and outputs "
+            f"by up to {found.drift} steps"
         )
     if found.total_differing:
         detail += f", by up to {found.largest}; first in operator {found.operator}"

@@ -17,8 +17,8 @@ from deploykit.spec.arrays import AnyArray, Float32Array, Float64Array, Int8Arra
 from deploykit.spec.quantized import int_range
 
 SWEEPS = 3
-SHORT = 32
-"""Weights per output up to which pairs move and larger scales are tried."""
+SHORT = 25
+"""Weights per output up to which pairs move and larger scales are tried: depthwise layers'."""
 SCALES = np.linspace(1.0, 1.3, 16)
 PAIR_MOVES = 64
 COLUMNS = 32

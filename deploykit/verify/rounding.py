@@ -148,11 +148,8 @@ def _input_means(
 def _bound(name: str, node: ir.Node, constant: ConstantTensor) -> Distance:
     """Of what is compared with a tensor: what lies beyond the range is its end."""
     array = _float_constant(name, node, constant)
-    into = constant.quantization
-    wanted = array.astype(np.float64) / np.float64(np.float32(into.scale)) + into.zero_point
-    held = np.clip(wanted, *int_range(into.bits))
-    steps = float(np.abs(held - constant.values.reshape(array.shape)).max(initial=0.0))
-    return Distance(name, steps, NEAREST)
+    integers = constant.values.reshape(array.shape)
+    return Distance(name, _clipped_steps(array, integers, constant.quantization), NEAREST)
 
 
 def _constant(name: str, node: ir.Node, constant: ConstantTensor) -> Distance:
@@ -172,15 +169,19 @@ def _float_constant(name: str, node: ir.Node, constant: ConstantTensor) -> AnyAr
 
 
 def _table_steps(node: ir.Node, operator: Embedding, into: Quantization) -> float:
-    """|held(W / scale + zero point) - q|, held within what 8 bits can be: a range may clip."""
     array = _array(node.inputs[0] if node.inputs else None)
     if array is None or array.shape != operator.table.values.shape:
         raise IntegrityError(
             f"model.float.onnx: the table of layer {operator.name} has another shape"
         )
+    return _clipped_steps(array, operator.table.values, into)
+
+
+def _clipped_steps(array: AnyArray, integers: AnyArray, into: Quantization) -> float:
+    """|held(x / scale + zero point) - q|, held within what its bits can be: a range may clip."""
     wanted = array.astype(np.float64) / np.float64(np.float32(into.scale)) + into.zero_point
     held = np.clip(wanted, *int_range(into.bits))
-    return float(np.abs(held - operator.table.values).max(initial=0.0))
+    return float(np.abs(held - integers).max(initial=0.0))
 
 
 def _slope_steps(node: ir.Node, operator: LeakyRelu) -> float:

@@ -71,6 +71,11 @@ class Replacement:
         self._graph.insert_before(self._node, made)
         return output
 
+    def reshaped(self, value: ir.Value | None, suffix: str, shape: Sequence[int]) -> ir.Value:
+        """The value in another shape."""
+        sizes = self.constant(f"{suffix}.shape", np.array(shape, np.int64))
+        return self.node("Reshape", [value, sizes], suffix, shape)
+
     def finish(self, result: ir.Value) -> None:
         """`result` stands for the node's output from now on; the node is gone."""
         producer = result.producer()

@@ -150,14 +150,10 @@ def _interleaved(
     batch, outputs = whole[:2]
     apart = (batch, *strides, outputs, *phases[2:])
     order = (0, 3, 4, 1, 5, 2)
-    value = new.node("Reshape", [value, _numbers(new, "apart", apart)], "apart", apart)
+    value = new.reshaped(value, "apart", apart)
     turned = tuple(apart[axis] for axis in order)
     value = new.node("Transpose", [value], "turned", turned, {"perm": list(order)})
-    return new.node("Reshape", [value, _numbers(new, "whole", whole)], "pixels", whole)
-
-
-def _numbers(new: Replacement, name: str, values: tuple[int, ...]) -> ir.Value:
-    return new.constant(f"{name}.shape", np.array(values, np.int64))
+    return new.reshaped(value, "pixels", whole)
 
 
 def _phases(weight: Float64Array, rows: _Axis, columns: _Axis) -> Float64Array:

@@ -37,13 +37,10 @@ def _replace(graph: ir.Graph, node: ir.Node) -> None:
     rows, (inputs, outputs) = prod(source[:-1]), weight.shape
     follower, bias = _bias_behind(node, outputs)
     new = Replacement(graph, follower)
-    flat = new.constant("rows.shape", np.array([rows, inputs], np.int64))
-    entry = new.node("Reshape", [node.inputs[0], flat], "rows", (rows, inputs))
+    entry = new.reshaped(node.inputs[0], "rows", (rows, inputs))
     held, shift = new.constant("weight", np.ascontiguousarray(weight.T)), new.constant("bias", bias)
     linear = new.node("Gemm", [entry, held, shift], "linear", (rows, outputs), {"transB": 1})
-    shape = (*source[:-1], outputs)
-    back = new.constant("shape", np.array(shape, np.int64))
-    new.finish(new.node("Reshape", [linear, back], "sequence", shape))
+    new.finish(new.reshaped(linear, "sequence", (*source[:-1], outputs)))
     if follower is not node:
         graph.remove(node, safe=True)
 

@@ -122,7 +122,8 @@ def _from_float(value: ir.Value) -> bool:
     if node is None:
         return False
     kind = kind_of(node)
-    if kind is None:
+    if kind is None and node.op_type not in REARRANGING:
         return True
-    inside = kind in PLACING | ELEMENTWISE and node.op_type not in WITHOUT_FLOAT
+    held = kind in PLACING | ELEMENTWISE and node.op_type not in WITHOUT_FLOAT
+    inside = held or node.op_type in REARRANGING
     return inside and all(_from_float(source) for source in activations(node))

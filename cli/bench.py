@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deploykit.spec.listing import listed
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -123,7 +125,7 @@ def _notes(report: BenchReport, bundle: Path) -> list[str]:
     if report.overflowing and any(model.file == "model.onnx" for model in report.models):
         notes.append(
             "model.onnx gives other integers on this processor (AVX2 without VNNI; layers "
-            f"{', '.join(report.overflowing)}): export with --target x86-avx2 (or any)."
+            f"{listed(report.overflowing)}): export with --target x86-avx2 (or any)."
         )
     notes += [f"{absent.model}: {absent.reason}" for absent in report.unmeasured]
     notes.append(

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deploykit.spec.listing import listed
 from deploykit_cli.flags import Align, Target
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from deploykit.exporting.pruning import PrunedFile
-
-SHOWN_BORDERS = 5
 
 
 def prune(
@@ -213,10 +212,7 @@ def _notes(done: PrunedFile) -> list[str]:
         notes.append("No channel is dead: the file is the same network, in one spelling.")
     borders = done.removal.borders
     if borders:
-        more = len(borders) - SHOWN_BORDERS
-        tail = f" and {more} more" if more > 0 else ""
-        shown = ", ".join(borders[:SHOWN_BORDERS])
-        notes.append(f"Removal stopped at operators without a rule: {shown}{tail}")
+        notes.append(f"Removal stopped at operators without a rule: {listed(borders)}")
     if done.removal.split or done.removal.narrowed:
         notes.append(
             "note: for a file to quantize with export, leave --narrow-layers out and say "

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from deploykit.spec.listing import listed
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -109,7 +111,7 @@ def _without_vnni(manifest: Any) -> str:
     if "model.onnx" not in manifest["sizes"]:
         return "the same integers: LiteRT adds in 32 bits everywhere"
     if pairs["overflowing"]:
-        layers = ", ".join(pairs["overflowing"])
+        layers = listed(pairs["overflowing"])
         return f"other integers from model.onnx ({layers}); the same with --target any"
     if not pairs["narrowed"]:
         return "the same integers: no pair of weights exceeds 16 bits"

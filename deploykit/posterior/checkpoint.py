@@ -6,7 +6,6 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +15,10 @@ from deploykit.errors import CheckpointError
 from deploykit.posterior.containers import strip_prefixes, unwrap_containers
 from deploykit.posterior.pickles import refused_globals
 from deploykit.spec.arrays import AnyArray
+from deploykit.spec.listing import listed
 from deploykit.spec.posterior import Checkpoint
 
 ZIP_MAGIC = b"PK\x03\x04"
-NAMES_SHOWN = 5
 RESAVE = "re-save it where it was trained: torch.save(model.state_dict(), 'weights.pt')"
 COPY_AGAIN = "copy it again, or re-save it where it was trained"
 
@@ -100,13 +99,13 @@ def _refusal(path: Path, error: Exception) -> CheckpointError:
     refused = refused_globals(path)
     if any(name.startswith("torch.nn.modules.") for name in refused):
         return CheckpointError(
-            f"{path}: holds a whole pickled network ({_some(refused)}), and unpickling that runs "
+            f"{path}: holds a whole pickled network ({listed(refused)}), and unpickling that runs "
             f"code from the file, which deploykit never does; {RESAVE}"
         )
     if refused:
         return CheckpointError(
-            f"{path}: asks to import {_some(refused)} while loading; unpickling that could run any "
-            f"code, so deploykit refuses. Keep only tensors: {RESAVE}"
+            f"{path}: asks to import {listed(refused)} while loading; unpickling that could run "
+            f"any code, so deploykit refuses. Keep only tensors: {RESAVE}"
         )
     reason = (str(error).splitlines() or [""])[0] or type(error).__name__
     return CheckpointError(
@@ -137,12 +136,6 @@ def _require_finite(path: Path, tensors: Mapping[str, AnyArray]) -> None:
     ]
     if broken:
         raise CheckpointError(
-            f"{path}: NaN or infinity in {_some(broken)}; the training diverged, take an earlier "
+            f"{path}: NaN or infinity in {listed(broken)}; the training diverged, take an earlier "
             "checkpoint"
         )
-
-
-def _some(names: Any) -> str:
-    listed = list(names)
-    rest = len(listed) - NAMES_SHOWN
-    return ", ".join(listed[:NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

@@ -9,11 +9,10 @@ from torch import nn
 
 from deploykit.errors import ArchitectureError
 from deploykit.spec.arrays import Tensors
+from deploykit.spec.listing import listed
 
 IMPLIED = "num_batches_tracked"
 """Checkpoints from before torch 0.4.1 lack it, and it changes no result."""
-
-KEYS_SHOWN = 6
 
 
 def load_tensors(module: nn.Module, tensors: Tensors, origin: str) -> None:
@@ -37,9 +36,9 @@ def load_tensors(module: nn.Module, tensors: Tensors, origin: str) -> None:
 def _mismatch(origin: str, missing: list[str], unexpected: list[str]) -> str:
     parts = []
     if unexpected:
-        parts.append(f"{origin} holds {_some(unexpected)}, which the network has not")
+        parts.append(f"{origin} holds {listed(unexpected)}, which the network has not")
     if missing:
-        parts.append(f"the network has {_some(missing)}, which {origin} lacks")
+        parts.append(f"the network has {listed(missing)}, which {origin} lacks")
     close = [
         f"{key} for {match[0]}"
         for key in unexpected[:1]
@@ -47,8 +46,3 @@ def _mismatch(origin: str, missing: list[str], unexpected: list[str]) -> str:
     ]
     hint = f" (perhaps {close[0]})" if close else ""
     return f"{'; '.join(parts)}{hint}; build the network that was trained"
-
-
-def _some(keys: list[str]) -> str:
-    rest = len(keys) - KEYS_SHOWN
-    return ", ".join(keys[:KEYS_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from deploykit.spec.listing import listed
+
 POINTS_LOST_TO_PRUNING = 2.0
 POINTS_LOST_TO_INTEGERS = 1.0
 POINTS_TO_MONTE_CARLO = 5.0
 LOW_SQNR_DB = 15.0
 FEW_SAMPLES = 32
-AS_FAST = frozenset({"ArgMax", "Embedding"})
+AS_FAST = frozenset({"ArgMax", "Embedding", "Repeat"})
 """Operators that XNNPACK lacks, and that LiteRT's own kernels run as fast (tests/suite/gaps.py)."""
+FAST = frozenset({"XNNPACK", "GELU"})
+"""What LiteRT runs as fast in int8 as in float (benchmarks/results/kernels.json)."""
 
 
 def warnings_of(manifest: Any) -> list[str]:
@@ -64,12 +68,13 @@ def _kernels(layers: Any) -> Iterator[str]:
     outside = [
         x["name"]
         for x in layers
-        if x["kernels"].get("litert", "XNNPACK") != "XNNPACK" and x["operator"] not in AS_FAST
+        if x["kernels"].get("litert", "XNNPACK") not in FAST and x["operator"] not in AS_FAST
     ]
     if outside:
         yield (
-            f"LiteRT runs {', '.join(outside)} outside XNNPACK, in slower kernels: fuse the "
-            "activation into the operator before it, or use one that XNNPACK takes"
+            f"LiteRT runs {listed(outside)} outside XNNPACK, in slower kernels: put an activation "
+            "behind a layer that can take it in, or use an operator that XNNPACK has "
+            "(`deploykit inspect` shows the kernel of every layer)"
         )
 
 

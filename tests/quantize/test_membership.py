@@ -72,8 +72,10 @@ def test_what_rounding_would_harm_is_inside(text: str, island: tuple[str, ...]) 
         # Behind the island.
         ("s = Softmax (c) z = Mul (s, one)", [("Softmax",), ("Mul",)]),
         # A rearrangement of integers computes nothing.
-        ("t = Transpose <perm=[0,1,3,2]> (c) a = Add (t, t) z = MatMul (a, a)",
-         [("Transpose",), ("Add",), ("MatMul",)]),
+        (
+            "t = Transpose <perm=[0,1,3,2]> (c) a = Add (t, t) z = MatMul (a, a)",
+            [("Transpose",), ("Add",), ("MatMul",)],
+        ),
         # The layer before takes the Relu in.
         ("r = Relu (c) z = Sqrt (r)", [("Sqrt",)]),
     ],

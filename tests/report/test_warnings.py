@@ -60,3 +60,8 @@ def test_nothing_is_said_of_accuracy_that_was_not_measured() -> None:
 def test_a_finding_is_told_with_its_figure(path: str, value: object, told: str) -> None:
     (sentence,) = warnings_of(changed(path, value))
     assert told in sentence
+
+
+@pytest.mark.parametrize("kernel", ["XNNPACK", "GELU"])
+def test_a_kernel_as_fast_as_its_float_form_is_no_finding(kernel: str) -> None:
+    assert warnings_of(changed("layers/0/kernels/litert", kernel)) == []

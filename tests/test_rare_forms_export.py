@@ -47,6 +47,32 @@ FORMS = {
         IMAGE, 20, CONV + """y = AveragePool <kernel_shape=[3,3], strides=[2,2],
         auto_pad="SAME_UPPER"> (c)""",
     ),
+    "resize by 1.5": (
+        IMAGE, 20, CONV + f"""s = Constant <value_floats=[1.0, 1.0, 1.5, 1.5]> ()
+        r = Resize <mode="nearest"> (c, , s) y = {POINTWISE} (r, w4x8x1x1, b4)""",
+    ),
+    "resize, 1-D": (
+        SIGNAL, 20, """c = Conv <kernel_shape=[3], pads=[1,1]> (x, w8x4x3, b8)
+        s = Constant <value_floats=[1.0, 1.0, 2.5]> () y = Resize <mode="nearest"> (c, , s)""",
+    ),
+    "resize, 1-D, linear": (
+        TOKENS, 20, """r = Mul (x, w12) s = Constant <value_floats=[2.0]> ()
+        y = Resize <mode="linear", axes=[2]> (r, , s)""",
+    ),
+    "flip": (
+        IMAGE, 20, CONV + f"""a = Constant <value_ints=[2, 3]> ()
+        m = Constant <value_ints=[-1, -1]> ()
+        e = Constant <value_ints=[-100, -100]> () f = Slice (c, m, e, a, m)
+        y = {POINTWISE} (f, w4x8x1x1, b4)""",
+    ),
+    "tile": (
+        IMAGE, 20, CONV + """t = Constant <value_ints=[1, 2, 1, 3]> () y = Tile (c, t)""",
+    ),
+    "pad by reflection": (
+        IMAGE, 20, """p = Constant <value_ints=[0, 0, 1, 1, 0, 0, 1, 1]> ()
+        q = Pad <mode="reflect"> (x, p) c = Conv <kernel_shape=[3,3]> (q, w8x3x3x3, b8)
+        e = Pad <mode="edge"> (c, p) y = Conv <kernel_shape=[3,3]> (e, w4x8x3x3, b4)""",
+    ),
     "group norm": (
         IMAGE, 21, CONV + f"""n = GroupNormalization <num_groups=2> (c, w8, b8) r = Relu (n)
         y = {POINTWISE} (r, w4x8x1x1, b4)""",
@@ -62,7 +88,7 @@ def saved(path: Path, port: str, opset: int, text: str, outputs: str = "float y"
         f'<ir_version: 10, opset_import: ["": {opset}]>\nform ({port}) => ({outputs}) {{ {text} }}'
     )
     for name in dict.fromkeys(name for node in made.graph.node for name in node.input):
-        if name[0] in "wb" and name[1:].replace("x", "").isdigit():
+        if name[:1] in ("w", "b") and name[1:].replace("x", "").isdigit():
             shape = tuple(map(int, name[1:].split("x")))
             drawn = rng.normal(size=shape) / np.sqrt(np.prod(shape[1:]) or 1)
             made.graph.initializer.append(numpy_helper.from_array(drawn.astype(np.float32), name))

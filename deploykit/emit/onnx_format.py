@@ -30,6 +30,20 @@ def onnx_alpha(slope: int) -> float:
     return slope / 256 * (1.0 - SLOPE_SHRINKS)
 
 
+CHANNELS = 1
+
+
+def turns(axis: int, rank: int) -> bool:
+    """Whether a Gather stands between two Transposes: along the last axis, not the channels."""
+    return axis == rank - 1 != CHANNELS
+
+
+def turning(rank: int) -> tuple[list[int], list[int]]:
+    """The last axis in the place of the channels, and back. turning(4) -> ([0,3,1,2], [0,2,3,1])"""
+    middle = list(range(CHANNELS, rank - 1))
+    return [0, rank - 1, *middle], [0, *(axis + 1 for axis in middle), CHANNELS]
+
+
 PRODUCER = "deploykit"
 
 BATCH_SYMBOL = "batch"

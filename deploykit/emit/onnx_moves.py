@@ -7,6 +7,7 @@ from typing import assert_never
 
 import numpy as np
 
+from deploykit.emit.onnx_format import CHANNELS, turning, turns
 from deploykit.emit.onnx_graph import OnnxGraph
 from deploykit.emit.onnx_regions import write_rearrange
 from deploykit.spec.operators import (
@@ -67,8 +68,7 @@ def write_moving(operator: Moving, graph: OnnxGraph) -> None:
             ]
             _write_integer("Slice", operator, graph, places)
         case Gather():
-            indices = graph.initializer(f"{name}.indices", np.array(operator.indices, np.int64))
-            _write_integer("Gather", operator, graph, [indices], {"axis": 1})
+            _write_gather(operator, graph)
         case Repeat():
             scales = np.array([1, 1, operator.rows, operator.columns], np.float32)
             constants = ["", graph.initializer(f"{name}.scales", scales)]
@@ -112,6 +112,24 @@ def _write_integer(
         graph.require_equal(source, operator.output, operator.name)
     inputs = [*map(graph.integers, read), *(constants or [])]
     graph.node(op_type, inputs, graph.integer(operator.output), operator.name, attributes)
+
+
+def _write_gather(operator: Gather, graph: OnnxGraph) -> None:
+    """Gather; of columns, or of anything else but the channels that lies along the last axis, of
+    what a Transpose put in the channels' place: by single bytes ONNX Runtime takes 40 times longer.
+    """
+    name, rank = operator.name, len(graph.tensor(operator.output).shape)
+    indices = graph.initializer(f"{name}.indices", np.array(operator.indices, np.int64))
+    if not turns(operator.axis, rank):
+        _write_integer("Gather", operator, graph, [indices], {"axis": operator.axis})
+        return
+    graph.require_equal(operator.input, operator.output, name)
+    there, back = turning(rank)
+    source, output = graph.integer(operator.input), operator.output
+    turned, taken = (graph.fresh(f"{output}.{how}") for how in ("turned", "taken"))
+    graph.helper("Transpose", [source], turned, f"{name}.turn", {"perm": there})
+    graph.helper("Gather", [turned, indices], taken, f"{name}.take", {"axis": CHANNELS})
+    graph.node("Transpose", [taken], graph.integer(output), name, {"perm": back})
 
 
 def window_attributes(window: Window) -> dict[str, object]:

@@ -40,6 +40,7 @@ IO_TYPES: Mapping[int, IoType] = {
 }
 
 
+TURNED = frozenset({"Gather", "Transpose"})
 HELPERS = frozenset({"QuantizeLinear", "DequantizeLinear", "BitwiseNot", "Cast"})
 """Operators that stand for none of the network, but belong to those that read or fill them."""
 
@@ -85,6 +86,7 @@ class _Reader:
             if node.op_type not in HELPERS
             and node.name not in inside
             and self._tail(node.output[0]) is None
+            and not self._turned(node)
         )
         network = QuantizedNetwork(
             self.tensors,
@@ -207,6 +209,14 @@ class _Reader:
         """What computes a float output behind the last integers."""
         public = any(value.name == port for value in self.graph.output)
         return TAILS.get(self.parts.made_by(port) or "") if public else None
+
+    def _turned(self, node: NodeProto) -> bool:
+        """Whether a node is the inside of a Gather along the last axis: no tensor of the network's.
+
+        Whatever else lacks a quantization and is read by such a Gather is caught where it ends.
+        """
+        inner = node.op_type in TURNED and self.operands.tensor(node.output[0]) not in self.tensors
+        return inner and not self.parts.is_output(node.output[0])
 
     def _check_shift(self, port: Quantization, tensor: str, name: str) -> None:
         if port != self.tensors[tensor].quantization:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from onnx import NodeProto, TensorProto
 
+from deploykit.emit.onnx_format import CHANNELS, turning, turns
 from deploykit.emit.onnx_operands import Operands
 from deploykit.emit.onnx_parts import attribute, refuse_other_attributes, window
 from deploykit.errors import GraphError
@@ -73,15 +74,36 @@ def slice_(operands: Operands, node: NodeProto) -> Operator:
 
 
 def gather(operands: Operands, node: NodeProto) -> Operator:
-    """Gather of channels, of a function's table, or of rows by the file's own whole numbers."""
+    """Gather along an axis, of a function's table, or of rows by the file's own whole numbers."""
     if operands.parts.is_constant(node.input[0]):
         own = operands.parts.maker(node.input[1]) is None
         return _embedding(operands, node) if own else _table(operands, node)
+    source, output = operands.integers(node), operands.tensor(node.output[0])
+    axis, taken = _whole(attribute(node, "axis", 0)), _indices(operands, node)
+    if axis < CHANNELS or turns(axis, len(operands.tensors[output].shape)):
+        raise GraphError(f"Gather {node.name!r} takes along axis {axis} without a Transpose.")
+    return Gather(node.name, source, output, axis, taken)
+
+
+def turned_gather(operands: Operands, node: NodeProto) -> Operator:
+    """Gather along the last axis, between two Transposes, of which `node` is the second."""
+    taking = operands.parts.producer(node.input[0], node, "Gather")
+    turning_there = operands.parts.producer(taking.input[0], taking, "Transpose")
+    output = operands.tensor(node.output[0])
+    rank = len(operands.tensors[output].shape)
+    found = [attribute(one, "perm", []) for one in (turning_there, node)]
+    if found != list(turning(rank)) or attribute(taking, "axis", 0) != CHANNELS:
+        raise GraphError(f"Transpose {node.name!r} is no end of a Gather along the last axis.")
+    source = operands.integers(turning_there)
+    return Gather(node.name, source, output, rank - 1, _indices(operands, taking))
+
+
+def _indices(operands: Operands, node: NodeProto) -> tuple[int, ...]:
+    """A list of positions, none of which counts from the end."""
     indices = operands.parts.constant(node.input[1], node)
-    if attribute(node, "axis", 0) != 1 or indices.ndim != 1:
-        raise GraphError(f"Gather {node.name!r} must take channels (axis 1) by a list of indices.")
-    taken = tuple(int(index) for index in indices)
-    return Gather(node.name, operands.integers(node), operands.tensor(node.output[0]), taken)
+    if indices.ndim != 1 or indices.min(initial=0) < 0:
+        raise GraphError(f"Gather {node.name!r} must take by a list of indices from 0.")
+    return tuple(int(index) for index in indices)
 
 
 def _embedding(operands: Operands, node: NodeProto) -> Operator:
@@ -176,4 +198,5 @@ MOVES: Mapping[str, Callable[[Operands, NodeProto], Operator]] = {
     "Resize": repeat,
     "Slice": slice_,
     "SpaceToDepth": space_to_depth,
+    "Transpose": turned_gather,
 }

@@ -58,10 +58,10 @@ def write_slice(operator: Slice, site: Site) -> None:
 
 
 def write_gather(operator: Gather, site: Site) -> None:
-    """GATHER of channels."""
+    """GATHER along one axis."""
     source, output = site.index[operator.input], site.index[operator.output]
     indices = site.graph.integers("indices", operator.indices)
-    options = Options("GatherOptions", {"axis": axis_of(site, operator.input, 1)})
+    options = Options("GatherOptions", {"axis": axis_of(site, operator.input, operator.axis)})
     site.graph.operator("GATHER", (source, indices), output, options)
 
 

@@ -13,7 +13,7 @@ Clamp              MAXIMUM and MINIMUM with a constant: builtin kernels, fast an
                    (XNNPACK has neither in int8; RELU and RELU6 standing alone are slow)
 Concat             CONCATENATION, of five at a time
 Slice              SLICE, or STRIDED_SLICE where it steps
-Gather             GATHER along the last axis
+Gather             GATHER along an axis
 Embedding          GATHER of the table's rows by the port itself
 ArgMax             ARG_MAX, and a RESHAPE where the axis stays
 Repeat             RESIZE_NEAREST_NEIGHBOR

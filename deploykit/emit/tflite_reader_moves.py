@@ -109,7 +109,7 @@ def _whole_batch(operator: FileOperator, whole: bool, batch: int) -> int:
 
 
 def read_gather(state: ReaderState, operator: FileOperator) -> None:
-    """GATHER of channels, of a function's table, or of rows by the file's own whole numbers."""
+    """GATHER along an axis, of a function's table, or of rows by the file's own whole numbers."""
     if operand(operator, 0).values is not None:
         ids = operand(operator, 1)
         if ids.index in state.waiting or ids.name in state.indices:
@@ -120,16 +120,16 @@ def read_gather(state: ReaderState, operator: FileOperator) -> None:
     view = state.unpadded(operator)
     indices = constant_of(operator, 1, np.dtype(np.int32), rank=1).tolist()
     place = operator.option(0) % len(view.tensor.shape)
-    channels = view.tensor.shape[1]
-    if network_axis(operator, place, view) != 1 or operator.option(1):
-        raise operator.refuse("deploykit reads it along the channels.")
-    if not indices or min(indices) < 0 or max(indices) >= channels:
-        raise operator.refuse(f"its indices do not fit {channels} channels.")
-    shape = (view.tensor.shape[0], len(indices), *view.tensor.shape[2:])
-    result = state.moved(operator, view, shape, view.order)
-    state.operators.append(
-        Gather(result.name, view.tensor.name, result.name, tuple(map(int, indices)))
-    )
+    axis = network_axis(operator, place, view)
+    if axis == 0 or operator.option(1):
+        raise operator.refuse("deploykit reads it along any axis but the batch's.")
+    left = list(view.tensor.shape)
+    if not indices or min(indices) < 0 or max(indices) >= left[axis]:
+        raise operator.refuse(f"its indices do not fit {left[axis]} positions.")
+    left[axis] = len(indices)
+    result = state.moved(operator, view, tuple(left), view.order)
+    taken = tuple(map(int, indices))
+    state.operators.append(Gather(result.name, view.tensor.name, result.name, axis, taken))
 
 
 def _read_table(state: ReaderState, operator: FileOperator) -> None:

@@ -7,6 +7,7 @@ from deploykit.quantize.nodes import (
     arg_axis,
     constant,
     function_of,
+    gathered_axis,
     groups_of,
     joined_axis,
     pads_of,
@@ -194,7 +195,8 @@ def _moving(layer: Layer, plan: LayerPlan) -> Operator:
         case Kind.GATHER:
             indices = constant(node, 1)
             assert indices is not None
-            return Gather(name, source, plan.output, tuple(int(index) for index in indices))
+            taken = tuple(int(index) for index in indices)
+            return Gather(name, source, plan.output, gathered_axis(node), taken)
         case Kind.REPEAT:
             times = repeats_of(node)
             assert times is not None

@@ -69,6 +69,12 @@ def joined_axis(node: ir.Node) -> int:
     return int(node.attributes["axis"].as_int()) % len(node.outputs[0].shape or ())
 
 
+def gathered_axis(node: ir.Node) -> int:
+    """Along which axis a Gather takes, counted from the front."""
+    axis = int(node.attributes["axis"].as_int()) if "axis" in node.attributes else 0
+    return axis % len(static_shape(node.inputs[0]) or (1,))
+
+
 def arg_axis(node: ir.Node) -> int:
     """Along which axis an ArgMax looks, counted from the front."""
     axis = int(node.attributes["axis"].as_int()) if "axis" in node.attributes else 0

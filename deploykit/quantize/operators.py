@@ -13,6 +13,7 @@ from deploykit.quantize.nodes import (
     activations,
     arg_axis,
     constant,
+    gathered_axis,
     leaky_slope,
     pads_of,
     repeats_of,
@@ -162,16 +163,17 @@ def _power(node: ir.Node) -> Kind | None:
 
 
 def _gather(node: ir.Node) -> Kind | None:
-    """Of channels by constants, or of rows of a constant by a graph input [N] or [N, T]."""
+    """By constants along an axis, or of rows of a constant by a graph input [N] or [N, T]."""
     ids = node.inputs[1]
     if ids is not None and ids.const_value is None:
         given = ids.is_graph_input() and _rank(ids) in (1, 2)
         return Kind.EMBEDDING if given and table_rows(node, ids) is not None else None
     shape, indices = static_shape(node.inputs[0]), constant(node, 1)
-    axis = int(node.attributes["axis"].as_int()) if "axis" in node.attributes else 0
-    if shape is None or indices is None or indices.ndim != 1 or axis % len(shape) != CHANNELS:
+    if shape is None or indices is None or indices.ndim != 1:
         return None
-    return Kind.GATHER if indices.min(initial=0) >= 0 else None
+    axis = gathered_axis(node)
+    known = axis == CHANNELS or (axis > CHANNELS and len(shape) <= 4)
+    return Kind.GATHER if known and indices.min(initial=0) >= 0 else None
 
 
 def _arg_max(node: ir.Node) -> Kind | None:

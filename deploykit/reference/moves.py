@@ -10,8 +10,6 @@ from deploykit.reference.window import pad
 from deploykit.spec.arrays import Int8Array
 from deploykit.spec.operators import Concat, DepthToSpace, Gather, Pad, Repeat, Slice, SpaceToDepth
 
-CHANNELS = 1
-
 
 def concat(parts: Sequence[Int8Array], operator: Concat) -> Int8Array:
     """One behind another."""
@@ -26,8 +24,8 @@ def slice_(values: Int8Array, operator: Slice) -> Int8Array:
 
 
 def gather(values: Int8Array, operator: Gather) -> Int8Array:
-    """The channels at the indices."""
-    return np.take(values, operator.indices, axis=CHANNELS)
+    """What stands at the indices along one axis."""
+    return np.take(values, operator.indices, axis=operator.axis)
 
 
 def repeat(values: Int8Array, operator: Repeat) -> Int8Array:

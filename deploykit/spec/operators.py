@@ -218,11 +218,12 @@ class Slice:
 
 @dataclass(frozen=True)
 class Gather:
-    """x[indices] along the channel axis. Input and output share one quantization."""
+    """x[indices] along one axis, the batch's excepted. Input and output share one quantization."""
 
     name: str
     input: str
     output: str
+    axis: int
     indices: tuple[int, ...]
 
 

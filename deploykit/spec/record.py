@@ -117,7 +117,7 @@ def record_operator(operator: Operator) -> Record:
                 "step": operator.step,
             }  # fmt: skip
         case Gather():
-            return {**common, "indices": list(operator.indices)}
+            return {**common, "axis": operator.axis, "indices": list(operator.indices)}
         case Repeat():
             return {**common, "rows": operator.rows, "columns": operator.columns}
         case DepthToSpace() | SpaceToDepth():

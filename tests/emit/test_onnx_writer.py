@@ -57,7 +57,7 @@ KERNELS: dict[type[Operator], frozenset[str]] = {
     Clamp: frozenset({"Clip"}),
     Concat: frozenset({"Concat"}),
     Slice: frozenset({"Slice", "Split"}),  # ORT joins slices that lie side by side
-    Gather: frozenset({"Gather"}),
+    Gather: frozenset({"Gather", "Transpose"}),  # of columns, between two Transposes
     Embedding: frozenset({"Gather"}),
     ArgMax: frozenset({"ArgMax", "Cast"}),
     Repeat: frozenset({"Resize"}),

@@ -195,12 +195,13 @@ class Builder:
         self._operators.append(Slice(f"slice_{output}", source, output, axis, start, stop, step))
         return output
 
-    def gather(self, source: str, *indices: int) -> str:
-        """Channels in another order."""
+    def gather(self, source: str, *indices: int, axis: int = 1) -> str:
+        """Positions of an axis in another order."""
         tensor = self.of(source)
-        shape = (tensor.shape[0], len(indices), *tensor.shape[2:])
-        output = self._next(shape, tensor.quantization)
-        self._operators.append(Gather(f"gather_{output}", source, output, indices))
+        shape = list(tensor.shape)
+        shape[axis] = len(indices)
+        output = self._next(tuple(shape), tensor.quantization)
+        self._operators.append(Gather(f"gather_{output}", source, output, axis, indices))
         return output
 
     def embedding(self, rows: int, columns: int, *sizes: int) -> str:

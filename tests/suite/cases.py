@@ -388,6 +388,21 @@ CASES: tuple[Case, ...] = (
     Case("slice-channels", (9, 6, 5), lambda b: b.slice(b.input, 1, 2, 7)),
     Case("slice-rows-step", (4, 9, 5), lambda b: b.slice(b.input, 2, 1, 8, 3)),
     Case("gather", (6, 5, 5), lambda b: b.gather(b.input, 3, 0, 5, 5, 1)),
+    Case("gather-rows", (3, 5, 4), lambda b: b.gather(b.input, 0, 0, 1, 4, 3, axis=2)),
+    Case("gather-columns", (3, 4, 5), lambda b: b.gather(b.input, 4, 3, 2, 1, 0, 0, axis=3)),
+    Case("gather-steps", (5, 4), lambda b: b.gather(b.input, 4, 2, 0, 0, axis=1)),
+    Case("gather-features", (3, 6), lambda b: b.gather(b.input, 5, 0, 5, 2, axis=2)),
+    Case(
+        "gather-both",
+        (8, 5, 6),
+        lambda b: b.conv(
+            b.gather(
+                b.gather(b.conv(b.input, 8, square(1)), 1, 0, 0, 2, 4, axis=2), 5, 4, 4, 1, axis=3
+            ),
+            4,
+            square(3, pad=1),
+        ),
+    ),
     Case("embedding", (10, 8), lambda b: b.add(b.input, b.embedding(20, 8, 10))),
     Case("embedding-vector", (8,), lambda b: b.linear(b.add(b.embedding(5, 8), b.input), 3)),
     Case("embedding-alone", (3, 8), lambda b: b.embedding(300, 6, 7)),

@@ -192,6 +192,13 @@ def _slice(build: Drawn, name: str) -> str:
     return build.slice(name, axis, start, stop, step)
 
 
+def _gather(build: Drawn, name: str) -> str:
+    axis = build.whole(1, 3)
+    last = build.of(name).shape[axis] - 1
+    taken = [build.whole(0, last) for _ in range(build.whole(1, last + 3))]
+    return build.gather(name, *taken, axis=axis)
+
+
 def _clamp(build: Drawn, name: str) -> str:
     low = build.whole(-128, 127)
     return build.clamp(name, low, build.whole(low, 127))
@@ -230,6 +237,7 @@ def _reshape(build: Drawn, name: str) -> str:
 MOVES: Mapping[str, Callable[[Drawn, str], str]] = {
     "clamp": _clamp,
     "depth-to-space": _depth_to_space,
+    "gather": _gather,
     "leaky-relu": lambda build, name: build.leaky_relu(name, build.whole(1, 600)),
     "pad": _pad,
     "repeat": lambda build, name: build.repeat(name, build.whole(1, 3), build.whole(1, 3)),

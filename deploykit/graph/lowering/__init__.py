@@ -11,6 +11,7 @@
     [N, C, L]                   [N, C, 1, L]
     Pad, Slice of many axes     the window's own pads, one Slice per axis
     Expand                      nothing, Gather or Resize, see expanding
+    Tile, Pad by edge, ...      a Gather along each axis, see picking
     HardSwish, HardSigmoid      a sum, a clip and a product; factors go into the weights around
     AveragePool                 a depthwise convolution of equal weights
     BatchNormalization, x*s+t   a depthwise 1x1 convolution, where no layer could take it in
@@ -33,6 +34,7 @@ from deploykit.graph.lowering.linears import lower_linears
 from deploykit.graph.lowering.merge_concats import merge_concats
 from deploykit.graph.lowering.nan_guards import drop_nan_guards
 from deploykit.graph.lowering.own_bounds import own_bounds
+from deploykit.graph.lowering.picking import lower_picks
 from deploykit.graph.lowering.pixel_shuffle import lower_pixel_shuffles
 from deploykit.graph.lowering.push_scales import push_scales
 from deploykit.graph.lowering.rectifiers import lower_rectifiers
@@ -51,6 +53,7 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("drop_softmaxes", drop_softmaxes),
     ("name_activations", name_activations),
     ("lift_signals", lift_signals),
+    ("lower_picks", lower_picks),
     ("split_slices", split_slices),
     ("split_recurrent", split_recurrent),
     ("lower_linears", lower_linears),

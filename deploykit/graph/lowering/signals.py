@@ -1,4 +1,4 @@
-"""Convolutions and pools over [N, C, L] as those over [N, C, 1, L], and what stands between them.
+"""Convolutions, pools and Resize over [N, C, L] as over [N, C, 1, L], and what stands between them.
 
 A window of k numbers is one of 1 x k. Elementwise operators, concatenations, pads and slices that
 read such a result do so in four axes; tensors of three axes remain at the borders alone.
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from deploykit.graph.edit import attribute_int, attribute_ints, constant
+from deploykit.graph.edit import attribute_int, attribute_ints, attribute_string, constant
 from deploykit.graph.lowering.building import Replacement
 from deploykit.graph.passes.affine import Affine
 from deploykit.graph.tracking import Rewritten
@@ -54,8 +54,19 @@ def lift_signals(network: Network) -> Rewritten:
 
 def _starts(node: ir.Node) -> bool:
     """Whether a node is a window over [N, C, L]."""
-    over = node.op_type in WINDOWS or node.op_type in POOLS
+    over = node.op_type in WINDOWS or node.op_type in POOLS or _resizes(node)
     return over and _rank(node.inputs[0]) == 3 and static_shape(node.outputs[0]) is not None
+
+
+def _resizes(node: ir.Node) -> bool:
+    """Whether a node is a Resize by factors or to sizes that are constant, however they are given.
+
+    Sizes that keep the aspect ratio are bounds, and a row has none.
+    """
+    if node.op_type != "Resize" or attribute_string(node, "mode", "nearest") == "cubic":
+        return False
+    known = any(constant(value) is not None for value in node.inputs[2:])
+    return known and attribute_string(node, "keep_aspect_ratio_policy", "stretch") == "stretch"
 
 
 def _rank(value: ir.Value | None) -> int:
@@ -78,7 +89,9 @@ class _Lifting:
         """Rewrite a node that has a form in four axes and stands behind a window."""
         if static_shape(node.outputs[0]) is None or len(node.outputs) != 1:
             return
-        if _starts(node):
+        if _resizes(node) and _starts(node):
+            self._resize(node)
+        elif _starts(node):
             self._window(node)
         elif any(value in self.rows for value in node.inputs if value is not None):
             self._behind(node)
@@ -169,6 +182,25 @@ class _Lifting:
             wide = None if variance is None else np.expand_dims(variance, ROW)
             self.affine.store(name, np.expand_dims(array, ROW).astype(np.float64), wide)
         self._replace(node, operands, attributes)
+
+    def _resize(self, node: ir.Node) -> None:
+        """Factors of all axes, or the sizes of all."""
+        shape, new = static_shape(node.outputs[0]), Replacement(self.affine.graph, node)
+        assert shape is not None
+        scales = constant(node.inputs[2])
+        operands = [self._lifted_input(node), None]
+        if scales is not None and scales.size:
+            factors = [1.0, 1.0, 1.0]
+            stated = zip(attribute_ints(node, "axes", range(3)), scales.tolist(), strict=True)
+            for axis, factor in stated:
+                factors[axis % 3] = factor
+            operands.append(
+                new.constant("scales", np.array([*factors[:ROW], 1.0, *factors[ROW:]], np.float32))
+            )
+        else:
+            operands += [None, new.constant("sizes", np.array(_row(shape), np.int64))]
+        kept = {name: value for name, value in node.attributes.items() if name != "axes"}
+        self._replace(node, operands, kept)
 
     def _mean(self, node: ir.Node) -> None:
         """Over L alone."""

@@ -185,14 +185,3 @@ def test_slices_of_several_axes_are_slices(data: st.DataObject) -> None:
     lowered = lower(network)
     assert_same_function(network, lowered)
     assert whole(lowered)
-
-
-def test_a_slice_backwards_has_no_integer_form() -> None:
-    network = float_network(
-        "g (float[1,2,4,4] input) => (float[1,2,4,4] output)"
-        " { output = Slice (input, a, e, d, q) }",
-        a=np.array([3], np.int64), e=np.array([-9], np.int64), d=np.array([2], np.int64),
-        q=np.array([-1], np.int64),
-    )  # fmt: skip
-    (node,) = lower(network).model.graph
-    assert kind_of(node) is None

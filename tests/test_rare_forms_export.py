@@ -59,6 +59,14 @@ FORMS = {
         TOKENS, 20, """r = Mul (x, w12) s = Constant <value_floats=[2.0]> ()
         y = Resize <mode="linear", axes=[2]> (r, , s)""",
     ),
+    "views alone": (
+        # A file without weights is none of a float network.
+        IMAGE, 20, "u = Mul (b8, b8) t = Transpose <perm=[0,2,3,1]> (x) y = Flatten (t)",
+    ),
+    "dropout of the input": (
+        SIGNAL, 20, """d = Dropout (x) i = Identity (d)
+        y = Conv <kernel_shape=[3], pads=[1,1]> (i, w8x4x3, b8)""",
+    ),
     "flip": (
         IMAGE, 20, CONV + f"""a = Constant <value_ints=[2, 3]> ()
         m = Constant <value_ints=[-1, -1]> ()
@@ -122,6 +130,7 @@ def test_the_files_compute_what_the_model_does(form: str, tmp_path: Path) -> Non
     [
         ("y = Relu (c) z = Mul (b8, b8)", "float y, float z", "'z' depends on no input"),
         ("y = Relu (c) z = Identity (y)", "float y, float z", "is there twice"),
+        ("y = Relu (c) z = Identity (x)", "float y, float z", "'z' is the input 'x' as it is"),
     ],
 )
 def test_an_output_that_is_none_of_its_own_is_refused(

@@ -125,7 +125,9 @@ class OutputEvaluator:
                 self._session, self._network = _session(data, EVALUATING_THREADS), network
             session = self._session
         values = _typed_inputs(session, inputs)
-        return {**values, **_run(session, values)}
+        # ONNX Runtime takes no run that asks for nothing.
+        computed = _run(session, values) if network.model.graph.outputs else {}
+        return {**values, **computed}
 
 
 def _evaluating(network: Network) -> Any:

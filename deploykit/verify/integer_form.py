@@ -5,12 +5,17 @@
 
 from __future__ import annotations
 
+import onnx_ir as ir
+
 from deploykit.errors import UnsupportedOperatorError
 from deploykit.graph.lowering import lower
 from deploykit.quantize.denominators import separate_denominators
 from deploykit.quantize.sharing import separate_concats
 from deploykit.quantize.whole_numbers import check_whole_inputs, check_whole_outputs
 from deploykit.spec.network import Network
+
+PASSING = frozenset(("Dropout", "Identity"))
+"""Operators that hand an input on to an output; between other tensors none is left."""
 
 
 def integer_form(network: Network) -> Network:
@@ -25,16 +30,26 @@ def integer_form(network: Network) -> Network:
     return separate_concats(separate_denominators(lowered))
 
 
+def _passed_on(value: ir.Value) -> ir.Value:
+    """What an Identity or Dropout hands on, or the value itself."""
+    node = value.producer()
+    while node is not None and node.op_type in PASSING and node.inputs[0] is not None:
+        value = node.inputs[0]
+        node = value.producer()
+    return value
+
+
 def _check_outputs(network: Network) -> None:
     """Each is a tensor of its own that the network computes: a port has integers behind it."""
     graph = network.model.graph
     for index, value in enumerate(graph.outputs):
-        if value.producer() is not None and value not in graph.outputs[:index]:
+        source = _passed_on(value)
+        if source.producer() is not None and value not in graph.outputs[:index]:
             continue
-        if value.producer() is not None:
+        if source.producer() is not None:
             why = "is there twice, under two names in the source: return it once"
-        elif value in graph.inputs and value.name not in graph.initializers:
-            why = "is one of the inputs as it is: the app has it already; leave it out"
+        elif source in graph.inputs and source.name not in graph.initializers:
+            why = f"is the input {source.name!r} as it is: the app has it already; leave it out"
         else:
             why = "depends on no input: it is a constant; leave it out"
         raise UnsupportedOperatorError(f"the network's output {value.name!r} {why}")

@@ -50,7 +50,8 @@ def canonicalize(network: Network) -> Rewritten:
     for node in list(model.graph):
         match node.op_type:
             case "Dropout" | "Identity" if node.inputs[0] is not None:
-                if node.inputs[0].producer() is not None:
+                ports = node.inputs[0].producer() is None and node.outputs[0].is_graph_output()
+                if not ports:
                     bypass(model.graph, node, node.inputs[0])
             case "Reshape" | "Squeeze":
                 name_squeezed_axes(model.graph, node)

@@ -81,6 +81,11 @@ FORMS = {
         q = Pad <mode="reflect"> (x, p) c = Conv <kernel_shape=[3,3]> (q, w8x3x3x3, b8)
         e = Pad <mode="edge"> (c, p) y = Conv <kernel_shape=[3,3]> (e, w4x8x3x3, b4)""",
     ),
+    "matrix on the left": (
+        SIGNAL, 20, """m = MatMul (w8x4, x) n = Add (m, b8x1) r = Relu (n)
+        c = Conv <kernel_shape=[3]> (r, w5x8x3, b5) y = MatMul (w3x5, c)""",
+    ),
+    "matrix on the left of channels": (IMAGE, 20, CONV + "y = MatMul (w9x16, c)"),
     "group norm": (
         IMAGE, 21, CONV + f"""n = GroupNormalization <num_groups=2> (c, w8, b8) r = Relu (n)
         y = {POINTWISE} (r, w4x8x1x1, b4)""",

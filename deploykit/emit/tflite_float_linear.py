@@ -38,6 +38,8 @@ def matmul(node: ir.Node, site: FloatSite) -> None:
         _linear(node, site, weight)
         return
     ranks = {len(read.value_shape(value)) for value in node.inputs if value is not None}
+    if read.term(node, 0) is not None and min(ranks) > 1:
+        ranks = {max(ranks)}
     if len(ranks) != 1 or min(ranks) < 2:
         raise read.refuse(
             node,
@@ -45,8 +47,8 @@ def matmul(node: ir.Node, site: FloatSite) -> None:
             "use factors of one rank, or a constant second factor [I, O]",
         )
     (rank,) = ranks
-    left, left_turned = _factor(node, site, 0)
-    right, right_turned = _factor(node, site, 1)
+    left, left_turned = _factor(node, site, 0, rank)
+    right, right_turned = _factor(node, site, 1, rank)
     if (left, left_turned) == (right, right_turned):
         right = _apart(site, right)
     result, _ = site.result(node, natural(rank))
@@ -84,11 +86,12 @@ def _linear(node: ir.Node, site: FloatSite, weight: Float32Array) -> None:
     site.graph.operator("FULLY_CONNECTED/keep_num_dims", inputs, result, options)
 
 
-def _factor(node: ir.Node, site: FloatSite, position: int) -> tuple[int, bool]:
+def _factor(node: ir.Node, site: FloatSite, position: int, rank: int) -> tuple[int, bool]:
     """Index of a factor, and whether the file keeps its matrices transposed."""
     values = read.term(node, position)
     if values is not None:
-        return site.graph.constant(f"{read.label(node)}/{position}", values), False
+        wide = values.reshape((1,) * (rank - values.ndim) + values.shape)
+        return site.graph.constant(f"{read.label(node)}/{position}", wide), False
     place = site.place(node, position)
     turned = _turned(len(place.shape))
     if _is_turned(place, turned):

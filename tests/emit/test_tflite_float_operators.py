@@ -347,6 +347,7 @@ ROWS: Mapping[str, Row] = {
     "matmul of a constant": Row(
         ("y = MatMul (w, x)",), "BATCH_MATMUL", {"w": weights(1, 3, 7)}, TOKENS
     ),
+    "matrix on the left": Row(("y = MatMul (w, x)",), "BATCH_MATMUL", {"w": weights(3, 7)}, TOKENS),
     "matmul of activations": Row(
         ("t = Transpose <perm = [0, 2, 1]> (x)", "y = MatMul (x, t)"), "BATCH_MATMUL", shape=TOKENS
     ),

@@ -9,6 +9,7 @@
     Cast of token ids           the ids themselves
     ArgMax of a Softmax         of what it reads
     [N, C, L]                   [N, C, 1, L]
+    W x                         a convolution, or x' W', see left_products
     Pad, Slice of many axes     the window's own pads, one Slice per axis
     Expand                      nothing, Gather or Resize, see expanding
     Tile, Pad by edge, ...      a Gather along each axis, see picking
@@ -30,6 +31,7 @@ from deploykit.graph.lowering.average_pool import lower_average_pools
 from deploykit.graph.lowering.channel_affine import lower_channel_affines
 from deploykit.graph.lowering.conv_transpose import lower_conv_transposes
 from deploykit.graph.lowering.expanding import lower_expands
+from deploykit.graph.lowering.left_products import lower_left_products
 from deploykit.graph.lowering.linears import lower_linears
 from deploykit.graph.lowering.merge_concats import merge_concats
 from deploykit.graph.lowering.nan_guards import drop_nan_guards
@@ -52,6 +54,7 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("drop_casts", drop_casts),
     ("drop_softmaxes", drop_softmaxes),
     ("name_activations", name_activations),
+    ("lower_left_products", lower_left_products),
     ("lift_signals", lift_signals),
     ("lower_picks", lower_picks),
     ("split_slices", split_slices),

@@ -221,11 +221,36 @@ def test_a_sum_behind_it_is_its_bias(text: str, left: dict[str, int]) -> None:
     assert_same_function(network, lowered)
 
 
-@pytest.mark.parametrize("text", ["MatMul (w, input)", "MatMul (input, v)"])
+@pytest.mark.parametrize(
+    ("sizes", "matrix", "left"),
+    [
+        ("1,6,9", (4, 6), {"Unsqueeze": 1, "Conv": 1, "Squeeze": 1}),
+        ("1,6,9", (1, 4, 6), {"Unsqueeze": 1, "Conv": 1, "Squeeze": 1}),
+        ("1,3,6,9", (4, 6), {"Transpose": 2, "Reshape": 2, "Gemm": 1}),
+        ("6,9", (4, 6), {"Transpose": 2, "Gemm": 1}),
+    ],
+)
+@pytest.mark.parametrize("bias", [(4, 1), (1, 9)])
+def test_a_matrix_on_the_left(
+    sizes: str, matrix: tuple[int, ...], left: dict[str, int], bias: tuple[int, ...]
+) -> None:
+    result = ",".join([*sizes.split(",")[:-2], "4", "9"])
+    network = float_network(
+        f"g (float[{sizes}] input) => (float[{result}] output) "
+        "{ r = Relu (input) m = MatMul (w, r) output = Add (m, b) }",
+        w=seeded(*matrix), b=seeded(*bias, seed=1),
+    )  # fmt: skip
+    lowered = lower(network)
+    behind = {"Add": 1} if bias == (1, 9) else {}
+    assert operators(lowered) == {"Relu": 1, **left, **behind}
+    assert_same_function(network, lowered)
+
+
+@pytest.mark.parametrize("text", ["MatMul (u, input)", "MatMul (input, v)"])
 def test_other_products_stay(text: str) -> None:
     network = float_network(
         f"g (float[1,6,6] input) => (float[1,6,6] output) {{ output = {text} }}",
-        w=seeded(6, 6), v=seeded(1, 6, 6),
+        u=seeded(2, 6, 6), v=seeded(1, 6, 6),
     )  # fmt: skip
     assert operators(lower(network)) == {"MatMul": 1}
 

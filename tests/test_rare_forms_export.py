@@ -13,6 +13,7 @@ import deploykit
 from deploykit.errors import DataError, UnsupportedOperatorError
 from deploykit.runtime import ort
 from deploykit.verify.metrics import sqnr_db
+from tests.exported import save
 
 CONV = "c = Conv <kernel_shape=[3,3], pads=[1,1,1,1]> (x, w8x3x3x3, b8) "
 TO = "ConvTranspose <kernel_shape=[3,3], strides=[2,2]"
@@ -86,6 +87,11 @@ FORMS = {
         c = Conv <kernel_shape=[3]> (r, w5x8x3, b5) y = MatMul (w3x5, c)""",
     ),
     "matrix on the left of channels": (IMAGE, 20, CONV + "y = MatMul (w9x16, c)"),
+    "gru that resets before its matrix": (
+        TOKENS, 20, """t = Transpose <perm=[1,0,2]> (x)
+        y, h = GRU <hidden_size=4, linear_before_reset=0>
+        (t, w1x12x12, w1x12x4, b1x24, , w1x1x4)""",
+    ),
     "group norm": (
         IMAGE, 21, CONV + f"""n = GroupNormalization <num_groups=2> (c, w8, b8) r = Relu (n)
         y = {POINTWISE} (r, w4x8x1x1, b4)""",
@@ -128,6 +134,27 @@ def test_the_files_compute_what_the_model_does(form: str, tmp_path: Path) -> Non
     expected = ort.run(source.read_bytes(), fresh)["y"]
     found = ort.run((tmp_path / "bundle" / "model.onnx").read_bytes(), fresh)["y"]
     assert sqnr_db(expected, found) > 28
+
+
+def test_states_come_in_and_go_out(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    ports = "float[1,6,5] x, float[1,1,4] h, float[1,1,4] c"
+    source = saved(
+        tmp_path / "model.onnx", ports, 20,
+        """t = Transpose <perm=[1,0,2]> (x)
+        y, k, l = LSTM <hidden_size=4> (t, w1x16x5, w1x16x4, b1x32, , h, c)""",
+        "float y, float k, float l",
+    )  # fmt: skip
+    sizes = {"x": (6, 5), "h": (1, 4), "c": (1, 4)}
+    given = {name: rng.normal(size=(32, *one)).astype(np.float32) for name, one in sizes.items()}
+    save(tmp_path / "data.npz", **given)
+    made = deploykit.export(source, data=tmp_path / "data.npz", out=tmp_path / "bundle")
+    assert all(one["differing"] == 0 for one in made.manifest["parity"])
+    assert not deploykit.verify_bundle(tmp_path / "bundle").failed
+    fresh = {name: array[:1] for name, array in given.items()}
+    expected = ort.run(source.read_bytes(), fresh)
+    found = ort.run((tmp_path / "bundle" / "model.onnx").read_bytes(), fresh)
+    assert all(sqnr_db(expected[name], found[name]) > 28 for name in "ykl")
 
 
 @pytest.mark.parametrize(

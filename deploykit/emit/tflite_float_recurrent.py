@@ -40,6 +40,11 @@ class Direction:
     inner: Float32Array
     start: tuple[int | None, ...]
 
+    @property
+    def hidden(self) -> int:
+        """Length of the state."""
+        return int(self.recurrent.shape[1])
+
 
 Unrolled = tuple[dict[int, int], tuple[int, ...]]
 """By time the index of the state [N, H]; the last states."""
@@ -47,11 +52,8 @@ Unrolled = tuple[dict[int, int], tuple[int, ...]]
 
 def gru(node: ir.Node, site: FloatSite) -> None:
     """z, r = sigmoid(...); h = tanh(...); H' = h + z (H - h)."""
-    if not node.attributes.get_int("linear_before_reset", 0):
-        raise read.refuse(
-            node, "it resets the state before its matrix", "use linear_before_reset, as torch does"
-        )
-    _recurrent(node, site, 3, 1, _gru)
+    after = bool(node.attributes.get_int("linear_before_reset", 0))
+    _recurrent(node, site, 3, 1, _gru if after else _gru_reset_before)
 
 
 def lstm(node: ir.Node, site: FloatSite) -> None:
@@ -60,8 +62,40 @@ def lstm(node: ir.Node, site: FloatSite) -> None:
 
 
 def _gru(one: Direction, site: FloatSite) -> Unrolled:
-    """By time the index of the state [N, H], and the last ones."""
-    hidden = one.recurrent.shape[1]
+    """The matrix takes the state, and what it gives is reset, as in torch."""
+
+    def mixed(reset: int, state: int | None, name: str) -> int:
+        inner, matrix = one.inner[-one.hidden :], one.recurrent[-one.hidden :]
+        if state is None:
+            mapped = site.graph.constant(f"{name}/inner", inner)
+        else:
+            mapped = _linear(site, state, matrix, inner, f"{name}/h")
+        return _binary(site, "MUL", reset, mapped, f"{name}/reset/h")
+
+    return _unrolled_gru(one, site, mixed)
+
+
+def _gru_reset_before(one: Direction, site: FloatSite) -> Unrolled:
+    """The state is reset, and the matrix takes what is left, as in the first GRU."""
+
+    def mixed(reset: int, state: int | None, name: str) -> int:
+        inner, matrix = one.inner[-one.hidden :], one.recurrent[-one.hidden :]
+        if state is None:
+            return site.shared(inner, "inner", name)
+        left = _binary(site, "MUL", reset, state, f"{name}/reset/h")
+        return _linear(site, left, matrix, inner, f"{name}/h")
+
+    return _unrolled_gru(one, site, mixed)
+
+
+def _unrolled_gru(
+    one: Direction, site: FloatSite, mixed: Callable[[int, int | None, str], int]
+) -> Unrolled:
+    """By time the index of the state [N, H], and the last ones.
+
+    mixed: from the reset gate, the state (None: zeros) and a name, what the candidate takes of it.
+    """
+    hidden = one.hidden
     opened, last = slice(0, 2 * hidden), slice(2 * hidden, None)
     both = one.outer + np.where(np.arange(3 * hidden) < 2 * hidden, one.inner, 0.0)
     gates_x = _linear(site, one.source, one.weight[opened], both[opened], f"{one.name}/x/gates")
@@ -72,19 +106,14 @@ def _gru(one: Direction, site: FloatSite) -> Unrolled:
     for time in one.order:
         name, rows = f"{one.name}/{time}", (time * one.batch, one.batch)
         gates = span(site, gates_x, 0, *rows, f"{name}/x/gates")
-        mapped: int
-        if state is None:
-            mapped = site.graph.constant(f"{name}/inner", one.inner[last])
-        else:
+        if state is not None:
             linear = _linear(site, state, one.recurrent[opened], none, f"{name}/gates/h")
             gates = _binary(site, "ADD", gates, linear, f"{name}/gates/sum")
-            mapped = _linear(site, state, one.recurrent[last], one.inner[last], f"{name}/h")
         gates = _unary(site, "LOGISTIC", gates, f"{name}/gates")
         update = span(site, gates, 1, 0, hidden, f"{name}/update")
         reset = span(site, gates, 1, hidden, hidden, f"{name}/reset")
-        mapped = _binary(site, "MUL", reset, mapped, f"{name}/reset/h")
         fresh = span(site, state_x, 0, *rows, f"{name}/x/state")
-        fresh = _binary(site, "ADD", fresh, mapped, f"{name}/state/sum")
+        fresh = _binary(site, "ADD", fresh, mixed(reset, state, name), f"{name}/state/sum")
         fresh = _unary(site, "TANH", fresh, f"{name}/state")
         if state is None:
             kept = _binary(site, "MUL", update, fresh, f"{name}/kept")
@@ -209,7 +238,12 @@ def _array(node: ir.Node, index: int) -> Float32Array:
 
 
 def _start(node: ir.Node, site: FloatSite, index: int, direction: int) -> int | None:
-    """Index of a state [N, H] to begin with; None where it is zero."""
+    """Index of a state [N, H] to begin with, given or computed; None where it is zero."""
+    given = node.inputs[index] if index < len(node.inputs) else None
+    if given is not None and read.constant(given) is None:
+        both = site.source(node, natural(3), index)
+        one = span(site, both, 0, direction, 1, f"{read.label(node)}/start/{index}/{direction}")
+        return site.reshaped(one, site.graph.tensors[both].shape[1:])
     values = read.parameter(node, index)
     if values is None or not values.any():
         return None

@@ -36,7 +36,13 @@ IN_FLOAT = frozenset(
 """Operators that an island may hold beside those that rearrange."""
 
 COMBINING = frozenset(("Add", "Concat", "Div", "MatMul", "Max", "Min", "Mul", "Pow", "Sub"))
-"""Operators of which any input may be computed; of all others only the first."""
+"""Operators of which any input may be computed."""
+
+COMPUTED: Mapping[str, frozenset[int]] = {
+    "GRU": frozenset((0, 5)),
+    "LSTM": frozenset((0, 5, 6)),
+}
+"""Which inputs of an operator may be computed; of all others only the first."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ def find_regions(network: Network, apart: Collection[ir.Node]) -> Mapping[ir.Nod
 def _region(last: ir.Node, nodes: list[ir.Node]) -> Region:
     for node in nodes:
         known = node.op_type in REARRANGING | IN_FLOAT and node.domain in {"", "ai.onnx"}
-        parameters = () if node.op_type in COMBINING else node.inputs[1:]
+        parameters = () if node.op_type in COMBINING else _parameters(node)
         if any(value is not None and value.const_value is None for value in parameters):
             raise UnsupportedOperatorError(
                 f"{node.name}: operator {node.op_type} has parameters that the network computes, "
@@ -95,6 +101,12 @@ def _region(last: ir.Node, nodes: list[ir.Node]) -> Region:
             "network before it"
         )
     return Region(tuple(nodes), tuple(value for value in read if value not in inside), outputs[0])
+
+
+def _parameters(node: ir.Node) -> list[ir.Value | None]:
+    """The inputs that have to be constants."""
+    computed = COMPUTED.get(node.op_type, frozenset((0,)))
+    return [value for place, value in enumerate(node.inputs) if place not in computed]
 
 
 def _require_one_sample(network: Network, regions: Mapping[ir.Node, Region]) -> None:

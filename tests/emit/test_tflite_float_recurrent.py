@@ -56,6 +56,33 @@ def test_all_times_and_the_last_state(op_type: str, direction: str, batch: int) 
     assert not outside_xnnpack(write_float_tflite(network))
 
 
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+def test_a_gru_that_resets_before_its_matrix(direction: str) -> None:
+    network = layer("GRU", direction, "y, h", attributes="linear_before_reset=0,")
+    assert difference(network) <= TOLERANCE
+    assert not outside_xnnpack(write_float_tflite(network))
+
+
+@pytest.mark.parametrize("computed", [True, False])
+@pytest.mark.parametrize("reset", [0, 1])
+@pytest.mark.parametrize("op_type", ["GRU", "LSTM"])
+def test_first_states(op_type: str, reset: int, computed: bool) -> None:
+    states = ["h", "c"] if op_type == "LSTM" else ["h"]
+    rows = GATES[op_type] * HIDDEN
+    own = f"linear_before_reset={reset}, " if op_type == "GRU" else ""
+    given = dict.fromkeys(states, (2, 1, HIDDEN))
+    held = {"w": normal(2, rows, FEATURES), "r": normal(2, rows, HIDDEN)}
+    if not computed:
+        held |= {name: normal(*shape) for name, shape in given.items()}
+    network = node_network(
+        [f'y, l = {op_type} <hidden_size={HIDDEN}, {own} direction="bidirectional">'
+         f" (x, w, r, , , {', '.join(states)})"],
+        {"x": (TIMES, 1, FEATURES), **(given if computed else {})}, held, ("y", "l"),
+    )  # fmt: skip
+    assert difference(network) <= TOLERANCE
+    assert not outside_xnnpack(write_float_tflite(network))
+
+
 def test_the_cell_of_an_lstm() -> None:
     assert difference(layer("LSTM", "forward", "y, h, c")) <= TOLERANCE
 
@@ -69,7 +96,6 @@ def test_a_time_takes_few_operators(op_type: str) -> None:
 @pytest.mark.parametrize(
     ("attributes", "reason"),
     [
-        ("linear_before_reset=0,", "resets the state before its matrix"),
         ("linear_before_reset=1, clip=1.0,", "it has clip"),
         ('linear_before_reset=1, activations=["Relu", "Tanh"],', "activations of its own"),
     ],

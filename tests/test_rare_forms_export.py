@@ -92,6 +92,13 @@ FORMS = {
         y, h = GRU <hidden_size=4, linear_before_reset=0>
         (t, w1x12x12, w1x12x4, b1x24, , w1x1x4)""",
     ),
+    "unit vectors": (
+        IMAGE, 20, CONV + """f = Flatten (c) l = Gemm <transB=1> (f, w10x1536, b10)
+        a = Constant <value_ints=[1]> () e = Constant <value_float=1e-12> ()
+        z = Constant <value_ints=[1, 10]> () n = ReduceL2 <keepdims=1> (l, a) m = Clip (n, e)
+        q = Expand (m, z) y = Div (l, q)""",
+    ),
+    "unit vectors of channels": (IMAGE, 20, CONV + "y = LpNormalization <axis=1> (c)"),
     "group norm": (
         IMAGE, 21, CONV + f"""n = GroupNormalization <num_groups=2> (c, w8, b8) r = Relu (n)
         y = {POINTWISE} (r, w4x8x1x1, b4)""",

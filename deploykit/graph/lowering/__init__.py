@@ -1,5 +1,6 @@
 """The float graph in operators that have an integer form on every runtime: same function.
 
+    ReduceL2, ...               sums and roots, see norms
     Sub, Div, Neg, Abs, Pow     sums, products and comparisons, see arithmetic
     LeakyRelu, PRelu, Elu, ...  see rectifiers
     Where of constants          products, sums and minima, see selecting
@@ -35,6 +36,7 @@ from deploykit.graph.lowering.left_products import lower_left_products
 from deploykit.graph.lowering.linears import lower_linears
 from deploykit.graph.lowering.merge_concats import merge_concats
 from deploykit.graph.lowering.nan_guards import drop_nan_guards
+from deploykit.graph.lowering.norms import lower_norms
 from deploykit.graph.lowering.own_bounds import own_bounds
 from deploykit.graph.lowering.picking import lower_picks
 from deploykit.graph.lowering.pixel_shuffle import lower_pixel_shuffles
@@ -63,6 +65,7 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("lower_pixel_shuffles", lower_pixel_shuffles),
     ("lower_choices", lower_choices),
     ("drop_nan_guards", drop_nan_guards),
+    ("lower_norms", lower_norms),
     ("lower_arithmetic", lower_arithmetic),
     ("lower_expands", lower_expands),
     ("own_bounds", own_bounds),

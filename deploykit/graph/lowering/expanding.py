@@ -1,6 +1,6 @@
 """Expand by a constant shape: nothing, where what reads it broadcasts by itself, or repeated parts.
 
-sum, product, difference with a tensor of the full shape   the Expand's own input
+sum, product, difference, quotient with a tensor of the full shape   the Expand's own input
 [N, 1, ...] to [N, C, ...]                                 Gather of channel 0, C times
 [N, C, 1, 1], [N, C, 1, W], ... to [N, C, H, W]            Resize to the nearest pixel
 """
@@ -15,8 +15,8 @@ from deploykit.graph.lowering.building import Replacement, replace_each
 from deploykit.graph.tracking import Rewritten
 from deploykit.spec.network import Network, static_shape
 
-BROADCASTING = frozenset(("Add", "Mul", "Sub"))
-"""Operators whose integer forms read one number where the other operand has many."""
+BROADCASTING = frozenset(("Add", "Div", "Mul", "Sub"))
+"""Operators whose integer forms, or floats, read one number where the other operand has many."""
 
 NEAREST = {
     "mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"

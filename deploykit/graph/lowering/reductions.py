@@ -28,7 +28,9 @@ CHANNELS, PIXELS = 1, (2, 3)
 REDUCTIONS = frozenset({"ReduceMean", "ReduceSum", "ReduceMax", "GlobalMaxPool"})
 DELICATE = {"Div": 1, "Log": 0, "Pow": 0, "Reciprocal": 0, "Sqrt": 0}
 """By operator, the input that small errors are large for where it is small."""
-LEADING = frozenset({"Add", "Mul", "Pow", "Reshape", "Squeeze", "Sub", "Unsqueeze"}) | REDUCTIONS
+LEADING = REDUCTIONS | {
+    "Add", "Clip", "Expand", "Max", "Mul", "Pow", "Reshape", "Squeeze", "Sub", "Unsqueeze"
+}  # fmt: skip
 FARTHEST = 8
 """Nodes on the way; spelled-out norms have up to five."""
 Shape = tuple[int, ...]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from deploykit.graph.lowering import lower
 from deploykit.quantize.operators import kind_of
+from deploykit.quantize.regions import find_regions
 from deploykit.spec.arrays import AnyArray
 from deploykit.spec.network import Network
 from tests.graph.lowering.test_lowering import assert_same_function, between, operators
@@ -61,6 +62,8 @@ CONSTANTS: dict[str, AnyArray] = {"k": ONE, "two": TWO, "s": PER_CHANNEL, "hw": 
         ("m = ReduceMean (x, h) y = Add (x, m)", {"Conv": 3, "Add": 1}),
         ("m = ReduceMean (x, ch) y = Add (x, m)", {"Conv": 3, "Add": 1}),
         ("m = ReduceSum (x, w3) y = Add (x, m)", {"Conv": 3, "Add": 1}),
+        ("m = ReduceL1 (x, w3) y = Add (x, m)", {"Conv": 3, "Mul": 1, "Max": 1, "Add": 1}),
+        ("m = ReduceSumSquare (x, h) y = Add (x, m)", {"Conv": 3, "Mul": 1, "Add": 1}),
         ("r = SpaceToDepth <blocksize=2> (x) y = DepthToSpace <blocksize=2> (r)",
          {"Conv": 2, "SpaceToDepth": 1, "DepthToSpace": 1}),
         ("p = Slice (x, a, e, hw) q = Pad (p, wide) y = Relu (q)",
@@ -78,6 +81,34 @@ def test_the_function_stays(text: str, left: dict[str, int]) -> None:
     assert operators(lowered) == left
     assert_same_function(network, lowered, atol=2e-5)
     assert whole(lowered)
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("n = ReduceL2 (x, ch) m = Max (n, k) e = Expand (m, sizes) y = Div (x, e)",
+         {"Mul": 1, "ReduceSum": 1, "Sqrt": 1, "Clip": 1, "Div": 1}),
+        ("y = LpNormalization <axis=1> (x)",
+         {"Mul": 1, "ReduceSum": 1, "Sqrt": 1, "Clip": 1, "Div": 1}),
+        ("y = LpNormalization <axis=-1, p=1> (x)",
+         {"Mul": 1, "Max": 1, "ReduceSum": 1, "Clip": 1, "Div": 1}),
+        ("n = ReduceL2 <noop_with_empty_axes=0> (x) y = Div (x, n)",
+         {"Mul": 1, "ReduceSum": 1, "Sqrt": 1, "Div": 1}),
+    ],
+)  # fmt: skip
+def test_a_norm_is_one_region_with_what_divides_by_it(text: str, left: dict[str, int]) -> None:
+    held = {"ch": np.array([1], np.int64), "sizes": np.array([1, 4, 6, 6], np.int64)}
+    network = between(text, **CONSTANTS, **held)
+    lowered = lower(network)
+    assert operators(lowered) == {"Conv": 2, **left}
+    assert_same_function(network, lowered, atol=2e-5)
+    (region,) = find_regions(lowered, ()).values()
+    assert sum(left.values()) == len(region.nodes)
+
+
+def test_a_norm_of_zeros_is_zero() -> None:
+    network = between("z = Sub (x, x) y = LpNormalization <axis=1> (z)")
+    assert_same_function(network, lower(network))
 
 
 def test_a_pad_of_zeros_goes_into_the_convolutions_that_read_it() -> None:

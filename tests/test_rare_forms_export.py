@@ -99,6 +99,10 @@ FORMS = {
         q = Expand (m, z) y = Div (l, q)""",
     ),
     "unit vectors of channels": (IMAGE, 20, CONV + "y = LpNormalization <axis=1> (c)"),
+    "max pool with holes": (
+        IMAGE, 20, CONV + """y = MaxPool <kernel_shape=[3,2], strides=[2,2], dilations=[2,3],
+        pads=[2,1,2,1], ceil_mode=1> (c)""",
+    ),
     "group norm": (
         IMAGE, 21, CONV + f"""n = GroupNormalization <num_groups=2> (c, w8, b8) r = Relu (n)
         y = {POINTWISE} (r, w4x8x1x1, b4)""",

@@ -15,6 +15,7 @@
     Expand                      nothing, Gather or Resize, see expanding
     Tile, Pad by edge, ...      a Gather along each axis, see picking
     HardSwish, HardSigmoid      a sum, a clip and a product; factors go into the weights around
+    MaxPool with holes          maxima of its parts, see dilated_pools
     AveragePool                 a depthwise convolution of equal weights
     BatchNormalization, x*s+t   a depthwise 1x1 convolution, where no layer could take it in
     ConvTranspose               a convolution, DepthToSpace and a Slice
@@ -31,6 +32,7 @@ from deploykit.graph.lowering.arithmetic import lower_arithmetic
 from deploykit.graph.lowering.average_pool import lower_average_pools
 from deploykit.graph.lowering.channel_affine import lower_channel_affines
 from deploykit.graph.lowering.conv_transpose import lower_conv_transposes
+from deploykit.graph.lowering.dilated_pools import lower_dilated_pools
 from deploykit.graph.lowering.expanding import lower_expands
 from deploykit.graph.lowering.left_products import lower_left_products
 from deploykit.graph.lowering.linears import lower_linears
@@ -59,6 +61,7 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("lower_left_products", lower_left_products),
     ("lift_signals", lift_signals),
     ("lower_picks", lower_picks),
+    ("lower_dilated_pools", lower_dilated_pools),
     ("split_slices", split_slices),
     ("split_recurrent", split_recurrent),
     ("lower_linears", lower_linears),

@@ -10,7 +10,7 @@ import pytest
 from onnx import numpy_helper
 
 import deploykit
-from deploykit.errors import DataError, UnsupportedOperatorError
+from deploykit.errors import DataError, DeploykitError, UnsupportedOperatorError
 from deploykit.runtime import ort
 from deploykit.verify.metrics import sqnr_db
 from tests.exported import save
@@ -103,6 +103,11 @@ FORMS = {
         IMAGE, 20, CONV + """y = MaxPool <kernel_shape=[3,2], strides=[2,2], dilations=[2,3],
         pads=[2,1,2,1], ceil_mode=1> (c)""",
     ),
+    "choice by a mask": (
+        IMAGE, 20, CONV + f"""z = Constant <value_float=0.0> () g = Greater (c, z)
+        s = Sigmoid (c) a = Where (g, c, s) n = Not (g) f = Cast <to=1> (n) b = Mul (c, f)
+        t = Add (a, b) y = {POINTWISE} (t, w4x8x1x1, b4)""",
+    ),
     "group norm": (
         IMAGE, 21, CONV + f"""n = GroupNormalization <num_groups=2> (c, w8, b8) r = Relu (n)
         y = {POINTWISE} (r, w4x8x1x1, b4)""",
@@ -145,6 +150,20 @@ def test_the_files_compute_what_the_model_does(form: str, tmp_path: Path) -> Non
     expected = ort.run(source.read_bytes(), fresh)["y"]
     found = ort.run((tmp_path / "bundle" / "model.onnx").read_bytes(), fresh)["y"]
     assert sqnr_db(expected, found) > 28
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("k = Cast <to=7> (c) y = Cast <to=1> (k)", "k: operator Cast makes int64 of float; only"),
+        ("k = Cast <to=10> (c) y = Cast <to=1> (k)", "'k' makes float16; export .* in float32"),
+    ],
+)
+def test_numbers_of_other_types_are_refused(text: str, said: str, tmp_path: Path) -> None:
+    source = saved(tmp_path / "model.onnx", IMAGE, 20, CONV + text)
+    np.savez(tmp_path / "data.npz", inputs=drawn(IMAGE, 4, 1))
+    with pytest.raises(DeploykitError, match=said):
+        deploykit.export(source, data=tmp_path / "data.npz", out=tmp_path / "bundle")
 
 
 def test_states_come_in_and_go_out(tmp_path: Path) -> None:

@@ -83,10 +83,13 @@ class _Reader:
         operators = tuple(
             ends[node.name].operator if node.name in ends else read_operator(self.operands, node)
             for node in self.graph.node
-            if node.op_type not in HELPERS
-            and node.name not in inside
-            and self._tail(node.output[0]) is None
-            and not self._turned(node)
+            if node.name in ends
+            or (
+                node.op_type not in HELPERS
+                and node.name not in inside
+                and self._tail(node.output[0]) is None
+                and not self._turned(node)
+            )
         )
         network = QuantizedNetwork(
             self.tensors,

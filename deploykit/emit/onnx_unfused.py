@@ -20,7 +20,7 @@ from deploykit.spec.operators import Island
 FUSED = frozenset(
     (
         "Add", "AveragePool", "Concat", "Conv", "ConvTranspose", "Gemm", "GlobalAveragePool",
-        "LeakyRelu", "MatMul", "Mul", "Sigmoid", "Softmax",
+        "LeakyRelu", "MatMul", "Mul", "Sigmoid", "Softmax", "Where",
     )
 )  # fmt: skip
 """Operators of islands that have an integer kernel there, or a weight that it quantizes."""
@@ -62,5 +62,7 @@ def _would_fuse(operator: Island) -> bool:
 
 
 def _disappears(node: ir.Node) -> bool:
+    if node.outputs[0].dtype == ir.DataType.BOOL:
+        return True  # a condition has no scale, and its Where is fused whatever computes it
     held = any(value is not None and value.const_value is not None for value in node.inputs)
     return node.op_type in SEEN_THROUGH or (node.op_type in ABSORBED and held)

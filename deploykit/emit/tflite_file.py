@@ -59,7 +59,7 @@ REARRANGED = "deploykit.rearranged"
 """Name of the metadata entry that maps each tensor that a chain of RESHAPEs and TRANSPOSEs gives to
 the one that it starts from: JSON, tensor names."""
 
-ELEMENT_TYPES = {0: "<f4", 2: "<i4", 3: "|u1", 4: "<i8", 9: "|i1"}
+ELEMENT_TYPES = {0: "<f4", 2: "<i4", 3: "|u1", 4: "<i8", 6: "|b1", 9: "|i1"}
 
 
 @dataclass(frozen=True)

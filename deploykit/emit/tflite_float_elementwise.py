@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import inf
 
 import numpy as np
@@ -190,7 +190,7 @@ def binary(node: ir.Node, site: FloatSite) -> None:
     if len(node.inputs) != 2:
         raise read.refuse(node, f"it has {len(node.inputs)} operands", "use two operands at a time")
     code, table = BINARY[node.op_type]
-    order = _common_order(node, site)
+    order = largest_order(node, site, (0, 1))
     inputs = (site.operand(node, 0, order), site.operand(node, 1, order))
     result, activation = site.result(node, order)
     site.graph.operator(code, inputs, result, Options(table).fusing(activation))
@@ -242,11 +242,11 @@ def _through(node: ir.Node, site: FloatSite) -> tuple[int, int]:
     return place.index, result
 
 
-def _common_order(node: ir.Node, site: FloatSite) -> Order:
+def largest_order(node: ir.Node, site: FloatSite, positions: Iterable[int]) -> Order:
     """Order of the operand with the most elements, at the rank of the result."""
     rank = len(read.value_shape(node.outputs[0]))
     places = [
-        site.place(node, position) for position in (0, 1) if read.term(node, position) is None
+        site.place(node, position) for position in positions if read.term(node, position) is None
     ]
     full = [place for place in places if len(place.shape) == rank]
     if not full:

@@ -1,8 +1,8 @@
 """The float32 TFLite form of every operator of a normalized float graph: one row each.
 
 XNNPACK takes them all, but for a max pool or Pad that needs a PADV2, a Pad by reflection, POW,
-LOG_SOFTMAX, a GATHER, steps over other axes than pixels, and a nearest Resize that does not repeat
-whole pixels.
+LOG_SOFTMAX, a GATHER, conditions and choices by them, steps over other axes than pixels, and a
+nearest Resize that does not repeat whole pixels.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
+from deploykit.emit import tflite_float_choices as choices
 from deploykit.emit import tflite_float_elementwise as elementwise
 from deploykit.emit import tflite_float_linear as linear
 from deploykit.emit import tflite_float_node as read
@@ -41,10 +42,11 @@ def lower(node: ir.Node, site: FloatSite) -> None:
 LOWER: Mapping[str, Callable[[ir.Node, FloatSite], None]] = {
     "Abs": elementwise.unary,
     "Add": elementwise.binary,
+    "And": choices.logic,
     "ArgMax": numbers.arg_max,
     "AveragePool": windows.average_pool,
     "BatchNormalization": reductions.batch_normalization,
-    "Cast": elementwise.alias,
+    "Cast": choices.cast,
     "CastLike": elementwise.alias,
     "Clip": elementwise.clip,
     "Concat": views.concat,
@@ -54,6 +56,7 @@ LOWER: Mapping[str, Callable[[ir.Node, FloatSite], None]] = {
     "Div": elementwise.binary,
     "Dropout": elementwise.alias,
     "Elu": elementwise.elu,
+    "Equal": choices.compare,
     "Exp": elementwise.unary,
     "Expand": elementwise.expand,
     "Flatten": views.reshape,
@@ -64,6 +67,8 @@ LOWER: Mapping[str, Callable[[ir.Node, FloatSite], None]] = {
     "Gemm": linear.gemm,
     "GlobalAveragePool": reductions.global_pool,
     "GlobalMaxPool": reductions.global_pool,
+    "Greater": choices.compare,
+    "GreaterOrEqual": choices.compare,
     "HardSigmoid": elementwise.hard_sigmoid,
     "HardSwish": elementwise.unary,
     "Identity": elementwise.alias,
@@ -71,6 +76,8 @@ LOWER: Mapping[str, Callable[[ir.Node, FloatSite], None]] = {
     "LSTM": recurrent.lstm,
     "LayerNormalization": reductions.layer_normalization,
     "LeakyRelu": elementwise.leaky_relu,
+    "Less": choices.compare,
+    "LessOrEqual": choices.compare,
     "Log": elementwise.unary,
     "LogSoftmax": reductions.softmax,
     "MatMul": linear.matmul,
@@ -80,6 +87,8 @@ LOWER: Mapping[str, Callable[[ir.Node, FloatSite], None]] = {
     "Mish": elementwise.mish,
     "Mul": elementwise.binary,
     "Neg": elementwise.unary,
+    "Not": choices.logic,
+    "Or": choices.logic,
     "PRelu": elementwise.prelu,
     "Pad": views.pad,
     "Pow": elementwise.power,
@@ -103,4 +112,5 @@ LOWER: Mapping[str, Callable[[ir.Node, FloatSite], None]] = {
     "Tanh": elementwise.unary,
     "Transpose": views.transpose,
     "Unsqueeze": views.reshape,
+    "Where": choices.where,
 }

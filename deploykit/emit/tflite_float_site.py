@@ -21,7 +21,7 @@ from deploykit.emit.tflite_float_order import (
 from deploykit.emit.tflite_graph import Activation, Options, TfliteGraph
 from deploykit.emit.tflite_lowering import reshape
 from deploykit.errors import GraphError, UnsupportedOperatorError
-from deploykit.spec.arrays import Float32Array
+from deploykit.spec.arrays import AnyArray, Float32Array
 
 LONGEST_TRANSPOSE = 6
 """Highest rank that TFLite's TRANSPOSE takes."""
@@ -63,7 +63,8 @@ class FloatSite:
     def define(self, value: ir.Value, order: Order) -> int:
         """Index of the new tensor of a value."""
         shape, name = read.value_shape(value), str(value.name)
-        index = self.graph.activation(name, stored(shape, order), None, np.float32)
+        element = np.bool_ if value.dtype == ir.DataType.BOOL else np.float32
+        index = self.graph.activation(name, stored(shape, order), None, element)
         self.places[name] = Place(index, shape, order)
         return index
 
@@ -127,8 +128,8 @@ class FloatSite:
         wide = Place(self.reshaped(index, shape), shape, natural(rank))
         return self.in_order(wide, order)
 
-    def constant(self, name: str, values: Float32Array, order: Order) -> int:
-        """Index of a constant that broadcasts to a tensor kept in `order`."""
+    def constant(self, name: str, values: AnyArray, order: Order) -> int:
+        """Index of a constant that broadcasts to a tensor kept in `order`, its type as it is."""
         wide = values.reshape((1,) * (len(order) - values.ndim) + values.shape).transpose(order)
         kept = next((axis for axis, size in enumerate(wide.shape) if size > 1), wide.ndim - 1)
         narrow = wide.reshape(wide.shape[max(kept, 0) :])

@@ -47,7 +47,7 @@ DELICATE: Mapping[str, tuple[int, frozenset[Kind]]] = {
 }
 """By operator, which input is not to be rounded on its way, and through which kinds it may come."""
 
-PASSING = REARRANGING | {"Add", "Expand", "Mul", "ReduceMean", "ReduceSum", "Sub"}
+PASSING = REARRANGING | {"Add", "Expand", "Mul", "ReduceMean", "ReduceSum", "Sub", "Where"}
 """Operators of an island whose inputs are as delicate as their output."""
 
 

@@ -24,18 +24,24 @@ from deploykit.spec.stored_weight import WORTH_IT, rounded_weight
 
 IN_FLOAT = frozenset(
     (
-        "Abs", "Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Conv",
-        "ConvTranspose", "Div", "Elu", "Erf", "Exp", "Expand", "GRU", "Gather", "Gelu", "Gemm",
-        "GlobalAveragePool", "GlobalMaxPool", "HardSigmoid", "HardSwish", "InstanceNormalization",
-        "LSTM", "LayerNormalization", "LeakyRelu", "Log", "LogSoftmax", "MatMul", "Max", "MaxPool",
-        "Min", "Mish", "Mul", "Neg", "PRelu", "Pad", "Pow", "Reciprocal", "ReduceMax",
-        "ReduceMean", "ReduceMin", "ReduceSum", "Relu", "Resize", "Sigmoid", "Slice", "Softmax",
-        "Softplus", "SpaceToDepth", "Split", "Sqrt", "Sub", "Tanh",
+        "Abs", "Add", "And", "AveragePool", "BatchNormalization", "Cast", "Clip", "Concat", "Conv",
+        "ConvTranspose", "Div", "Elu", "Equal", "Erf", "Exp", "Expand", "GRU", "Gather", "Gelu",
+        "Gemm", "GlobalAveragePool", "GlobalMaxPool", "Greater", "GreaterOrEqual", "HardSigmoid",
+        "HardSwish", "InstanceNormalization", "LSTM", "LayerNormalization", "LeakyRelu", "Less",
+        "LessOrEqual", "Log", "LogSoftmax", "MatMul", "Max", "MaxPool", "Min", "Mish", "Mul", "Neg",
+        "Not", "Or", "PRelu", "Pad", "Pow", "Reciprocal", "ReduceMax", "ReduceMean", "ReduceMin",
+        "ReduceSum", "Relu", "Resize", "Sigmoid", "Slice", "Softmax", "Softplus", "SpaceToDepth",
+        "Split", "Sqrt", "Sub", "Tanh", "Where",
     )
 )  # fmt: skip
 """Operators that an island may hold beside those that rearrange."""
 
-COMBINING = frozenset(("Add", "Concat", "Div", "MatMul", "Max", "Min", "Mul", "Pow", "Sub"))
+COMBINING = frozenset(
+    (
+        "Add", "And", "Concat", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual",
+        "MatMul", "Max", "Min", "Mul", "Or", "Pow", "Sub", "Where",
+    )
+)  # fmt: skip
 """Operators of which any input may be computed."""
 
 COMPUTED: Mapping[str, frozenset[int]] = {
@@ -79,6 +85,12 @@ def find_regions(network: Network, apart: Collection[ir.Node]) -> Mapping[ir.Nod
 def _region(last: ir.Node, nodes: list[ir.Node]) -> Region:
     for node in nodes:
         known = node.op_type in REARRANGING | IN_FLOAT and node.domain in {"", "ai.onnx"}
+        if node.op_type == "Cast" and not _of_condition(node):
+            raise UnsupportedOperatorError(
+                f"{node.name}: operator Cast makes {_type(node.outputs[0])} of "
+                f"{_type(node.inputs[0])}; only conditions become numbers, in float32. End the "
+                "network before it, and leave whole numbers to the app"
+            )
         parameters = () if node.op_type in COMBINING else _parameters(node)
         if any(value is not None and value.const_value is None for value in parameters):
             raise UnsupportedOperatorError(
@@ -101,6 +113,17 @@ def _region(last: ir.Node, nodes: list[ir.Node]) -> Region:
             "network before it"
         )
     return Region(tuple(nodes), tuple(value for value in read if value not in inside), outputs[0])
+
+
+def _type(value: ir.Value | None) -> str:
+    return "nothing" if value is None or value.dtype is None else value.dtype.name.lower()
+
+
+def _of_condition(node: ir.Node) -> bool:
+    """Whether a Cast makes numbers, 0 and 1, of a condition."""
+    source = node.inputs[0]
+    given = source is not None and source.dtype == ir.DataType.BOOL
+    return given and node.outputs[0].dtype == ir.DataType.FLOAT
 
 
 def _parameters(node: ir.Node) -> list[ir.Value | None]:

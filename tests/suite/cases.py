@@ -280,6 +280,30 @@ CASES: tuple[Case, ...] = (
         ),
     ),
     Case("attention", (10, 16), attention),
+    Case(
+        "island-choice",
+        (4, 6, 6),
+        lambda b: b.island(
+            b.conv(b.input, 4, square(1)),
+            b.input,
+            text="""g = Greater (x, x1) l = LessOrEqual (x, half) n = Not (l) e = Equal (x, x1)
+                a = Or (g, e) o = And (a, n) y = Where (o, x1, zero)""",
+            scale=0.02,
+            half=np.array([0.2, 0.1, 0.0, -0.1], np.float32).reshape(1, 4, 1, 1),
+            zero=np.array(0, np.float32),
+        ),
+    ),
+    Case(
+        "island-mask",
+        (4, 6, 6),
+        lambda b: b.island(
+            b.input,
+            text="m = Less (x, k) h = GreaterOrEqual (x, l) n = And (m, h) y = Cast <to=1> (n)",
+            scale=1 / 255,
+            k=np.array(0.3, np.float32),
+            l=np.linspace(-0.5, 0.1, 36, dtype=np.float32).reshape(6, 6),
+        ),
+    ),
     Case("conv-1x1", (16, 9, 11), lambda b: b.conv(b.input, 24, square(1))),
     Case("conv-1x1-stride", (16, 9, 11), lambda b: b.conv(b.input, 24, square(1, 2))),
     Case("conv-3x3-valid", (8, 9, 11), lambda b: b.conv(b.input, 12, square(3))),

@@ -81,6 +81,7 @@ OPERATORS = {
     "Mul": Alone("y = Mul (x, x1)"),
     "Sigmoid": Alone("y = Sigmoid (x)"),
     "Softmax": Alone("y = Softmax <axis=1> (x)"),
+    "Where": Alone("g = Greater (x, x1) y = Where (g, x, x1)"),
 }
 """Of every operator that ONNX Runtime fuses."""
 

@@ -40,6 +40,7 @@ from deploykit.graph.lowering.merge_concats import merge_concats
 from deploykit.graph.lowering.nan_guards import drop_nan_guards
 from deploykit.graph.lowering.norms import lower_norms
 from deploykit.graph.lowering.own_bounds import own_bounds
+from deploykit.graph.lowering.own_conditions import own_conditions
 from deploykit.graph.lowering.picking import lower_picks
 from deploykit.graph.lowering.pixel_shuffle import lower_pixel_shuffles
 from deploykit.graph.lowering.push_scales import push_scales
@@ -67,6 +68,7 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("lower_linears", lower_linears),
     ("lower_pixel_shuffles", lower_pixel_shuffles),
     ("lower_choices", lower_choices),
+    ("own_conditions", own_conditions),
     ("drop_nan_guards", drop_nan_guards),
     ("lower_norms", lower_norms),
     ("lower_arithmetic", lower_arithmetic),

@@ -14,6 +14,7 @@ from deploykit.spec.network import Network
 from tests.graph.lowering.test_lowering import assert_same_function, between, operators
 from tests.quantize.graphs import float_network
 
+LOGIC = frozenset(("Greater", "Less", "And", "Not"))
 MASK = np.arange(36).reshape(6, 6) % 3 > 0
 HELD: Mapping[str, AnyArray] = {
     "m": MASK,
@@ -40,6 +41,20 @@ def test_a_choice_becomes_products_and_a_sum(text: str, expected: dict[str, int]
     assert not counts["Where"]
     assert {name: counts[name] for name in expected} == expected
     assert_same_function(network, lowered, atol=1e-6)
+
+
+def test_a_condition_that_two_read_is_there_twice() -> None:
+    network = between(
+        "r = Relu (x) g = Greater (x, zero) l = Less (x, one) o = And (g, l) a = Where (o, x, r)"
+        " n = Not (o) e = Where (n, r, zero) y = Add (a, e)",
+        **HELD, one=np.array(1, np.float32),
+    )  # fmt: skip
+    lowered = lower(network)
+    counts = operators(lowered)
+    assert [counts[name] for name in ("Greater", "Less", "And", "Not", "Where")] == [2, 2, 2, 1, 2]
+    assert_same_function(network, lowered, atol=1e-6)
+    conditions = [node.outputs[0] for node in lowered.model.graph if node.op_type in LOGIC]
+    assert all(len(value.uses()) == 1 for value in conditions)
 
 
 def test_a_computed_condition_stays() -> None:

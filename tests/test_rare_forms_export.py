@@ -108,6 +108,14 @@ FORMS = {
         s = Sigmoid (c) a = Where (g, c, s) n = Not (g) f = Cast <to=1> (n) b = Mul (c, f)
         t = Add (a, b) y = {POINTWISE} (t, w4x8x1x1, b4)""",
     ),
+    "dead sum": (
+        IMAGE, 20, CONV + f"""k = Constant <value_float=-1000.0> () a = Add (c, k) r = Relu (a)
+        d = Add (r, c) y = {POINTWISE} (d, w4x8x1x1, b4)""",
+    ),
+    "clip beyond its input": (
+        IMAGE, 20, CONV + f"""k = Constant <value_float=40.0> () a = Max (c, k)
+        d = Add (a, c) y = {POINTWISE} (d, w4x8x1x1, b4)""",
+    ),
     "group norm": (
         IMAGE, 21, CONV + f"""n = GroupNormalization <num_groups=2> (c, w8, b8) r = Relu (n)
         y = {POINTWISE} (r, w4x8x1x1, b4)""",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from deploykit.quantize.nodes import bound_of, constant
+from deploykit.quantize.operators import Kind
 from deploykit.quantize.structure import Layer
-from deploykit.spec.arrays import Float64Array
+from deploykit.spec.arrays import Float64Array, Int8Array
 from deploykit.spec.plan import ConstantPlan
 from deploykit.spec.quantized import Quantization, int_range
 
@@ -14,11 +17,17 @@ EXACT = 1e-5
 """Steps: float32 numbers that are whole multiples of a scale lie closer to them."""
 
 
-def constant_operand(layer: Layer, scale_of_zero: float) -> ConstantPlan | None:
+def constant_operand(
+    layer: Layer, sources: Sequence[Quantization], into: Quantization
+) -> ConstantPlan | None:
     """The constant of an Add or Mul, None where both operands are activations.
 
     Symmetric: scale = max |c| / n, so that a single number is exact to float32, with n = 127, or a
-    smaller one to 64 where that makes every number exact. Zeros alone take `scale_of_zero`.
+    smaller one to 64 where that makes every number exact. Zeros alone take the output's scale. What
+    holds a sum at an end of its range, whatever else is added, is as large as that takes: a term of
+    -1000 before a Relu would leave the others no steps.
+
+    sources, into: of what the layer reads and gives.
     """
     node = layer.nodes[0]
     for side in (0, 1):
@@ -28,13 +37,36 @@ def constant_operand(layer: Layer, scale_of_zero: float) -> ConstantPlan | None:
         rank = len(node.outputs[0].shape or ())
         wide = array.astype(np.float64).reshape((1,) * (rank - array.ndim) + array.shape)
         _, highest = int_range(8)
-        largest = float(np.abs(wide).max(initial=0.0))
-        scale = np.float32(_scale(wide, largest) if largest > 0.0 else scale_of_zero)
-        values = np.clip(np.rint(wide / np.float64(scale)), -highest, highest).astype(np.int8)
         value = node.inputs[side]
         assert value is not None
+        if layer.kind is Kind.ADD and len(value.uses()) == 1:
+            wide = _no_larger_than_it_takes(wide, sources[0], into)
+        largest = float(np.abs(wide).max(initial=0.0))
+        scale = np.float32(_scale(wide, largest) if largest > 0.0 else into.scale)
+        values = np.clip(np.rint(wide / np.float64(scale)), -highest, highest).astype(np.int8)
         return ConstantPlan(str(value.name), side, Quantization(float(scale), 0), values)
     return None
+
+
+def held_end(terms: Float64Array, source: Quantization, into: Quantization) -> Int8Array:
+    """-1 or 1 where a term holds a sum at the low or high end of its range, for any integer of the
+    other operand; else 0.
+    """
+    (least, most), (low, high) = source.ends, into.ends
+    below, above = terms + most <= low, terms + least >= high
+    return np.asarray(above.astype(np.int8) - below.astype(np.int8))
+
+
+def _no_larger_than_it_takes(
+    terms: Float64Array, source: Quantization, into: Quantization
+) -> Float64Array:
+    """Terms that hold a sum at an end, moved towards it: the same integers.
+
+    Both ranges once more are left between, as scales may grow and terms are rounded.
+    """
+    (least, most), (low, high) = source.ends, into.ends
+    spare = (most - least) + (high - low)
+    return np.clip(terms, low - most - spare, high - least + spare)
 
 
 def bound_operand(layer: Layer, into: Quantization) -> ConstantPlan | None:

@@ -158,6 +158,9 @@ def reaches_beyond(node: ir.Node) -> bool:
     """Whether an operator that shares its input's quantization has values beyond the input's."""
     if node.op_type in EXTREMES:
         return bound_of(node) is not None
+    if node.op_type == "Clip":
+        low, high = clip_bounds(node)
+        return (low is not None and low > 0.0) or (high is not None and high < 0.0)
     padded = pads_of(node) if node.op_type == "Pad" else None
     steep = node.op_type == "LeakyRelu" and leaky_slope(node) > 1.0
     return steep or (padded is not None and padded[1] != 0.0)

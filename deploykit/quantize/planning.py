@@ -109,7 +109,9 @@ def plan_quantization(
         quantization = _wanted(group, layers, sources, histograms, options.calibration)
         chosen.update(dict.fromkeys(group.tensors, quantization))
     constants = {
-        layer.name: constant_operand(layer, chosen[layer.output].scale)
+        layer.name: constant_operand(
+            layer, [chosen[name] for name in layer.inputs], chosen[layer.output]
+        )
         for layer in layers
         if layer.kind in BINARY
     }

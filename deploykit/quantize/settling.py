@@ -72,7 +72,7 @@ def settle_scales(
             chosen[tensor] = replace(chosen[tensor], scale=float(np.float32(scale)))
 
     def settled(layer: Layer) -> bool:
-        smallest = _smallest_scale(layer, chosen)
+        smallest = _smallest_scale(layer, chosen, constants.get(layer.name))
         if chosen[layer.output].scale < smallest:
             move(layer.output, smallest)
             return False
@@ -148,7 +148,9 @@ def _quantizations(
     return (*read, *(() if held is None else (held.quantization,)), chosen[layer.output])
 
 
-def _smallest_scale(layer: Layer, chosen: Mapping[str, Quantization]) -> float:
+def _smallest_scale(
+    layer: Layer, chosen: Mapping[str, Quantization], held: ConstantPlan | None
+) -> float:
     """The finest output scale that runtimes take, and that tells anything.
 
     A Relu that never fires, or a sum that cancels, asks for a scale far under its inputs'. A
@@ -157,7 +159,8 @@ def _smallest_scale(layer: Layer, chosen: Mapping[str, Quantization]) -> float:
     """
     if layer.kind is Kind.EMBEDDING:
         return 0.0
-    inputs = max(chosen[name].scale for name in layer.inputs)
+    read = [chosen[name].scale for name in layer.inputs]
+    inputs = max(read if held is None else [*read, held.quantization.scale])
     match layer.kind:
         case Kind.CONV | Kind.LINEAR:
             largest = np.abs(parameter(layer.nodes[0], 1)).max(initial=0.0)

@@ -51,6 +51,12 @@ class Quantization:
         shifted = np.clip(steps + np.float32(self.zero_point), low, high)
         return np.asarray(shifted, dtype=np.int8)
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The smallest and the largest real number that it holds."""
+        low, high = int_range(self.bits)
+        return self.scale * (low - self.zero_point), self.scale * (high - self.zero_point)
+
     def dequantize(self, integers: Int8Array) -> Float32Array:
         """scale * (q - zero_point) in float32."""
         centred = integers.astype(np.int32) - self.zero_point

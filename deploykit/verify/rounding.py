@@ -11,10 +11,12 @@ import numpy as np
 import onnx_ir as ir
 
 from deploykit.errors import IntegrityError
+from deploykit.quantize.constants import held_end
 from deploykit.quantize.nodes import parameter_of
 from deploykit.spec.arrays import AnyArray, Float32Array, Float64Array
 from deploykit.spec.correction import corrected_bias
 from deploykit.spec.operators import (
+    Add,
     Conv,
     Embedding,
     LeakyRelu,
@@ -96,8 +98,12 @@ def farthest_rounding(
             found.extend(_layer(name, node, operator, network, decisions, rounding))
         else:
             compares = isinstance(operator, Maximum | Minimum)
-            distance = _bound if compares else _constant
-            found.extend(distance(name, node, network.constants[one]) for one in held)
+            for one in held:
+                constant = network.constants[one]
+                array = _float_constant(name, node, constant)
+                if isinstance(operator, Add):
+                    array = _where_it_matters(array, constant, operator, network)
+                found.append((_bound if compares else _constant)(name, array, constant))
     return max(found, key=lambda one: one.share)
 
 
@@ -145,15 +151,25 @@ def _input_means(
     return means
 
 
-def _bound(name: str, node: ir.Node, constant: ConstantTensor) -> Distance:
+def _where_it_matters(
+    array: AnyArray, constant: ConstantTensor, operator: Add, network: QuantizedNetwork
+) -> AnyArray:
+    """The terms, but the integers' own where both hold the sum at the same end of its range."""
+    (other,) = (name for name in operator_inputs(operator) if name != constant.name)
+    source, into = (network.tensors[name].quantization for name in (other, operator.output))
+    own = constant.quantization.dequantize(constant.values).astype(np.float64)
+    stated = array.astype(np.float64).reshape(own.shape)
+    ends, wanted = (held_end(terms, source, into) for terms in (own, stated))
+    return np.where((ends == wanted) & (ends != 0), own, stated).reshape(array.shape)
+
+
+def _bound(name: str, array: AnyArray, constant: ConstantTensor) -> Distance:
     """Of what is compared with a tensor: what lies beyond the range is its end."""
-    array = _float_constant(name, node, constant)
     integers = constant.values.reshape(array.shape)
     return Distance(name, _clipped_steps(array, integers, constant.quantization), NEAREST)
 
 
-def _constant(name: str, node: ir.Node, constant: ConstantTensor) -> Distance:
-    array = _float_constant(name, node, constant)
+def _constant(name: str, array: AnyArray, constant: ConstantTensor) -> Distance:
     integers = constant.values.reshape(array.shape)
     steps = _steps(array, integers, np.array(constant.quantization.scale))
     return Distance(name, steps, NEAREST)

@@ -13,6 +13,9 @@ from deploykit.spec.arrays import Float64Array, Int8Array
 from deploykit.spec.plan import ConstantPlan
 from deploykit.spec.quantized import Quantization, int_range
 
+NOTHING = 127 * float(np.finfo(np.float32).tiny)
+"""A constant up to it has no scale that is a normal float32."""
+
 EXACT = 1e-5
 """Steps: float32 numbers that are whole multiples of a scale lie closer to them."""
 
@@ -23,9 +26,9 @@ def constant_operand(
     """The constant of an Add or Mul, None where both operands are activations.
 
     Symmetric: scale = max |c| / n, so that a single number is exact to float32, with n = 127, or a
-    smaller one to 64 where that makes every number exact. Zeros alone take the output's scale. What
-    holds a sum at an end of its range, whatever else is added, is as large as that takes: a term of
-    -1000 before a Relu would leave the others no steps.
+    smaller one to 64 where that makes every number exact. Zeros alone, and what is hardly more,
+    take the output's scale. What holds a sum at an end of its range, whatever else is added, is as
+    large as that takes: a term of -1000 before a Relu would leave the others no steps.
 
     sources, into: of what the layer reads and gives.
     """
@@ -42,7 +45,7 @@ def constant_operand(
         if layer.kind is Kind.ADD and len(value.uses()) == 1:
             wide = _no_larger_than_it_takes(wide, sources[0], into)
         largest = float(np.abs(wide).max(initial=0.0))
-        scale = np.float32(_scale(wide, largest) if largest > 0.0 else into.scale)
+        scale = np.float32(_scale(wide, largest) if largest > NOTHING else into.scale)
         values = np.clip(np.rint(wide / np.float64(scale)), -highest, highest).astype(np.int8)
         return ConstantPlan(str(value.name), side, Quantization(float(scale), 0), values)
     return None

@@ -120,6 +120,14 @@ FORMS = {
         IMAGE, 21, CONV + f"""n = GroupNormalization <num_groups=2> (c, w8, b8) r = Relu (n)
         y = {POINTWISE} (r, w4x8x1x1, b4)""",
     ),
+    "attention": (
+        "float[1,2,6,8] x", 23, """q = Mul (x, w8) t = Tanh (x)
+        y = Attention <scale=0.3, softcap=2.0> (q, t, x, w6x6)""",
+    ),
+    "attention of groups, causal": (
+        TOKENS, 24, """q = MatMul (x, w12x16) k = MatMul (x, w12x8) v = MatMul (x, b12x8)
+        y = Attention <q_num_heads=4, kv_num_heads=2, is_causal=1> (q, k, v)""",
+    ),
     "rms norm": (TOKENS, 23, "r = Relu (x) y = RMSNormalization <axis=-1> (r, w12)"),
 }  # fmt: skip
 

@@ -20,7 +20,7 @@ SIMPLE_NEAREST = {True: "ceil", False: "floor"}
 """How ONNX Runtime rounds coordinates in Upsample and Resize up to opset 10, by `scale < 1`."""
 
 
-SPELLED = frozenset(("GroupNormalization", "RMSNormalization"))
+SPELLED = frozenset(("Attention", "GroupNormalization", "RMSNormalization"))
 """Operators of newer opsets that neither format has; what they do has names there."""
 
 

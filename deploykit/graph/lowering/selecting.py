@@ -4,6 +4,7 @@
     where(m, x, k) = x * m + where(m, 0, k)        any other constant k
     where(m, k, x) = where(not m, x, k)
     where(m, x, y) = x * m + y * (1 - m)
+    where(m, x, y) = x                             m everywhere, and y where m is nowhere
 
 Exact for finite x and y: one of the two terms is zero. A sum of zeros is left out.
 Source: ONNX operator specification, Where.
@@ -14,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from deploykit.graph.edit import constant, floats
+from deploykit.graph.edit import bypass, constant, floats
 from deploykit.graph.lowering.building import Replacement, replace_each
 from deploykit.graph.tracking import Rewritten
 from deploykit.spec.arrays import AnyArray, Float64Array
@@ -39,7 +40,10 @@ def _replace(graph: ir.Graph, node: ir.Node) -> None:
     shape, (_, taken, other) = static_shape(node.outputs[0]), node.inputs
     assert held is not None and shape is not None and taken is not None and other is not None
     new, mask = Replacement(graph, node), held.astype(np.bool_)
-    if constant(taken) is None and constant(other) is None:
+    always = taken if mask.all() else other if not mask.any() else None
+    if always is not None and always.producer() is not None and static_shape(always) == shape:
+        bypass(graph, node, always)
+    elif constant(taken) is None and constant(other) is None:
         left, right = _masked(new, taken, mask), _masked(new, other, ~mask)
         new.finish(new.node("Add", [left, right], "chosen", shape))
     elif constant(taken) is None:

@@ -43,6 +43,17 @@ def test_a_choice_becomes_products_and_a_sum(text: str, expected: dict[str, int]
     assert_same_function(network, lowered, atol=1e-6)
 
 
+@pytest.mark.parametrize("text", ["Where (all, x, zero)", "Where (none, zero, x)"])
+def test_a_choice_that_is_always_one_is_that(text: str) -> None:
+    network = between(
+        f"r = Relu (x) y = {text.replace('x', 'r')}",
+        **HELD, all=np.ones((6, 1), np.bool_), none=np.zeros((1, 1), np.bool_),
+    )  # fmt: skip
+    lowered = lower(network)
+    assert operators(lowered) == {"Conv": 2, "Relu": 1}
+    assert_same_function(network, lowered, atol=1e-6)
+
+
 def test_a_condition_that_two_read_is_there_twice() -> None:
     network = between(
         "r = Relu (x) g = Greater (x, zero) l = Less (x, one) o = And (g, l) a = Where (o, x, r)"

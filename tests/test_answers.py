@@ -132,7 +132,7 @@ def test_classes_of_pixels_beside_their_scores(io: str, layout: str, tmp_path: P
         ("y = ArgMax <axis=2, keepdims=0> (c)", "along the channels where it is of images"),
         ("a = ArgMax <axis=1, keepdims=0> (c) y = Add (a, one)", "at the end of a network alone"),
         ("v, y = TopK <axis=1> (c, k)", "operator TopK has neither"),
-        ("y = Cast <to=7> (c)", "operator Cast has neither"),
+        ("y = Cast <to=7> (c)", "operator Cast makes int64 of float; only"),
     ],
 )
 def test_other_whole_numbers_are_refused(text: str, told: str, tmp_path: Path) -> None:

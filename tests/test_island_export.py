@@ -48,7 +48,7 @@ OPERATORS = (
              'coordinate_transformation_mode="align_corners"> (c, , s)', (1, 6, 16, 16),
              {"s": floats(1, 1, 2, 2)}),
     Operator("pad-reflect", 'y = Pad <mode="reflect"> (c, p)', (1, 6, 10, 10),
-             {"p": np.array([0, 0, 1, 1, 0, 0, 1, 1])}),
+             {"p": np.array([0, 0, 1, 1, 0, 0, 1, 1])}, islands=("Gather", "Gather")),
     Operator("pad-one-axis", "r = Relu (c) y = Pad (r, p, v, a)", (1, 6, 8, 11),
              {"p": np.array([1, 2]), "v": floats(1.5).reshape(()), "a": np.array([-1])},
              islands=("Pad",)),

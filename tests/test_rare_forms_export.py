@@ -182,6 +182,24 @@ def test_numbers_of_other_types_are_refused(text: str, said: str, tmp_path: Path
         deploykit.export(source, data=tmp_path / "data.npz", out=tmp_path / "bundle")
 
 
+def test_the_largest_and_its_place(tmp_path: Path) -> None:
+    text = (
+        CONV
+        + """k = Constant <value_ints=[1]> () f = GlobalAveragePool (c) l = Flatten (f)
+        p = Softmax <axis=1> (l) v, y = TopK <axis=1> (p, k)"""
+    )
+    source = saved(tmp_path / "model.onnx", IMAGE, 20, text, "float v, int64 y")
+    np.savez(tmp_path / "data.npz", inputs=drawn(IMAGE, 32, 1))
+    made = deploykit.export(source, data=tmp_path / "data.npz", out=tmp_path / "bundle")
+    assert all(one["differing"] == 0 for one in made.manifest["parity"])
+    assert not deploykit.verify_bundle(tmp_path / "bundle").failed
+    fresh = {"x": drawn(IMAGE, 1, 2)}
+    expected = ort.run(source.read_bytes(), fresh)
+    found = ort.run((tmp_path / "bundle" / "model.onnx").read_bytes(), fresh)
+    assert np.array_equal(expected["y"], found["y"]) and found["y"].dtype == np.int64
+    assert sqnr_db(expected["v"], found["v"]) > 28
+
+
 def test_states_come_in_and_go_out(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     ports = "float[1,6,5] x, float[1,1,4] h, float[1,1,4] c"

@@ -9,6 +9,7 @@
     x * tanh(softplus(x)), ...  Mish, Gelu, see spelled
     Cast of token ids           the ids themselves
     ArgMax of a Softmax         of what it reads
+    TopK of one                 ReduceMax and ArgMax
     [N, C, L]                   [N, C, 1, L]
     W x                         a convolution, or x' W', see left_products
     Pad, Slice of many axes     the window's own pads, one Slice per axis
@@ -51,12 +52,14 @@ from deploykit.graph.lowering.selecting import lower_choices
 from deploykit.graph.lowering.shapes import fold_pads, split_slices
 from deploykit.graph.lowering.signals import lift_signals
 from deploykit.graph.lowering.spelled import name_activations
+from deploykit.graph.lowering.top_ones import lower_top_ones
 from deploykit.graph.lowering.whole_numbers import drop_casts, drop_softmaxes
 from deploykit.graph.tracking import Pass, apply_pass
 from deploykit.spec.network import Network
 
 PASSES: tuple[tuple[str, Pass], ...] = (
     ("drop_casts", drop_casts),
+    ("lower_top_ones", lower_top_ones),
     ("drop_softmaxes", drop_softmaxes),
     ("name_activations", name_activations),
     ("lower_left_products", lower_left_products),

@@ -171,9 +171,8 @@ def _gather(node: ir.Node) -> Kind | None:
     shape, indices = static_shape(node.inputs[0]), constant(node, 1)
     if shape is None or indices is None or indices.ndim != 1:
         return None
-    axis = gathered_axis(node)
-    known = axis == CHANNELS or (axis > CHANNELS and len(shape) <= 4)
-    return Kind.GATHER if known and indices.min(initial=0) >= 0 else None
+    within = gathered_axis(node) >= CHANNELS
+    return Kind.GATHER if within and indices.min(initial=0) >= 0 else None
 
 
 def _arg_max(node: ir.Node) -> Kind | None:

@@ -91,17 +91,17 @@ def _region(last: ir.Node, nodes: list[ir.Node]) -> Region:
                 f"{_type(node.inputs[0])}; only conditions become numbers, in float32. End the "
                 "network before it, and leave whole numbers to the app"
             )
-        parameters = () if node.op_type in COMBINING else _parameters(node)
-        if any(value is not None and value.const_value is None for value in parameters):
-            raise UnsupportedOperatorError(
-                f"{node.name}: operator {node.op_type} has parameters that the network computes, "
-                "which neither format takes. Make them constants, or end the network before it"
-            )
         if not known:
             raise UnsupportedOperatorError(
                 f"{node.name}: operator {node.op_type} has neither an integer form here nor one in "
                 "float that both formats have. Replace it in the network, or end the network "
                 "before it"
+            )
+        parameters = () if node.op_type in COMBINING else _parameters(node)
+        if any(value is not None and value.const_value is None for value in parameters):
+            raise UnsupportedOperatorError(
+                f"{node.name}: operator {node.op_type} has parameters that the network computes, "
+                "which neither format takes. Make them constants, or end the network before it"
             )
     inside = {value for node in nodes for value in node.outputs}
     read = dict.fromkeys(value for node in nodes for value in activations(node))

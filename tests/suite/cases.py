@@ -414,6 +414,8 @@ CASES: tuple[Case, ...] = (
     Case("gather", (6, 5, 5), lambda b: b.gather(b.input, 3, 0, 5, 5, 1)),
     Case("gather-rows", (3, 5, 4), lambda b: b.gather(b.input, 0, 0, 1, 4, 3, axis=2)),
     Case("gather-columns", (3, 4, 5), lambda b: b.gather(b.input, 4, 3, 2, 1, 0, 0, axis=3)),
+    Case("gather-rank-5", (2, 3, 4, 5), lambda b: b.gather(b.input, 3, 0, 0, 1, axis=3)),
+    Case("gather-last-of-5", (2, 3, 2, 5), lambda b: b.gather(b.input, 4, 3, 2, 0, axis=4)),
     Case("gather-steps", (5, 4), lambda b: b.gather(b.input, 4, 2, 0, 0, axis=1)),
     Case("gather-features", (3, 6), lambda b: b.gather(b.input, 5, 0, 5, 2, axis=2)),
     Case(

@@ -45,11 +45,10 @@ def lower_picks(network: Network) -> Rewritten:
 
 def _places(node: ir.Node) -> Places | None:
     """Of a node of the table; None for any other."""
-    source, result = (
-        static_shape(node.inputs[0] if node.inputs else None),
-        (static_shape(node.outputs[0]) if node.outputs else None),
-    )
-    if node.op_type not in PLACES or source is None or result is None or len(source) > 4:
+    if node.op_type not in PLACES:
+        return None
+    source, result = static_shape(node.inputs[0]), static_shape(node.outputs[0])
+    if source is None or result is None:
         return None
     found = PLACES[node.op_type](node, source, result)
     if found is None or 0 in found or (not found and _joins_ports(node)):

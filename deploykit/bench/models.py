@@ -52,8 +52,10 @@ def collect_models(bundle: Path, scratch: Path) -> Models:
 def _write_float_tflite(source: Path, target: Path) -> Path:
     from deploykit.emit.onnx_file import read_float_onnx
     from deploykit.emit.tflite_float import write_float_tflite
+    from deploykit.graph.lowering import lower_for_float
 
-    target.write_bytes(write_float_tflite(read_float_onnx(source.read_bytes())))
+    network = lower_for_float(read_float_onnx(source.read_bytes()))
+    target.write_bytes(write_float_tflite(network))
     return target
 
 

@@ -15,6 +15,8 @@ from deploykit.errors import UnsupportedOperatorError
 from deploykit.spec.arrays import Float32Array, IntArray
 
 NHWC = channels_last(4)
+ALONG = 2
+"""The axis of a sequence in [N, 1, L, C]."""
 
 COORDINATES = {
     "half_pixel": {"halfPixelCenters": True},
@@ -29,10 +31,9 @@ def resize(node: ir.Node, site: FloatSite) -> None:
 
     Coordinates are compared number by number: what TFLite computes elsewhere is refused.
     Other nearest forms are RESIZE_NEAREST_NEIGHBOR, which XNNPACK does not take.
+    A sequence [N, C, L] is an image of one row.
     Sources: ONNX operator Resize; tensorflow/lite/kernels/internal/reference, resize_*.h.
     """
-    if len(read.require_image(node, node.inputs[0])) != 4:
-        raise read.refuse(node, "it resizes a sequence", "resize images [N, C, H, W]")
     mode = node.attributes.get_string("mode", "nearest")
     smoothed = node.attributes.get_int("antialias", 0) != 0
     if mode not in {"nearest", "linear"} or smoothed:
@@ -40,7 +41,11 @@ def resize(node: ir.Node, site: FloatSite) -> None:
             node, f"its mode is {mode!r}", "only nearest and linear without antialias are written"
         )
     source = site.image(node)
-    result = site.define(node.outputs[0], NHWC)
+    with site.image_result(node) as (result, _):
+        _resample(node, site, source, result, mode)
+
+
+def _resample(node: ir.Node, site: FloatSite, source: int, result: int, mode: str) -> None:
     before, after = (site.graph.tensors[index].shape for index in (source, result))
     if before[0] != after[0] or before[3] != after[3]:
         raise read.refuse(node, "it resizes batch or channels", "resize height and width only")
@@ -93,6 +98,8 @@ def _coordinates(node: ir.Node, axis: int, size: int, outputs: int) -> Float32Ar
     scale = outputs / size
     if scales is not None and scales.size == 4:
         scale = float(scales.reshape(-1)[axis + 1])
+    elif scales is not None and scales.size == 3 and axis == ALONG:
+        scale = float(scales.reshape(-1)[2])
     position = np.arange(outputs, dtype=np.float64)
     match node.attributes.get_string("coordinate_transformation_mode", "half_pixel"):
         case "half_pixel":

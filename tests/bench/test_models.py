@@ -55,6 +55,19 @@ def test_float_tflite_computes_what_the_float_graph_does(tmp_path: Path) -> None
     assert [path.name for path in bundle.iterdir()] == ["model.float.onnx"]
 
 
+def test_what_tflite_lacks_in_float_too_is_spelled_out(tmp_path: Path) -> None:
+    bundle, scratch = tmp_path / "bundle", tmp_path / "scratch"
+    bundle.mkdir()
+    scratch.mkdir()
+    write_float_graph(bundle / "model.float.onnx", "LpNormalization")
+    models = collect_models(bundle, scratch)
+    assert models.missing == ()
+    inputs = np.linspace(-1, 1, 16, dtype=np.float32).reshape(1, 4, 4, 1)
+    outputs = litert.run(models.files[FLOAT_TFLITE].read_bytes(), {"x": inputs})
+    expected = inputs / np.sqrt(np.square(inputs).sum(axis=2, keepdims=True))
+    np.testing.assert_allclose(outputs["y"], expected, rtol=1e-5)
+
+
 def test_operator_that_has_no_float_tflite_form_is_told_and_the_rest_measured(
     tmp_path: Path,
 ) -> None:

@@ -539,6 +539,18 @@ ROWS: Mapping[str, Row] = {
         "REDUCE_MAX EQUAL SELECT_V2",
         {"a": ints(1), "z": number(0)},
     ),
+    "linear over a sequence": Row(
+        ('y = Resize <mode = "linear"> (x, , s)',),
+        "TRANSPOSE RESHAPE RESIZE_BILINEAR RESHAPE TRANSPOSE",
+        {"s": np.array([1, 1, 1.5], dtype=np.float32)},
+        TOKENS,
+    ),
+    "nearest over a sequence": Row(
+        ("y = Resize (x, , s)",),
+        "TRANSPOSE RESHAPE MUL RESHAPE RESHAPE TRANSPOSE",
+        {"s": np.array([1, 1, 2], dtype=np.float32)},
+        TOKENS,
+    ),
     "dropout": Row(("d = Dropout (x)", "y = Relu (d)"), "RELU"),
 }
 

@@ -89,6 +89,22 @@ PASSES: tuple[tuple[str, Pass], ...] = (
 )
 
 
+FOR_FLOAT: tuple[tuple[str, Pass], ...] = (
+    ("lower_top_ones", lower_top_ones),
+    ("lower_picks", lower_picks),
+    ("lower_dilated_pools", lower_dilated_pools),
+    ("lower_norms", lower_norms),
+)
+"""Those of them whose nodes have a float form in both formats, and what goes has none in TFLite."""
+
+
+def lower_for_float(network: Network) -> Network:
+    """The passes that a float file in both formats needs. network: canonical."""
+    for name, rewrite in FOR_FLOAT:
+        network = apply_pass(name, rewrite, network)
+    return network
+
+
 def lower(network: Network) -> Network:
     """Every pass in order. network: canonical; tensors that stay keep their names."""
     for name, rewrite in PASSES:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from deploykit.bundle import Bundle, check_replaceable, json_bytes, write_bundle
 from deploykit.errors import ParityError
+from deploykit.exporting.batch import check_batch, check_samples
 from deploykit.exporting.contents import Outcome, bundle_files
 from deploykit.exporting.data import check_varied, load_samples
 from deploykit.exporting.description import check_metadata
@@ -47,6 +48,7 @@ def export_bundle(
     progress = progress or Silent()
     check_replaceable(out)
     entry = open_entry(source, options.entry, progress)
+    check_batch(entry.inputs, options.quantization.batch)
     samples = load_samples(options.data, entry.inputs)
     check_varied(options.data, samples)
     labelled = None
@@ -76,6 +78,7 @@ def export_bundle(
     if labelled is not None:
         check_ids(entered.network, labelled, "--eval-data")
     with progress.stage("fold batch norm and scales"):
+        check_samples(entered.network, options.quantization.batch)
         masked = normalize(entered.network)
         integer_form(masked)  # an operator without an integer form ends it here, early
     with progress.stage("find what float32 hides"):

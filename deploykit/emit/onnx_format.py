@@ -49,6 +49,20 @@ PRODUCER = "deploykit"
 BATCH_SYMBOL = "batch"
 """Name of the first axis where a file takes any batch."""
 
+
+def rows_symbol(rows: int) -> str:
+    """Name of the first axis of a tensor with rows for each sample. rows_symbol(4) -> "4*batch" """
+    return BATCH_SYMBOL if rows == 1 else f"{rows}*{BATCH_SYMBOL}"
+
+
+def rows_of(symbol: str) -> int | None:
+    """The number in a name of `rows_symbol`, None for another name. rows_of("4*batch") -> 4"""
+    number, star, name = symbol.rpartition("*")
+    if name != BATCH_SYMBOL or (star and not number.isdecimal()):
+        return None
+    return int(number) if star else 1
+
+
 TENSOR_KEY = "deploykit.tensor:"
 """Metadata key prefix: the ONNX name of an integer tensor, where it is not the network's own."""
 

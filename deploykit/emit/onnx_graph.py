@@ -22,6 +22,7 @@ from deploykit.spec.operators import IntegerTable, IntegerWeight
 from deploykit.spec.quantized import (
     UINT8_SHIFT,
     ActivationTensor,
+    Batch,
     ConstantTensor,
     Quantization,
     QuantizedNetwork,
@@ -50,6 +51,11 @@ class OnnxGraph:
         for tensor, name in self._integer.items():
             if tensor != name:
                 self.metadata[TENSOR_KEY + name] = tensor
+
+    @property
+    def batch(self) -> Batch:
+        """Whether the file takes any batch."""
+        return self._network.batch
 
     def tensor(self, name: str) -> ActivationTensor:
         """The network's tensor, refused where the file could not carry it."""

@@ -8,7 +8,12 @@ import numpy as np
 import onnx
 from onnx import NodeProto, helper, numpy_helper
 
-from deploykit.emit.onnx_format import BATCH_SYMBOL, SCALE_PARAMETER, ZERO_POINT_PARAMETER
+from deploykit.emit.onnx_format import (
+    BATCH_SYMBOL,
+    SCALE_PARAMETER,
+    ZERO_POINT_PARAMETER,
+    rows_of,
+)
 from deploykit.errors import GraphError
 from deploykit.spec.arrays import AnyArray
 from deploykit.spec.operators import Window
@@ -90,14 +95,15 @@ class Parts:
         return int(self._values[name].elem_type) if name in self._values else 0
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor; a dynamic batch is 1.
+        """Shape of a tensor for one sample, where the batch is dynamic.
 
         Raises GraphError where anything but the first axis is open, or not in every tensor.
         """
         dims = list(self._values[name].shape.dim) if name in self._values else []
         batch: tuple[int, ...] = ()
-        if dims and self.batch is Batch.DYNAMIC and dims[0].dim_param == BATCH_SYMBOL:
-            batch, dims = (1,), dims[1:]
+        rows = rows_of(dims[0].dim_param) if dims and self.batch is Batch.DYNAMIC else None
+        if rows is not None:
+            batch, dims = (rows,), dims[1:]
         if not (dims or batch) or not all(dim.HasField("dim_value") for dim in dims):
             raise GraphError(f"The shape of {name!r} is not static; write every shape in the file.")
         if not batch and self.batch is Batch.DYNAMIC:

@@ -22,6 +22,8 @@ from deploykit.emit.onnx_unfused import unfused
 from deploykit.spec.arrays import AnyArray
 from deploykit.spec.bodies import known_body
 from deploykit.spec.operators import Island, Rearrange
+from deploykit.spec.quantized import Batch
+from deploykit.spec.stacked_body import stacked_body
 from deploykit.spec.stored_weight import stored_weight
 
 
@@ -56,7 +58,10 @@ def _write_nodes(
     operator: Island | Rearrange, inputs: list[str], output: str, graph: OnnxGraph
 ) -> None:
     """The body's nodes, its inputs and output under other names, all else under fresh ones."""
-    body = known_body(operator).model.graph
+    held = known_body(operator)
+    if graph.batch is Batch.DYNAMIC:
+        held = stacked_body(held, 1)
+    body = held.model.graph
     names = {str(port.name): name for port, name in zip(body.inputs, inputs, strict=True)}
     (result,) = body.outputs
     names[str(result.name)] = output

@@ -33,7 +33,6 @@ import onnx
 from onnx import TensorProto, helper
 
 from deploykit.emit.onnx_format import (
-    BATCH_SYMBOL,
     IR_VERSION,
     IR_WITH_GELU,
     IR_WITH_NOT,
@@ -43,6 +42,7 @@ from deploykit.emit.onnx_format import (
     PRODUCER,
     STEM_KEY,
     onnx_alpha,
+    rows_symbol,
 )
 from deploykit.emit.onnx_graph import OnnxGraph
 from deploykit.emit.onnx_moves import window_attributes, write_moving
@@ -265,7 +265,7 @@ def _signed_parameters(port: Port, graph: OnnxGraph) -> tuple[str, str]:
 
 
 def _file_shape(shape: tuple[int, ...], batch: Batch) -> tuple[int | str, ...]:
-    return shape if batch is Batch.FIXED else (BATCH_SYMBOL, *shape[1:])
+    return shape if batch is Batch.FIXED else (rows_symbol(shape[0]), *shape[1:])
 
 
 def _model(network: QuantizedNetwork, graph: OnnxGraph) -> onnx.ModelProto:

@@ -227,9 +227,11 @@ def _tensor(table: Table, index: int, buffers: Sequence[Table]) -> FileTensor:
 
 
 def _signature(name: str, shape: tuple[int, ...], table: Table) -> tuple[int, ...]:
+    """The shape with -1 for the batch, which may lie anywhere inside of a region."""
     array = table.array(7, "<i4")
     signature = shape if array is None or not array.size else tuple(map(int, array))
-    if signature != shape and (not shape or signature != (-1, *shape[1:])):
+    open_along = [(*shape[:axis], -1, *shape[axis + 1 :]) for axis in range(len(shape))]
+    if signature != shape and signature not in open_along:
         raise GraphError(
             f"Tensor {name!r} of shape {list(shape)} has the signature {list(signature)}; "
             "deploykit reads files of which the batch alone is dynamic."

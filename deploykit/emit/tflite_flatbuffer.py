@@ -14,7 +14,6 @@ import numpy as np
 
 from deploykit.emit.tflite_graph import TfliteGraph, TfliteOperator, TfliteTensor
 from deploykit.errors import RuntimeUnavailableError
-from deploykit.spec.quantized import Batch
 
 FILE_IDENTIFIER = b"TFL3"
 SCHEMA_VERSION = 3
@@ -273,10 +272,9 @@ def _tensor(schema: Any, tensor: TfliteTensor, graph: TfliteGraph, buffers: list
             zeroPoint=np.full(scale.shape, tensor.quantization.zero_point, dtype=np.int64),
             quantizedDimension=tensor.quantization.dimension,
         )
-    dynamic = graph.batch is Batch.DYNAMIC and tensor.values is None
-    signature = np.array(graph.any_batch(tensor.shape), np.int32) if dynamic else None
+    signature = graph.signature(tensor)
     return schema.TensorT(
-        shapeSignature=signature,
+        shapeSignature=None if signature is None else np.array(signature, np.int32),
         shape=np.array(tensor.shape, dtype=np.int32),
         type=getattr(schema.TensorType, tensor.dtype.name.upper()),
         buffer=buffer,

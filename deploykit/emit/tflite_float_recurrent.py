@@ -104,15 +104,15 @@ def _unrolled_gru(
     (state,) = one.start
     states: dict[int, int] = {}
     for time in one.order:
-        name, rows = f"{one.name}/{time}", (time * one.batch, one.batch)
-        gates = span(site, gates_x, 0, *rows, f"{name}/x/gates")
+        name = f"{one.name}/{time}"
+        gates = _at_time(one, site, gates_x, time, f"{name}/x/gates")
         if state is not None:
             linear = _linear(site, state, one.recurrent[opened], none, f"{name}/gates/h")
             gates = _binary(site, "ADD", gates, linear, f"{name}/gates/sum")
         gates = _unary(site, "LOGISTIC", gates, f"{name}/gates")
         update = span(site, gates, 1, 0, hidden, f"{name}/update")
         reset = span(site, gates, 1, hidden, hidden, f"{name}/reset")
-        fresh = span(site, state_x, 0, *rows, f"{name}/x/state")
+        fresh = _at_time(one, site, state_x, time, f"{name}/x/state")
         fresh = _binary(site, "ADD", fresh, mixed(reset, state, name), f"{name}/state/sum")
         fresh = _unary(site, "TANH", fresh, f"{name}/state")
         if state is None:
@@ -136,7 +136,7 @@ def _lstm(one: Direction, site: FloatSite) -> Unrolled:
     states: dict[int, int] = {}
     for time in one.order:
         name = f"{one.name}/{time}"
-        gates = span(site, mapped, 0, time * one.batch, one.batch, f"{name}/x")
+        gates = _at_time(one, site, mapped, time, f"{name}/x")
         if state is not None:
             linear = _linear(site, state, one.recurrent, none, f"{name}/h")
             gates = _binary(site, "ADD", gates, linear, f"{name}/sum")
@@ -194,6 +194,22 @@ def _recurrent(
     for k, parts in enumerate(zip(*ends, strict=True)):
         apart = tuple(site.reshaped(part, (1, batch, hidden)) for part in parts)
         _give(node, site, 1 + k, join(site, apart, 0, f"{read.label(node)}/last/{k}"))
+
+
+def _at_time(one: Direction, site: FloatSite, rows: int, time: int, name: str) -> int:
+    """Index of the rows [N, K] of one time, of [T*N, K].
+
+    Times are set apart where there are several samples: a SLICE then states none of their number.
+    """
+    if one.batch == 1:
+        return span(site, rows, 0, time, 1, name)
+    length, width = (
+        site.graph.tensors[rows].shape[0] // one.batch,
+        site.graph.tensors[rows].shape[1],
+    )
+    apart = site.reshaped(rows, (length, one.batch, width))
+    part = span(site, apart, 0, time, 1, name)
+    return site.reshaped(part, (one.batch, width))
 
 
 def _give(node: ir.Node, site: FloatSite, place: int, index: int) -> None:

@@ -23,13 +23,17 @@ class TfliteQuantization:
 
 @dataclass(frozen=True)
 class TfliteTensor:
-    """values: the constant's data in `shape`, None for an activation."""
+    """values: the constant's data in `shape`, None for an activation.
+
+    open_axis: which of an activation's lengths grows with a dynamic batch; None where none does.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype[np.generic]
     quantization: TfliteQuantization | None = None
     values: AnyArray | None = None
+    open_axis: int | None = 0
 
 
 class Activation(Enum):
@@ -89,8 +93,25 @@ class TfliteGraph:
         self._shared: dict[tuple[str, bytes], int] = {}
 
     def any_batch(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """A shape as parameters and signatures state it: -1 stands for a dynamic batch."""
+        """A shape as parameters state it: -1 stands for a dynamic batch."""
         return tuple(shape) if self.batch is Batch.FIXED else (-1, *shape[1:])
+
+    def signature(self, tensor: TfliteTensor) -> tuple[int, ...] | None:
+        """An activation's shape with -1 for what a dynamic batch decides; None: nothing."""
+        if self.batch is Batch.FIXED or tensor.values is not None or tensor.open_axis is None:
+            return None
+        return tuple(
+            -1 if axis == tensor.open_axis else size for axis, size in enumerate(tensor.shape)
+        )
+
+    def adopt(self, tensor: TfliteTensor) -> int:
+        """Index of a tensor that was made for another graph; its name stays unique."""
+        if tensor.values is not None:
+            self.tensors.append(tensor)
+            return len(self.tensors) - 1
+        index = self._append(tensor.name, tensor.shape, tensor.dtype, tensor.quantization)
+        self.tensors[index] = replace(self.tensors[index], open_axis=tensor.open_axis)
+        return index
 
     def activation(
         self,

@@ -99,13 +99,20 @@ def read_tflite(data: bytes) -> QuantizedNetwork:
 
 
 def _batch(file: TfliteFile) -> Batch:
-    """Dynamic where every activation may be resized along its first axis."""
-    activations = [tensor for tensor in file.tensors if tensor.values is None]
-    dynamic = [tensor for tensor in activations if tensor.signature[:1] == (-1,)]
+    """Dynamic where every activation may be resized, integers along their first axis."""
+    stored = {
+        one.output.index
+        for one in file.operators
+        if one.code == "DEQUANTIZE" and operand(one, 0).values is not None
+    }
+    activations = [one for one in file.tensors if one.values is None and one.index not in stored]
+    dynamic = [tensor for tensor in activations if -1 in tensor.signature]
     if not dynamic:
         return Batch.FIXED
+    ports = [port.tensor for port in file.inputs]
     fixed = [tensor for tensor in activations if tensor not in dynamic]
-    if fixed or any(tensor.shape[0] != 1 for tensor in dynamic):
+    front = all(one.shape[0] == 1 and one.signature[0] == -1 for one in ports)
+    if fixed or not front:
         raise GraphError(
             "The batch is dynamic in some of the .tflite file's tensors and not 1 or fixed in "
             "others; write the file again."

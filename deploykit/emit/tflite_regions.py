@@ -9,16 +9,21 @@ where it must; at the borders stand the orders that integer tensors have in the 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from deploykit.emit.tflite_any_batch import Part, write_open
 from deploykit.emit.tflite_float_body import lower_nodes
 from deploykit.emit.tflite_float_order import port_order, stored
 from deploykit.emit.tflite_float_site import FloatSite, Place
 from deploykit.emit.tflite_graph import Options, TfliteGraph, TfliteQuantization
 from deploykit.emit.tflite_lowering import reshape
 from deploykit.spec.bodies import known_body
+from deploykit.spec.network import Network
 from deploykit.spec.operators import Island, Rearrange
-from deploykit.spec.quantized import QuantizedNetwork
+from deploykit.spec.quantized import Batch, QuantizedNetwork
+from deploykit.spec.stacked_body import stacked_body
 from deploykit.spec.stored_weight import stored_weight
 
 
@@ -54,10 +59,31 @@ def _lowered(
 ) -> int:
     """Index of the body's result, in the order of an integer tensor."""
     body = known_body(operator)
-    site = FloatSite(body.model.opset_imports.get("", 1), graph)
     read = operator.inputs if isinstance(operator, Island) else (operator.input,)
-    for port, name, index in zip(body.model.graph.inputs, read, inputs, strict=True):
-        shape = network.tensors[name].shape
+    shapes = [network.tensors[name].shape for name in read]
+    if network.batch is Batch.FIXED:
+        return _append(body, shapes, graph, inputs)
+
+    def for_samples(samples: int) -> Part:
+        alone = TfliteGraph()
+        many = [(samples * shape[0], *shape[1:]) for shape in shapes]
+        held = []
+        for index, shape in zip(inputs, many, strict=True):
+            tensor = graph.tensors[index]
+            wide = stored(shape, port_order(len(shape)))
+            held.append(alone.adopt(replace(tensor, shape=wide)))
+        result = _append(stacked_body(body, samples), many, alone, held)
+        return Part(alone, tuple(held), result)
+
+    return write_open(graph, inputs, for_samples, operator.name)
+
+
+def _append(
+    body: Network, shapes: list[tuple[int, ...]], graph: TfliteGraph, inputs: list[int]
+) -> int:
+    """Lower a body's nodes. shapes: of its inputs, whose tensors are `inputs`."""
+    site = FloatSite(body.model.opset_imports.get("", 1), graph)
+    for port, shape, index in zip(body.model.graph.inputs, shapes, inputs, strict=True):
         order = port_order(len(shape))
         assert graph.tensors[index].shape == stored(shape, order)
         site.places[str(port.name)] = Place(index, shape, order)

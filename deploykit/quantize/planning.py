@@ -14,9 +14,18 @@ from deploykit.quantize.compensation import compensated_weights
 from deploykit.quantize.constants import bound_operand, constant_operand
 from deploykit.quantize.histogram import Histogram, merge
 from deploykit.quantize.moments import compensates
-from deploykit.quantize.nodes import groups_of, joined_axis, parameter, spans_of, window_of
+from deploykit.quantize.nodes import (
+    activations,
+    constant,
+    groups_of,
+    joined_axis,
+    parameter,
+    spans_of,
+    window_of,
+)
 from deploykit.quantize.observe import Observations, observe_tensors
-from deploykit.quantize.operators import BINARY, WEIGHTED, Kind
+from deploykit.quantize.operators import BINARY, JOINING, WEIGHTED, Kind
+from deploykit.quantize.regions import body_of
 from deploykit.quantize.scales import activation_quantization, input_quantization
 from deploykit.quantize.settling import Runners, settle_scales
 from deploykit.quantize.sharing import Group, find_groups, fixed_quantization
@@ -31,6 +40,7 @@ from deploykit.spec.parallel import in_parallel
 from deploykit.spec.plan import ConstantPlan, LayerPlan, PairPlan, QuantPlan, Rounding, WeightPlan
 from deploykit.spec.quantized import Batch, IoType, Quantization
 from deploykit.spec.samples import Samples
+from deploykit.spec.stacked_body import stacked_body
 from deploykit.spec.stem import Runtime, as_blocks, chosen_blocks
 from deploykit.spec.whole_numbers import real_inputs, whole_inputs, whole_outputs
 
@@ -154,19 +164,32 @@ def _check_dynamic(network: Network, layers: Sequence[Layer]) -> None:
                 "it a batch of 1 with --input-shape"
             )
     for layer in layers:
-        if layer.kind in (Kind.ISLAND, Kind.REARRANGE):
-            raise QuantizationError(
-                f"--batch dynamic: {layer.name} stands in the files as the float graph's own "
-                "nodes, which are for a batch of one; leave --batch out"
-            )
+        if layer.region is not None:
+            stacked_body(body_of(network, layer.region), 1)  # raises where it has no such form
+            continue
         along = joined_axis(layer.nodes[0]) if layer.kind is Kind.CONCAT else None
         if layer.kind is Kind.SLICE:
             along = spans_of(layer.nodes[0])[layer.place][0]
-        batches = [static_shape(value) for value in layer.nodes[-1].outputs]
-        if along == 0 or any(batch is None or batch[0] != 1 for batch in batches):
+        if along == 0 or not _rows_stay(layer):
             raise QuantizationError(
                 f"--batch dynamic: {layer.name} cuts or joins along the batch; leave --batch out"
             )
+
+
+def _rows_stay(layer: Layer) -> bool:
+    """Whether each row of a layer's output comes from one row of what it reads.
+
+    A constant of several rows would be for one sample alone.
+    """
+    read = activations(layer.nodes[0])
+    shapes = [static_shape(value) for value in (*read, *layer.nodes[-1].outputs)]
+    rows = {None if shape is None else shape[0] for shape in shapes}
+    if layer.kind in BINARY | JOINING and layer.kind is not Kind.CONCAT:
+        (rank,) = {len(shape) for shape in shapes if shape is not None}
+        held = [constant(layer.nodes[0], index) for index in (0, 1)]
+        if any(one is not None and one.ndim == rank and one.shape[0] != 1 for one in held):
+            return False
+    return len(rows) == 1 and None not in rows
 
 
 def _wanted(

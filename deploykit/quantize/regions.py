@@ -138,8 +138,10 @@ def _require_one_sample(network: Network, regions: Mapping[ir.Node, Region]) -> 
         if regions and (shape is None or shape[0] != 1):
             node = next(iter(regions))
             raise UnsupportedOperatorError(
-                f"{node.name}: operator {node.op_type} may mix the samples of a batch, and the "
-                f"input has the shape {list(shape or ())}. Export the network with a batch of one"
+                f"{node.name}: operator {node.op_type} stands in the files as the float graph's "
+                "own nodes, which deploykit writes for one sample or for any number, and the input "
+                f"has the shape {list(shape or ())}. Export with a batch of one (--input-shape "
+                "1,...), and with --batch dynamic for files that take several samples at a time"
             )
 
 

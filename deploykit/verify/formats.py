@@ -147,8 +147,16 @@ class TfliteFormat:
     def run_all(self, data: bytes, network: QuantizedNetwork, inputs: Tensors) -> Tensors:
         """See Format."""
         laid = to_tflite_layout(network, inputs, self.layout)
-        raw = in_batches(network.batch, partial(litert.run_probe, probe_tflite(data)), laid)
-        return from_tflite_layout(network, raw, self.layout)
+        names = {port.name for port in (*network.inputs, *network.outputs)}
+        names.update(tensor_names(network, self.layout).values())
+        probe = probe_tflite(data)
+
+        def run(given: Tensors) -> Tensors:
+            # Inside of a rearrangement samples may lie along any axis.
+            found = litert.run_probe(probe, given)
+            return {name: values for name, values in found.items() if name in names}
+
+        return from_tflite_layout(network, in_batches(network.batch, run, laid), self.layout)
 
     def run_outputs(self, data: bytes, network: QuantizedNetwork, inputs: Tensors) -> Tensors:
         """See Format."""

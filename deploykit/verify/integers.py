@@ -195,10 +195,12 @@ def _known_part(
 ) -> dict[str, Int8Array]:
     """The integers of samples from `start` on, empty where not all of them are known."""
     part: dict[str, Int8Array] = {}
+    batch = network.shape(network.inputs[0].tensor)[0]
     for name, values in known.items():
-        rows = network.shape(name)[0] // network.shape(network.inputs[0].tensor)[0]
-        part[name] = values[start * rows : (start + count) * rows]
-        if len(part[name]) < count * rows:
+        rows = network.shape(name)[0]
+        stop = -(-(start + count) // batch)
+        part[name] = values[start // batch * rows : stop * rows]
+        if len(values) < stop * rows:
             return {}
     return part
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deploykit.errors import DataError, QuantizationError
+from deploykit.errors import DataError, QuantizationError, UnsupportedOperatorError
 from deploykit.quantize import observe
 from deploykit.quantize.apply import apply_plan
 from deploykit.quantize.calibration import Calibration
@@ -254,10 +254,13 @@ def test_what_joins_samples_has_no_dynamic_batch() -> None:
         planned(DYNAMIC, network=network, samples=Samples(seeded(4, 4)))
 
 
-def test_a_float_island_has_no_dynamic_batch() -> None:
+def test_an_island_without_a_form_for_samples_has_no_dynamic_batch() -> None:
     network = float_network(
         "g (float[1,4,8] input) => (float[1,4,8] output) "
-        "{ low = Softmax <axis=1> (input) output = Relu (low) }"
-    )
-    with pytest.raises(QuantizationError, match=r"low stands in the files .* a batch of one"):
+        "{ low = GRU <hidden_size=8, linear_before_reset=1> (input, w, r, , , h) "
+        " s = Squeeze (low, one) output = Relu (s) }",
+        w=np.ones((1, 24, 8), np.float32), r=np.ones((1, 24, 8), np.float32),
+        h=np.ones((1, 4, 8), np.float32), one=np.array([1]),
+    )  # fmt: skip
+    with pytest.raises(UnsupportedOperatorError, match="low: GRU begins with a state"):
         planned(DYNAMIC, network=network, samples=Samples(seeded(4, 4, 8)))

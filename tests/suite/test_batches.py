@@ -29,12 +29,12 @@ from tests.suite.cases import CASES, Case, ids_of
 from tests.suite.runners import RUNNERS, computed
 from tests.suite.test_round_trips import named, without_idle_pads
 
-ANY_BATCH = [
+WITHOUT_BODIES = [
     case
     for case in CASES
     if not any(isinstance(one, Island | Rearrange) for one in case.network().operators)
 ]
-"""Cases without the float graph's own nodes, which are for a batch of one."""
+"""Cases without the float graph's own nodes, whose sizes are those of one sample."""
 
 FORMATS: tuple[Format, ...] = (OnnxFormat(), TfliteFormat(), TfliteFormat(TfliteLayout.NCHW))
 
@@ -55,7 +55,7 @@ def case_of(name: str) -> Case:
 
 
 @pytest.mark.parametrize("runner", ["ort", "litert"])
-@pytest.mark.parametrize("case", ANY_BATCH, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", WITHOUT_BODIES, ids=lambda case: case.name)
 def test_a_fixed_batch_of_three(case: Case, runner: str) -> None:
     network, inputs = case.network(batch=3), inputs_of(case, 6)
     expected = computed(network, integer.run(network, inputs))
@@ -64,7 +64,7 @@ def test_a_fixed_batch_of_three(case: Case, runner: str) -> None:
         np.testing.assert_array_equal(found[name], values, err_msg=name)
 
 
-@pytest.mark.parametrize("case", ANY_BATCH, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_dynamic_batch_of_one_three_and_two(case: Case) -> None:
     network, inputs = dynamic(case), inputs_of(case, 6)
     expected = computed(network, integer.run(network, inputs))
@@ -75,7 +75,7 @@ def test_a_dynamic_batch_of_one_three_and_two(case: Case) -> None:
 
 
 @pytest.mark.parametrize("io", list(IoType))
-@pytest.mark.parametrize("case", ANY_BATCH, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_dynamic_batch_comes_back(case: Case, io: IoType) -> None:
     network = without_idle_pads(dynamic(case, io))
     for found in (read_onnx(write_onnx(network)), read_tflite(write_tflite(network))):

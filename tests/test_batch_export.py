@@ -1,0 +1,101 @@
+"""Any number of samples at a time, through islands and rearrangements too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+import deploykit
+from deploykit.bundle import Bundle
+from deploykit.errors import GraphError
+from deploykit.runtime import litert, ort
+from deploykit.spec.arrays import AnyArray
+from deploykit.spec.parity import Verdict
+from tests.exported import save
+from tests.test_island_export import OPERATORS, Operator, model_of
+
+WITH_BODIES = [one for one in OPERATORS if {"Island", "Rearrange"} & set(one.islands)]
+
+
+def exported(model: onnx.ModelProto, folder: Path) -> Bundle:
+    onnx.save(model, folder / "net.onnx")
+    data = save(folder / "data.npz", inputs=images(8))
+    out = folder / "bundle"
+    return deploykit.export(folder / "net.onnx", data=data, out=out, batch="dynamic")
+
+
+def images(samples: int) -> AnyArray:
+    return np.random.default_rng(7).normal(size=(samples, 3, 8, 8)).astype(np.float32)
+
+
+def assert_three_are_three_ones(bundle: Bundle, name: str, inputs: AnyArray) -> None:
+    """By the files alone, in one call each."""
+    channels_last = np.moveaxis(inputs, 1, -1) if inputs.ndim == 4 else inputs
+    onnx_file = bundle.file("model.onnx").read_bytes()
+    tflite = bundle.file("model.tflite").read_bytes()
+    for data, run, given in ((onnx_file, ort.run, inputs), (tflite, litert.run, channels_last)):
+        (together,) = run(data, {name: np.ascontiguousarray(given)}).values()
+        for place in range(len(given)):
+            alone = np.ascontiguousarray(given[place : place + 1])
+            (single,) = run(data, {name: alone}).values()
+            np.testing.assert_array_equal(together[place : place + 1], single)
+
+
+@pytest.mark.parametrize("operator", WITH_BODIES, ids=lambda operator: operator.name)
+def test_any_batch_goes_through(operator: Operator, tmp_path: Path) -> None:
+    bundle = exported(model_of(operator), tmp_path)
+    assert {found["differing"] for found in bundle.manifest["parity"]} == {0}
+    assert_three_are_three_ones(bundle, "image", images(3))
+    report = deploykit.verify_bundle(bundle.path)
+    assert not report.failed, [step for step in report.steps if step.verdict is Verdict.FAILED]
+
+
+NUMBERS = {"whole": [1, 6, 8, 8], "front": [0], "rows": [6, 64]}
+
+
+def of_one(text: str) -> onnx.ModelProto:
+    """conv, nodes from `c` [1, 6, 8, 8] to `y`, and a 1x1 conv behind them."""
+    return model_of(
+        Operator("", text, constants={name: np.array(listed) for name, listed in NUMBERS.items()})
+    )
+
+
+MIXING = {
+    "a mean over the samples": ("m = ReduceMean <keepdims=1> (c, front) y = Sub (c, m)", "m"),
+    "a softmax over the samples": ("y = Softmax <axis=0> (c)", "y"),
+    "tokens of all samples": ("""
+        v = Reshape (c, rows)
+        t = Transpose <perm=[1,0]> (v)
+        s = MatMul (v, t)
+        p = Softmax <axis=-1> (s)
+        m = MatMul (p, v)
+        y = Reshape (m, whole)
+    """, "s"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "node"), MIXING.values(), ids=MIXING)
+def test_what_mixes_samples_is_refused(text: str, node: str, tmp_path: Path) -> None:
+    model = of_one(text)
+    with pytest.raises(GraphError, match=rf"^{node}: operator .* mixes the samples"):
+        exported(model, tmp_path)
+
+
+def test_samples_that_end_beside_others_are_refused(tmp_path: Path) -> None:
+    model = of_one("y = Softmax <axis=1> (c)")
+    model.graph.node[-1].output[0] = "last"
+    model.graph.node.append(
+        onnx.helper.make_node("Reshape", ["last", "merged"], ["scores"], "merge")
+    )
+    rows = np.array([-1, 8], np.int64)
+    model.graph.initializer.append(numpy_helper.from_array(rows, "merged"))
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    with pytest.raises(
+        GraphError, match=r"^merge: operator Reshape .* output scores has them there"
+    ):
+        exported(model, tmp_path)

@@ -71,7 +71,7 @@ def summary_table(manifest: Any) -> Table:
         )
     accuracy = manifest["accuracy"]
     if accuracy is None:
-        table.add_row("accuracy", "not measured: give --eval-data with labels")
+        table.add_row("accuracy", _without_accuracy(manifest["evaluation"]))
     else:
         shares = [f"{k} {v:.4f}" for k, v in accuracy.items() if k != "samples"]
         table.add_row(f"accuracy ({accuracy['samples']:,})", ", ".join(shares))
@@ -96,6 +96,16 @@ def summary_table(manifest: Any) -> Table:
             ", ".join(f"{count} {operator}" for operator, count in counted.most_common()),
         )
     return table
+
+
+def _without_accuracy(evaluation: Any) -> str:
+    """Why accuracy was not measured, and what was."""
+    if evaluation is None:
+        return "not measured: give --eval-data with `labels`"
+    return (
+        f"not measured: --eval-data holds no `labels`; the integers of its "
+        f"{evaluation['samples']:,} inputs were compared"
+    )
 
 
 def _steps(found: Any) -> str:

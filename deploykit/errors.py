@@ -28,6 +28,12 @@ class ConfigError(DeploykitError):
     """An option is unknown, contradictory or missing."""
 
 
+class UsageError(ConfigError):
+    """The command line was not understood: an option is missing, or has no such value."""
+
+    exit_code = 2
+
+
 class GraphError(DeploykitError):
     """The network could not be captured or is not a legal graph."""
 

@@ -14,7 +14,7 @@ from deploykit.errors import ParityError
 from deploykit.exporting.batch import check_batch, check_samples
 from deploykit.exporting.contents import Outcome, bundle_files
 from deploykit.exporting.data import check_varied, load_samples
-from deploykit.exporting.description import check_metadata
+from deploykit.exporting.description import check_labels, check_pixels
 from deploykit.exporting.entry import open_entry
 from deploykit.exporting.evidence import (
     check_floats,
@@ -49,6 +49,7 @@ def export_bundle(
     check_replaceable(out)
     entry = open_entry(source, options.entry, progress)
     check_batch(entry.inputs, options.quantization.batch)
+    check_pixels(options.metadata, entry.inputs)
     samples = load_samples(options.data, entry.inputs)
     check_varied(options.data, samples)
     labelled = None
@@ -80,7 +81,8 @@ def export_bundle(
     with progress.stage("fold batch norm and scales"):
         check_samples(entered.network, options.quantization.batch)
         masked = normalize(entered.network)
-        integer_form(masked)  # an operator without an integer form ends it here, early
+        formed = integer_form(masked)  # an operator without an integer form ends it here, early
+        check_labels(options.metadata, formed)
     with progress.stage("find what float32 hides"):
         some = some_samples(samples.inputs, slice(HIDING_INPUTS))
         quiet, hidden = zero_hidden(masked, some, options.removal.tolerance)
@@ -92,7 +94,6 @@ def export_bundle(
         plan = plan_quantization(lowered, samples, options.quantization, runners, advance)
     with progress.stage("write files"):
         network = apply_plan(lowered, plan)
-        check_metadata(options.metadata, network)
         models = {fmt: fmt.describe(fmt.write(network), options.metadata) for fmt in formats}
     with progress.stage("golden inputs"):
         golden = record_golden(entered, masked, network, labelled or samples)
@@ -114,7 +115,7 @@ def export_bundle(
     with progress.stage("write bundle"):
         outcome = Outcome(
             entered, options, pruned, hidden, removal, lowered, plan, network, models, golden,
-            parity, accuracy,
+            parity, accuracy, labelled,
         )  # fmt: skip
         return write_bundle(out, bundle_files(outcome))
 

@@ -37,6 +37,7 @@ from deploykit.spec.posterior import FoldReport
 from deploykit.spec.quantized import UINT8_SHIFT, IoType, Port, QuantizedNetwork
 from deploykit.spec.record import record_network
 from deploykit.spec.removal import RemovalReport, TensorRemoval
+from deploykit.spec.samples import Samples
 from deploykit.spec.stem import stem_forms
 from deploykit.verify.formats import Format
 from deploykit.verify.metrics import agreement, sqnr_by_tensor
@@ -52,7 +53,10 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """Everything that one export produced. lowered: `pruned` as integer_form has it."""
+    """Everything that one export produced.
+
+    lowered: `pruned` as integer_form has it. evaluated: what --eval-data holds.
+    """
 
     entered: Entered
     options: ExportOptions
@@ -66,6 +70,7 @@ class Outcome:
     golden: Golden
     parity: tuple[IntegerComparison, ...]
     accuracy: Accuracy | None
+    evaluated: Samples | None
 
 
 def bundle_files(outcome: Outcome) -> dict[str, bytes]:
@@ -137,6 +142,9 @@ def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
         },
         "calibration": {
             "method": outcome.plan.calibration, "samples": outcome.plan.calibration_samples,
+        },
+        "evaluation": None if outcome.evaluated is None else {
+            "samples": len(outcome.evaluated), "labels": outcome.evaluated.labels is not None,
         },
         "fold": _fold(outcome.entered.fold, options.entry),
         "removal": {

@@ -7,9 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
+
 from deploykit.errors import ConfigError, DataError
+from deploykit.spec.inputs import InputSpec
 from deploykit.spec.model_metadata import ModelMetadata
-from deploykit.spec.quantized import QuantizedNetwork
+from deploykit.spec.network import Network, static_shape
+from deploykit.spec.whole_numbers import WHOLE, answer_of
 
 
 def read_metadata(values: Mapping[str, Any]) -> ModelMetadata:
@@ -26,33 +30,46 @@ def read_metadata(values: Mapping[str, Any]) -> ModelMetadata:
     return ModelMetadata(labels, mean, std)
 
 
-def check_metadata(metadata: ModelMetadata, network: QuantizedNetwork) -> None:
-    """Raise DataError where the network has another number of classes or channels."""
-    given = [network.shape(port.tensor) for port in network.outputs]
-    classes = [
-        (network.indices[port.tensor].limit,) if port.tensor in network.indices else shape[1:]
-        for port, shape in zip(network.outputs, given, strict=True)
-    ]
-    if metadata.labels and any(found != (len(metadata.labels),) for found in classes):
+def check_labels(metadata: ModelMetadata, network: Network) -> None:
+    """Raise DataError where the network has another number of classes.
+
+    network: with static shapes.
+    """
+    outputs = network.model.graph.outputs
+    if metadata.labels and any(_classes(value) != (len(metadata.labels),) for value in outputs):
+        shapes = [list(static_shape(value) or ()) for value in outputs]
         raise DataError(
             f"--labels: there are {len(metadata.labels)} labels for outputs of the shapes "
-            f"{[list(shape) for shape in given]}; give one line for each class"
+            f"{shapes}; give one line for each class"
         )
+
+
+def _classes(value: ir.Value) -> tuple[int, ...] | None:
+    """Sizes of one sample's scores; of the scores behind an answer, how many there are."""
+    node = answer_of(value) if value.dtype in WHOLE else None
+    if node is None:
+        shape = static_shape(value)
+        return None if shape is None else shape[1:]
+    scores = static_shape(node.inputs[0])
+    return None if scores is None else (scores[node.attributes.get_int("axis", 0)],)
+
+
+def check_pixels(metadata: ModelMetadata, inputs: Sequence[InputSpec]) -> None:
+    """Raise DataError where --mean and --std have numbers for another number of channels."""
     if not metadata.mean:
         return
-    shapes = {port.name: network.shape(port.tensor) for port in network.inputs}
     images = [
-        port.name
-        for port in network.inputs
-        if port.tensor in network.tensors and (len(shapes) == 1 or len(shapes[port.name]) == 4)
+        spec
+        for spec in inputs
+        if not spec.whole and len(spec.shape) > 1 and (len(inputs) == 1 or len(spec.shape) == 4)
     ]
     if len(images) != 1:
         raise DataError(
-            f"--mean and --std: the network has the inputs {', '.join(shapes)}, and "
-            f"{len(images)} of them are images, so that it is not clear which is meant; leave the "
-            "two out, and tell the app otherwise"
+            f"--mean and --std: the network has the inputs {', '.join(one.name for one in inputs)}, "
+            f"and {len(images)} of them are images, so that it is not clear which is meant; leave "
+            "the two out, and tell the app otherwise"
         )
-    channels = shapes[images[0]][1]
+    channels = images[0].shape[1]
     for name, numbers in (("mean", metadata.mean), ("std", metadata.std)):
         if len(numbers) not in (1, channels):
             raise DataError(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from deploykit.emit.tflite_layout import TfliteLayout
-from deploykit.errors import ConfigError
+from deploykit.errors import ConfigError, UsageError
 from deploykit.exporting.description import read_metadata
 from deploykit.exporting.input_shapes import GivenInputs, parse_inputs
 from deploykit.exporting.removing import HOST, removal_options
@@ -91,13 +91,14 @@ def build_options(
 ) -> ExportOptions:
     """Options from export.toml with `given` (None: not given) on top; unknown ones are refused.
 
-    Raises ConfigError naming the option, its value and what it may be.
+    Raises ConfigError naming the option, its value and what it may be: a UsageError where it is
+    missing, or has no such value.
     """
     values = {} if config is None else read_config(config)
     values.update({key: value for key, value in given.items() if value is not None})
     entry = _checkpoint(values) if source is Source.CHECKPOINT else _onnx(values)
     if "data" not in values:
-        raise ConfigError("give --data calibration.npz: activation ranges are measured on it")
+        raise UsageError("give --data calibration.npz: activation ranges are measured on it")
     to = values.get("to", FORMATS)
     formats = _formats([to] if isinstance(to, str) else to)
     target = _target(values.get("target"), formats)
@@ -123,7 +124,7 @@ def build_options(
 def _checkpoint(values: Mapping[str, Any]) -> CheckpointOptions:
     for required, flag in (("model", "FILE.py:FACTORY"), ("input_shape", "1,1,28,28")):
         if required not in values:
-            raise ConfigError(f"give --{required.replace('_', '-')} {flag}, or a --config with it")
+            raise UsageError(f"give --{required.replace('_', '-')} {flag}, or a --config with it")
     return CheckpointOptions(
         model=str(values["model"]),
         inputs=parse_inputs(values["input_shape"]),
@@ -169,14 +170,14 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def choice(kind: type[Choice], option: str, value: object) -> Choice:
-    """The member that a value names, or a ConfigError that lists them all."""
+    """The member that a value names, or a UsageError that lists them all."""
     if isinstance(value, kind):
         return value
     try:
         return kind(value)
     except ValueError as error:
         names = ", ".join(str(member.value) for member in kind)
-        raise ConfigError(f"--{option} {value}: choose one of {names}") from error
+        raise UsageError(f"--{option} {value}: choose one of {names}") from error
 
 
 def _formats(values: object) -> tuple[str, ...]:
@@ -185,7 +186,7 @@ def _formats(values: object) -> tuple[str, ...]:
     unknown = [value for value in wanted if value not in FORMATS]
     if unknown or not wanted:
         given = ", ".join(unknown) or "names no format"
-        raise ConfigError(f"--to {given}: choose onnx, tflite, or both")
+        raise UsageError(f"--to {given}: choose onnx, tflite, or both")
     return wanted
 
 
@@ -199,7 +200,7 @@ def _target(value: object, formats: tuple[str, ...]) -> Target | None:
         )
     if target is None and value not in (None, HOST, *WidthTable.names()):
         processors = " or ".join(member.value for member in Target)
-        raise ConfigError(
+        raise UsageError(
             f"--target {value}: give {processors} (processors whose sums the weights have to fit), "
             f"{HOST}, or a width table: {', '.join(WidthTable.names())}"
         )
@@ -224,7 +225,7 @@ def _bits(value: object) -> int:
     if isinstance(value, int) and value in CARRIERS:
         return value
     known = ", ".join(str(bits) for bits in CARRIERS)
-    raise ConfigError(f"--bits {value}: this version quantizes weights to {known} bits")
+    raise UsageError(f"--bits {value}: this version quantizes weights to {known} bits")
 
 
 def _threshold(value: object) -> float | Mapping[str, float] | None:
@@ -235,7 +236,7 @@ def _threshold(value: object) -> float | Mapping[str, float] | None:
             return {str(layer): float(limit) for layer, limit in value.items()}
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError) as error:
-        raise ConfigError(
+        raise UsageError(
             f"--threshold {value} is no number; give one, or a [threshold] table by layer in "
             "export.toml"
         ) from error

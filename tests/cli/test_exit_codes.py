@@ -9,13 +9,14 @@ import pytest
 
 from deploykit import errors
 from deploykit.errors import DeploykitError
-from tests.cli.running import run
+from tests.cli.running import assert_refused, run
 from tests.exported import copy_of, flip
 
 CODES = {
     "CheckpointError": 3, "ArchitectureError": 3, "DataError": 3, "ConfigError": 3,
     "GraphError": 3, "UnsupportedOperatorError": 3, "RemovalError": 3, "QuantizationError": 3,
     "BundleError": 3, "DeploykitError": 3,
+    "UsageError": 2,
     "ParityError": 1, "IntegrityError": 1,
     "RuntimeUnavailableError": 4,
     "DeviceError": 5,
@@ -41,6 +42,23 @@ def test_help_is_no_error(verb: str) -> None:
 @pytest.mark.parametrize("verb", ["export", "verify", "bench", "inspect"])
 def test_a_usage_error_is_2(verb: str) -> None:
     assert run(verb, "--no-such-option").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ((), "give --model FILE.py:FACTORY"),
+        (("--model", "m.py:f"), "give --input-shape 1,1,28,28"),
+        (("--model", "m.py:f", "--input-shape", "1,4"), "give --data calibration.npz"),
+        (("--model", "m.py:f", "--input-shape", "1,4", "--data", "d.npz", "--io", "int4"),
+         "--io int4: choose one of float, int8, uint8"),
+    ],
+)  # fmt: skip
+def test_an_option_that_is_missing_or_unknown_is_2(
+    words: tuple[str, ...], told: str, tmp_path: Path
+) -> None:
+    result = run("export", tmp_path / "weights.pt", "--out", tmp_path / "bundle", *words)
+    assert_refused(result, 2, told)
 
 
 @pytest.mark.parametrize("verb", ["verify", "bench", "inspect"])

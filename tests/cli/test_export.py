@@ -274,12 +274,21 @@ REFUSED: dict[str, tuple[Callable[[Path], Words], list[str]]] = {
 }  # fmt: skip
 
 
+NOT_UNDERSTOOD = frozenset(
+    (
+        "unknown rule", "unknown bits", "unknown io", "unknown format", "unknown calibration",
+        "unknown batch norm", "unknown layout", "no data", "no model", "no input shape",
+    )
+)  # fmt: skip
+"""Of these, what ends with the code of a command line that was not understood."""
+
+
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_cannot_be_exported_is_refused_in_a_sentence(what: str, folder: Path) -> None:
     make, told = REFUSED[what]
     words = make(folder)
     before = sorted(folder.rglob("*"))
-    assert_refused(run(*words), 3, *told)
+    assert_refused(run(*words), 2 if what in NOT_UNDERSTOOD else 3, *told)
     assert sorted(folder.rglob("*")) == before
 
 
@@ -308,9 +317,17 @@ def test_what_it_lacks_is_a_usage_error() -> None:
 
 def test_debug_shows_the_traceback_above_the_sentence(folder: Path) -> None:
     result = run(*sample(folder, "--io", "x", "--debug"))
-    assert result.exit_code == 3
+    assert result.exit_code == 2
     assert "Traceback (most recent call last)" in result.stderr
     assert result.stderr.splitlines()[-1].startswith("error: --io x")
+
+
+def test_evaluation_data_without_labels_says_what_it_was_used_for(folder: Path) -> None:
+    data = save(folder / "eval.npz", inputs=np.ones((5, 1, 4, 4), np.float32))
+    result = run(*small(folder, "linear"), "--eval-data", data)
+    assert result.exit_code == 0, result.stderr
+    told = " ".join(result.stdout.split())
+    assert "not measured: --eval-data holds no `labels`; the integers of its 5 inputs" in told
 
 
 def test_a_bundle_is_written_and_summed_up(folder: Path) -> None:

@@ -56,6 +56,7 @@ def export_bundle(
     if options.eval_data is not None:
         labelled = load_samples(options.eval_data, entry.inputs)
 
+    from deploykit.exporting.calibration_fit import calibration_fit
     from deploykit.exporting.removing import HIDING_INPUTS, largest_values, zero_hidden
     from deploykit.graph.normalize import normalize
     from deploykit.graph.removal import remove_dead_channels
@@ -78,6 +79,8 @@ def export_bundle(
     check_ids(entered.network, samples, "--data")
     if labelled is not None:
         check_ids(entered.network, labelled, "--eval-data")
+    with progress.stage("compare data with training"):
+        fit = calibration_fit(entered.network, samples, options.metadata)
     with progress.stage("fold batch norm and scales"):
         check_samples(entered.network, options.quantization.batch)
         masked = normalize(entered.network)
@@ -115,7 +118,7 @@ def export_bundle(
     with progress.stage("write bundle"):
         outcome = Outcome(
             entered, options, pruned, hidden, removal, lowered, plan, network, models, golden,
-            parity, accuracy, labelled,
+            parity, accuracy, labelled, fit,
         )  # fmt: skip
         return write_bundle(out, bundle_files(outcome))
 

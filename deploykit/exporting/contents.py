@@ -20,6 +20,7 @@ from deploykit.bundle import (
     json_bytes,
 )
 from deploykit.emit.tflite_layout import port_shape
+from deploykit.exporting.calibration_fit import CalibrationFit
 from deploykit.exporting.entry import Entered
 from deploykit.exporting.onnx_bytes import model_bytes
 from deploykit.exporting.options import CheckpointOptions, ExportOptions, OnnxOptions
@@ -71,6 +72,7 @@ class Outcome:
     parity: tuple[IntegerComparison, ...]
     accuracy: Accuracy | None
     evaluated: Samples | None
+    fit: CalibrationFit | None
 
 
 def bundle_files(outcome: Outcome) -> dict[str, bytes]:
@@ -142,6 +144,7 @@ def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
         },
         "calibration": {
             "method": outcome.plan.calibration, "samples": outcome.plan.calibration_samples,
+            "fit": None if outcome.fit is None else outcome.fit.record(),
         },
         "evaluation": None if outcome.evaluated is None else {
             "samples": len(outcome.evaluated), "labels": outcome.evaluated.labels is not None,

@@ -64,9 +64,10 @@ def check_pixels(metadata: ModelMetadata, inputs: Sequence[InputSpec]) -> None:
         if not spec.whole and len(spec.shape) > 1 and (len(inputs) == 1 or len(spec.shape) == 4)
     ]
     if len(images) != 1:
+        names = ", ".join(spec.name for spec in inputs)
         raise DataError(
-            f"--mean and --std: the network has the inputs {', '.join(one.name for one in inputs)}, "
-            f"and {len(images)} of them are images, so that it is not clear which is meant; leave "
+            f"--mean and --std: the network has the inputs {names}, and "
+            f"{len(images)} of them are images, so that it is not clear which is meant; leave "
             "the two out, and tell the app otherwise"
         )
     channels = images[0].shape[1]

@@ -12,6 +12,9 @@ POINTS_LOST_TO_INTEGERS = 1.0
 POINTS_TO_MONTE_CARLO = 5.0
 LOW_SQNR_DB = 15.0
 FEW_SAMPLES = 32
+FAR_FROM_TRAINING = 5.0
+"""Ratio of deviations, and shift in deviations, at a batch norm. benchmarks/networks: a
+ratio of 1.0 on their data and of 56 to 87 on pixels, a shift of 0.1 at most and of 50 at least."""
 AS_FAST = frozenset({"ArgMax", "Embedding", "Repeat"})
 """Operators that XNNPACK lacks, and that LiteRT's own kernels run as fast (tests/suite/gaps.py)."""
 FAST = frozenset({"XNNPACK", "GELU"})
@@ -96,4 +99,35 @@ def _calibration(calibration: Any) -> Iterator[str]:
         yield (
             f"ranges come from {calibration['samples']} calibration samples: give "
             f"{FEW_SAMPLES} or more"
+        )
+    yield from _data(calibration.get("fit"))
+
+
+def _data(fit: Any) -> Iterator[str]:
+    """Calibration data that are not what the network was trained on."""
+    if fit is None:
+        return
+    seen = f"the calibration data run from {fit['low']:.4g} to {fit['high']:.4g}"
+    if fit["possible"] is not None:
+        low, high = fit["possible"]
+        if fit["low"] < low - (high - low) / 10 or fit["high"] > high + (high - low) / 10:
+            yield (
+                f"{seen}, where --mean and --std make {low:.4g} to {high:.4g} of pixels: give data "
+                "that were normalised so, or the numbers of training"
+            )
+    norm = fit["batchnorm"]
+    if norm is None:
+        if fit["pixels"] and fit["possible"] is None:
+            yield (
+                f"{seen}, whole numbers as pixels are before preprocessing: right only for a "
+                "network that was trained on such, else preprocess them as in training"
+            )
+        return
+    far = norm["shift"] > FAR_FROM_TRAINING
+    if far or not 1 / FAR_FROM_TRAINING < norm["spread"] < FAR_FROM_TRAINING:
+        yield (
+            f"{seen}, and at the first batch norm, {norm['name']}, they spread "
+            f"{norm['spread']:.3g} times as far as its running variance says, their mean "
+            f"{norm['shift']:.3g} deviations from its running mean (medians over channels): "
+            "preprocess them as in training"
         )

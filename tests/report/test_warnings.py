@@ -36,8 +36,17 @@ def changed(path: str, value: object) -> dict[str, Any]:
     return manifest
 
 
+def fit(shift: float = 0.2, spread: float = 1.1) -> dict[str, Any]:
+    """Pixels for a network that was trained on pixels."""
+    return {
+        "low": 0.0, "high": 255.0, "pixels": True, "possible": None,
+        "batchnorm": {"name": "bn1", "shift": shift, "spread": spread},
+    }  # fmt: skip
+
+
 def test_nothing_is_said_where_all_is_well() -> None:
     assert warnings_of(GOOD) == []
+    assert warnings_of(changed("calibration/fit", fit())) == []
 
 
 def test_nothing_is_said_of_accuracy_that_was_not_measured() -> None:
@@ -55,6 +64,11 @@ def test_nothing_is_said_of_accuracy_that_was_not_measured() -> None:
         ("layers/0/kernels/litert", "MAXIMUM", "LiteRT runs conv1 outside XNNPACK"),
         ("removal/alignment/note", "no width table fits", "no width table fits"),
         ("calibration/samples", 3, "ranges come from 3 calibration samples"),
+        ("calibration/fit", fit(shift=91.5), "their mean 91.5 deviations from its running mean"),
+        ("calibration/fit", fit(spread=58.2), "they spread 58.2 times as far as its running"),
+        ("calibration/fit", fit(spread=0.004), "bn1, they spread 0.004 times as far"),
+        ("calibration/fit", {**fit(), "batchnorm": None}, "whole numbers as pixels are"),
+        ("calibration/fit", {**fit(), "possible": [-1.0, 1.0]}, "make -1 to 1 of pixels"),
     ],
 )
 def test_a_finding_is_told_with_its_figure(path: str, value: object, told: str) -> None:

@@ -22,6 +22,10 @@ def export(
         str | None,
         typer.Option(help="FILE.py:FACTORY or package.module:factory that builds the network."),
     ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Entry of the checkpoint that holds the network, for example ema."),
+    ] = None,
     input_shape: Annotated[
         list[str] | None,
         typer.Option(
@@ -104,11 +108,11 @@ def export(
     from deploykit.bundle import HASHES
     from deploykit.report.warnings import warnings_of
     from deploykit_cli.progress import StageLines, command_name
-    from deploykit_cli.tables import feeding_lines, layer_table, summary_table
+    from deploykit_cli.tables import feeding_lines, layer_table, source_lines, summary_table
 
     replaced = (out / HASHES).is_file()
     bundle = deploykit.export(
-        checkpoint, out=out, model=model,
+        checkpoint, out=out, model=model, weights=weights,
         input_shape=input_shape or None,
         data=data, eval_data=eval_data, config=config, bits=bits, to=to, prune_rule=prune_rule,
         threshold=threshold, batchnorm=batchnorm, exact=exact, align=align, target=target,
@@ -124,7 +128,7 @@ def export(
         console.print(table)
     for warning in warnings_of(bundle.manifest):
         _say(console, f"warning: {warning}")
-    for line in feeding_lines(bundle.manifest):
+    for line in (*source_lines(bundle.manifest), *feeding_lines(bundle.manifest)):
         _say(console, line)
     _say(console, f"The bundle is in {out}{', in place of the one before' if replaced else ''}")
     name = command_name()

@@ -64,6 +64,11 @@ def _checkpoint(found: CheckpointSummary) -> list[RenderableType]:
     lines: list[RenderableType] = [table, f"{found.parameters:,} numbers in the file"]
     if found.unwrapped:
         lines.append(f"unwrapped: {', '.join(found.unwrapped)}")
+    if found.beside:
+        lines.append(
+            f"also in the file: {', '.join(found.beside)}; `export --weights {found.beside[0]}` "
+            "takes that instead"
+        )
     lines += [f"note: {note}" for note in _grouped(found.traps)]
     lines.append(f"Next: {found.suggested_command}")
     return lines

@@ -138,6 +138,18 @@ def _stage(name: str, fold: Any) -> str:
     return f"{name.replace('_', ' ')} ({inputs})"
 
 
+def source_lines(manifest: Any) -> list[str]:
+    """What of a checkpoint was taken, where that was not all of it as it is."""
+    source = manifest["source"]
+    taken, beside = source.get("unwrapped", []), source.get("beside", [])
+    lines = []
+    if taken:
+        lines.append(f"Of the checkpoint: {', '.join(taken)}")
+    if beside:
+        lines.append(f"It holds {', '.join(beside)} too; to take that: --weights {beside[0]}")
+    return lines
+
+
 def feeding_lines(manifest: Any) -> list[str]:
     """How a program feeds the written files and reads their answer."""
     lines = []

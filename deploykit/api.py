@@ -24,6 +24,7 @@ def export(
     *,
     out: StrPath,
     model: str | None = None,
+    weights: str | None = None,
     input_shape: InputShape | Mapping[str, InputShape] | Sequence[str] | None = None,
     data: StrPath | None = None,
     eval_data: StrPath | None = None,
@@ -48,9 +49,10 @@ def export(
 ) -> Bundle:
     """Make a bundle from a checkpoint, or from a float .onnx file: `deploykit export`.
 
-    checkpoint: a file that ends in .onnx enters behind folding: model, prune_rule, threshold and
-    batchnorm do not apply then, and input_shape only where the file leaves a size open.
+    checkpoint: a file that ends in .onnx enters behind folding: model, weights, prune_rule,
+    threshold and batchnorm do not apply then, and input_shape only where the file leaves a size open.
     model: "FILE.py:FACTORY" or "package.module:factory"; the factory takes no arguments.
+    weights: the entry of the checkpoint that holds the network, such as "ema".
     input_shape: with the batch first, NCHW; of several inputs one each by name, which are the
     arguments of the network's forward. data, eval_data: .npz files with `inputs` (or an array for
     each input by its name) and, optionally, `labels`. config: an export.toml; what is given here
@@ -71,7 +73,8 @@ def export(
     from deploykit.pipeline import export_bundle
 
     given: dict[str, Any] = {
-        "model": model, "input_shape": input_shape, "data": data, "eval_data": eval_data,
+        "model": model, "weights": weights, "input_shape": input_shape, "data": data,
+        "eval_data": eval_data,
         "bits": bits, "to": to, "prune_rule": prune_rule, "threshold": threshold,
         "exact": exact, "align": align, "target": target,
         "batchnorm": batchnorm, "calibration": calibration, "rounding": rounding, "io": io,

@@ -110,13 +110,15 @@ class CheckpointEntry:
         from deploykit.posterior.checkpoint import load_checkpoint
         from deploykit.posterior.fold import fold_posterior
         from deploykit.posterior.predictive import compare_monte_carlo
+        from deploykit.posterior.prefixes import without_prefix
 
         options = self.options
         called = Samples(self._by_argument(samples.inputs), samples.labels)
         with progress.stage("load checkpoint"):
-            loaded = load_checkpoint(self.path)
+            loaded = load_checkpoint(self.path, options.weights)
         with progress.stage("fold posterior"):
             factory = load_factory(options.model)
+            loaded = without_prefix(loaded, factory())
             folded = fold_posterior(
                 loaded, factory, some_samples(called.inputs, slice(4)), options.pruning,
                 options.batchnorm, called,
@@ -139,7 +141,7 @@ class CheckpointEntry:
             network=captured,
             record={
                 "kind": Source.CHECKPOINT.name.lower(), **_file_record(self.path),
-                "unwrapped": list(loaded.unwrapped),
+                "unwrapped": list(loaded.unwrapped), "beside": list(loaded.beside),
             },
             stage="folded",
             unpruned=computing(folded.unpruned),

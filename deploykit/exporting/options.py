@@ -46,12 +46,16 @@ def source_of(path: Path) -> Source:
 
 @dataclass(frozen=True)
 class CheckpointOptions:
-    """How a checkpoint becomes a float graph. inputs: shapes include the batch, NCHW."""
+    """How a checkpoint becomes a float graph. inputs: shapes include the batch, NCHW.
+
+    weights: the entry of the file that holds the network, where it has several.
+    """
 
     model: str
     inputs: GivenInputs
     pruning: PruneSpec = field(default_factory=PruneSpec)
     batchnorm: BatchNormMode = BatchNormMode.KEEP
+    weights: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,11 +82,11 @@ class ExportOptions:
 KEYS = (
     "model", "input_shape", "data", "eval_data", "bits", "to", "prune_rule", "threshold",
     "batchnorm", "exact", "align", "target", "calibration", "rounding", "io", "tflite_layout",
-    "labels", "mean", "std", "batch",
+    "labels", "mean", "std", "batch", "weights",
 )  # fmt: skip
 """Names of all options: keys of export.toml, and flags with dashes for underscores."""
 
-OF_CHECKPOINTS = ("model", "prune_rule", "threshold", "batchnorm")
+OF_CHECKPOINTS = ("model", "weights", "prune_rule", "threshold", "batchnorm")
 """Options that an ONNX file, whose weights are numbers already, leaves nothing to do for."""
 
 
@@ -133,6 +137,7 @@ def _checkpoint(values: Mapping[str, Any]) -> CheckpointOptions:
             _threshold(values.get("threshold")),
         ),
         batchnorm=choice(BatchNormMode, "batchnorm", values.get("batchnorm", "keep")),
+        weights=None if values.get("weights") is None else str(values["weights"]),
     )
 
 

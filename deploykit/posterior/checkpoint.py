@@ -23,8 +23,10 @@ RESAVE = "re-save it where it was trained: torch.save(model.state_dict(), 'weigh
 COPY_AGAIN = "copy it again, or re-save it where it was trained"
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def load_checkpoint(path: Path, weights: str | None = None) -> Checkpoint:
     """The tensors of a torch or safetensors file by name, as numpy arrays of their own memory.
+
+    weights: the entry that holds the network, where the file has several.
 
     bfloat16, half and 8-bit floats become float32, everything else keeps its type.
     """
@@ -35,11 +37,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
         content = _load_zip(path)
     else:
         content = _load_torch(path, mmap=False)
-    mapping, containers = unwrap_containers(path, content)
-    named, prefixes = strip_prefixes(path, mapping)
+    found = unwrap_containers(path, content, weights)
+    named, prefixes = strip_prefixes(path, found.tensors)
     tensors = {name: _to_numpy(path, name, value) for name, value in named.items()}
     _require_finite(path, tensors)
-    return Checkpoint(path, tensors, containers + prefixes)
+    return Checkpoint(path, tensors, found.containers + prefixes, found.beside)
 
 
 def _first_bytes(path: Path) -> bytes:

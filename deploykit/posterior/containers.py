@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,31 +22,75 @@ CONTAINERS = (
 )
 """Entries under which training scripts keep the network."""
 
+AVERAGES = (
+    "ema",
+    "model_ema",
+    "ema_model",
+    "ema_state_dict",
+    "state_dict_ema",
+    "model_ema_state_dict",
+    "ema_model_state_dict",
+    "averaged_model",
+    "swa_model",
+    "swa_state_dict",
+)
+"""Entries under which they keep an average of its weights beside it."""
+
+COUNTER = "n_averaged"
+"""What torch's AveragedModel adds to the tensors of the network, which it calls module."""
+
 PREFIXES = ("module.", "_orig_mod.")
 """What DataParallel and torch.compile put before every name."""
 
 RESAVE = "save it as torch.save(model.state_dict(), 'weights.pt')"
 
 
-def unwrap_containers(
-    path: Path, content: object
-) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
-    """The tensors by name, and the containers they were in, outermost first."""
-    unwrapped: tuple[str, ...] = ()
+@dataclass(frozen=True)
+class Unwrapped:
+    """tensors: by name. containers: that they were in, outermost first. beside: other networks."""
+
+    tensors: dict[str, torch.Tensor]
+    containers: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+
+
+def unwrap_containers(path: Path, content: object, wanted: str | None = None) -> Unwrapped:
+    """The tensors by name. wanted: the entry to take, where there are several networks.
+
+    Without it the one entry of CONTAINERS is taken, an average of weights only where it is alone.
+    """
+    containers: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    if wanted is not None:
+        content, containers = _wanted(path, content, wanted)
     while isinstance(content, Mapping):
         inside = [key for key in CONTAINERS if isinstance(content.get(key), Mapping)]
-        if len(inside) > 1:
+        averages = [key for key in AVERAGES if isinstance(content.get(key), Mapping)]
+        if len(inside) > 1 or (not inside and len(averages) > 1):
+            listed = ", ".join((*inside, *averages))
             raise CheckpointError(
-                f"{path}: holds several networks ({', '.join(inside)}); keep one and {RESAVE}"
+                f"{path}: holds several networks ({listed}); say which one with --weights NAME"
             )
-        if not inside:
-            return _named_tensors(path, content), unwrapped
-        content, unwrapped = content[inside[0]], (*unwrapped, inside[0])
-    where = "".join(f"['{key}']" for key in unwrapped)
+        taken = (*inside, *averages)[:1]
+        if not taken:
+            return Unwrapped(_named_tensors(path, content), containers, beside)
+        beside = (*beside, *(key for key in averages if key not in taken))
+        content, containers = content[taken[0]], (*containers, taken[0])
+    where = "".join(f"['{key}']" for key in containers)
     raise CheckpointError(
         f"{path}: its content{where} is of type {type(content).__name__} where tensors by name are "
         f"expected; {RESAVE}"
     )
+
+
+def _wanted(path: Path, content: object, name: str) -> tuple[object, tuple[str, ...]]:
+    """The entry, and the containers that it was in."""
+    entries = content if isinstance(content, Mapping) else {}
+    networks = [str(key) for key, value in entries.items() if isinstance(value, Mapping)]
+    if name not in networks:
+        found = f"it holds {', '.join(networks)}" if networks else "it holds one network, unnamed"
+        raise CheckpointError(f"{path}: --weights {name}: there is no such entry; {found}")
+    return entries[name], (name,)
 
 
 def strip_prefixes(
@@ -53,6 +98,9 @@ def strip_prefixes(
 ) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
     """Take off each prefix that every name has; the prefixes taken, outermost first."""
     stripped: tuple[str, ...] = ()
+    averaged = {key: value for key, value in tensors.items() if key != COUNTER}
+    if averaged.keys() != tensors.keys() and all(key.startswith("module.") for key in averaged):
+        tensors, stripped = averaged, (COUNTER,)
     while True:
         common = [prefix for prefix in PREFIXES if all(key.startswith(prefix) for key in tensors)]
         if not common:

@@ -39,7 +39,10 @@ class LayerSummary:
 
 @dataclass(frozen=True)
 class CheckpointSummary:
-    """All layers, what was unwrapped, the traps met by layer, and a command to go on with."""
+    """All layers, what was unwrapped, the traps met by layer, and a command to go on with.
+
+    beside: other entries of the file that hold a network.
+    """
 
     path: Path
     unwrapped: tuple[str, ...]
@@ -47,6 +50,7 @@ class CheckpointSummary:
     parameters: int
     traps: tuple[str, ...]
     suggested_command: str
+    beside: tuple[str, ...] = ()
 
 
 def inspect_checkpoint(checkpoint: Checkpoint, threshold: float | None = None) -> CheckpointSummary:
@@ -63,6 +67,7 @@ def inspect_checkpoint(checkpoint: Checkpoint, threshold: float | None = None) -
     return CheckpointSummary(
         path=checkpoint.path,
         unwrapped=checkpoint.unwrapped,
+        beside=checkpoint.beside,
         layers=tuple(summaries[name] for name in order if name in summaries),
         parameters=sum(int(array.size) for array in checkpoint.tensors.values()),
         traps=tuple(

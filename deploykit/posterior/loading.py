@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from deploykit.errors import ArchitectureError
+from deploykit.posterior.prefixes import matching_without
 from deploykit.spec.arrays import Tensors
 from deploykit.spec.listing import listed
 
@@ -45,4 +46,11 @@ def _mismatch(origin: str, missing: list[str], unexpected: list[str]) -> str:
         if (match := difflib.get_close_matches(key, missing, n=1))
     ]
     hint = f" (perhaps {close[0]})" if close else ""
+    if unexpected and missing:
+        first, fitting = matching_without(unexpected[0], unexpected, missing)
+        if fitting:
+            hint = (
+                f" (without {first!r} in front, {fitting} of {len(unexpected)} names are the "
+                "network's: re-save the checkpoint so, without what is not the network's)"
+            )
     return f"{'; '.join(parts)}{hint}; build the network that was trained"

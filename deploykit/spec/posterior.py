@@ -15,11 +15,13 @@ class Checkpoint:
     """The tensors of a checkpoint file by name, containers and prefixes unwrapped.
 
     `unwrapped` names what was taken off on the way in ("state_dict", "module."), outermost first.
+    `beside`: other entries of the file that hold a network, such as the average of its weights.
     """
 
     path: Path
     tensors: Mapping[str, AnyArray]
     unwrapped: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

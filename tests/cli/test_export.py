@@ -382,3 +382,16 @@ def test_ctrl_c_half_way_leaves_nothing(folder: Path) -> None:
     assert stdout == ""
     assert "Traceback" not in stderr
     assert sorted(folder.rglob("*")) == before
+
+
+def test_an_average_beside_the_weights_is_told_and_can_be_taken(folder: Path) -> None:
+    words = small(folder, "linear")
+    plain = torch.load(folder / "small.pt", weights_only=True)
+    average = {f"net.{name}": 2 * tensor for name, tensor in plain.items()}
+    torch.save({"model": plain, "ema": average}, folder / "small.pt")
+    first = run(*words)
+    assert first.exit_code == 0, first.stderr
+    assert "It holds ema too; to take that: --weights ema" in first.stdout
+    second = run(*words, "--weights", "ema")
+    assert second.exit_code == 0, second.stderr
+    assert "Of the checkpoint: ema, net." in second.stdout

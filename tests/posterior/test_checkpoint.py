@@ -100,12 +100,40 @@ def test_safetensors(tmp_path: Path) -> None:
         ({"model": {"_orig_mod.module.weight": WEIGHT}}, ("model", "_orig_mod.", "module.")),
         ({"net": {"weight": WEIGHT}, "acc": 0.5}, ("net",)),
         ({"model": {"state_dict": {"weight": WEIGHT}}}, ("model", "state_dict")),
+        ({"ema": {"weight": WEIGHT}, "step": 3}, ("ema",)),
+        ({"n_averaged": torch.tensor(3), "module.weight": WEIGHT}, ("n_averaged", "module.")),
     ],
 )
 def test_containers(tmp_path: Path, content: object, unwrapped: tuple[str, ...]) -> None:
     checkpoint = load_checkpoint(saved(tmp_path, content))
     assert checkpoint.unwrapped == unwrapped
     assert list(checkpoint.tensors) == ["weight"]
+
+
+BOTH = {"model": {"weight": WEIGHT}, "ema": {"weight": 2 * WEIGHT}, "epoch": 3}
+
+
+def test_of_weights_and_their_average_the_weights_are_taken_and_the_rest_is_told(
+    tmp_path: Path,
+) -> None:
+    checkpoint = load_checkpoint(saved(tmp_path, BOTH))
+    assert (checkpoint.unwrapped, checkpoint.beside) == (("model",), ("ema",))
+    np.testing.assert_array_equal(checkpoint.tensors["weight"], WEIGHT.numpy())
+
+
+def test_the_average_is_taken_where_it_is_asked_for(tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(saved(tmp_path, BOTH), "ema")
+    assert (checkpoint.unwrapped, checkpoint.beside) == (("ema",), ())
+    np.testing.assert_array_equal(checkpoint.tensors["weight"], 2 * WEIGHT.numpy())
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(BOTH, "there is no such entry; it holds model, ema"), ({"weight": WEIGHT}, "one network")],
+)
+def test_an_entry_that_is_not_there(tmp_path: Path, content: object, told: str) -> None:
+    with pytest.raises(CheckpointError, match=told):
+        load_checkpoint(saved(tmp_path, content), "swa")
 
 
 def test_prefix_that_only_some_keys_have_stays(tmp_path: Path) -> None:
@@ -233,7 +261,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "two networks": (
         lambda p: saved(p, {"model": {"w": WEIGHT}, "state_dict": {"w": WEIGHT}}),
-        r"holds several networks \(state_dict, model\); keep one",
+        r"holds several networks \(state_dict, model\); say which",
     ),
     "mixed": (
         lambda p: saved(p, {"w": WEIGHT, "epoch": 3}),

@@ -50,7 +50,8 @@ def export(
     """Make a bundle from a checkpoint, or from a float .onnx file: `deploykit export`.
 
     checkpoint: a file that ends in .onnx enters behind folding: model, weights, prune_rule,
-    threshold and batchnorm do not apply then, and input_shape only where the file leaves a size open.
+    threshold and batchnorm do not apply then, and input_shape only where the file leaves a size
+    open.
     model: "FILE.py:FACTORY" or "package.module:factory"; the factory takes no arguments.
     weights: the entry of the checkpoint that holds the network, such as "ema".
     input_shape: with the batch first, NCHW; of several inputs one each by name, which are the

@@ -108,7 +108,13 @@ def export(
     from deploykit.bundle import HASHES
     from deploykit.report.warnings import warnings_of
     from deploykit_cli.progress import StageLines, command_name
-    from deploykit_cli.tables import feeding_lines, layer_table, source_lines, summary_table
+    from deploykit_cli.tables import (
+        feeding_lines,
+        layer_table,
+        legend,
+        source_lines,
+        summary_table,
+    )
 
     replaced = (out / HASHES).is_file()
     bundle = deploykit.export(
@@ -124,8 +130,10 @@ def export(
         typer.echo(json.dumps(bundle.manifest, indent=2))
         return
     console = Console()
-    for table in (layer_table(bundle.manifest), summary_table(bundle.manifest)):
-        console.print(table)
+    console.print(layer_table(bundle.manifest))
+    for line in legend(layer["operator"] for layer in bundle.manifest["layers"]):
+        _say(console, line)
+    console.print(summary_table(bundle.manifest))
     for warning in warnings_of(bundle.manifest):
         _say(console, f"warning: {warning}")
     for line in (*source_lines(bundle.manifest), *feeding_lines(bundle.manifest)):

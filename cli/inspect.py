@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deploykit_cli.folding import Folded
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -38,10 +40,13 @@ def inspect(
 def _parts(found: CheckpointSummary | ModelSummary | Bundle) -> list[RenderableType]:
     from deploykit.bundle import Bundle
     from deploykit.posterior.describe import CheckpointSummary
-    from deploykit_cli.tables import layer_table, summary_table
+    from deploykit_cli.tables import layer_table, legend, summary_table
 
     if isinstance(found, Bundle):
-        return [layer_table(found.manifest), summary_table(found.manifest)]
+        operators = [layer["operator"] for layer in found.manifest["layers"]]
+        return [
+            layer_table(found.manifest), *legend(operators), summary_table(found.manifest),
+        ]  # fmt: skip
     if isinstance(found, CheckpointSummary):
         return _checkpoint(found)
     return _model(found)
@@ -60,7 +65,8 @@ def _checkpoint(found: CheckpointSummary) -> list[RenderableType]:
     for heading in ("gates", scores, "|mean|/sd: min, median, max"):
         table.add_column(heading, justify="right")
     for layer in found.layers:
-        table.add_row(*_layer_row(layer))
+        name, *others = _layer_row(layer)
+        table.add_row(Folded(name), *map(Folded, others))
     lines: list[RenderableType] = [table, f"{found.parameters:,} numbers in the file"]
     if found.unwrapped:
         lines.append(f"unwrapped: {', '.join(found.unwrapped)}")
@@ -105,9 +111,17 @@ def _model(found: ModelSummary) -> list[RenderableType]:
     from rich import box
     from rich.table import Table
 
+    from deploykit_cli.tables import legend
+
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for heading in ("computes", "operator", "shape", "kernel"):
         table.add_column(heading)
     for row in found.operators:
-        table.add_row(row.output, row.operator, "x".join(map(str, row.shape)), row.kernel or "")
-    return [table, f"{found.format}, {found.size_bytes:,} bytes, {found.runtime}"]
+        shape = "x".join(map(str, row.shape))
+        table.add_row(Folded(row.output), Folded(row.operator), shape, Folded(row.kernel or ""))
+    operators = [row.operator for row in found.operators]
+    return [
+        table,
+        *legend(operators),
+        f"{found.format}, {found.size_bytes:,} bytes, {found.runtime}",
+    ]

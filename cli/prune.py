@@ -10,6 +10,7 @@ import typer
 
 from deploykit.spec.listing import listed
 from deploykit_cli.flags import Align, Target
+from deploykit_cli.folding import NARROWEST, Folded
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -112,14 +113,14 @@ def _layers(done: PrunedFile) -> Table:
     changed = [entry for entry in done.removal.tensors if entry.removed]
     reasons = list(dict.fromkeys(c.reason for entry in changed for c in entry.removed))
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("layer", overflow="fold", min_width=12)
+    table.add_column("layer", min_width=NARROWEST)
     table.add_column("channels", justify="right", no_wrap=True)
     for reason in reasons:
         table.add_column(reason.name.lower(), justify="right")
     for entry in changed:
         counts = [sum(c.reason is reason for c in entry.removed) for reason in reasons]
         table.add_row(
-            entry.operator,
+            Folded(entry.operator),
             f"{entry.channels_before} → {entry.channels_after}",
             *(str(count or "") for count in counts),
         )
@@ -134,23 +135,27 @@ def _summary(done: PrunedFile) -> Table:
 
     removal, certificate, measured = done.removal, done.removal.certificate, done.measured
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, show_header=False, pad_edge=False)
+
+    def row(what: str, told: str) -> None:
+        table.add_row(Folded(what), Folded(told))
+
     before, after = removal.parameters_before, removal.parameters_after
-    table.add_row("parameters", f"{before:,} → {after:,} (batch norm folded)")
-    table.add_row("MACs", f"{removal.macs_before:,} → {removal.macs_after:,}")
-    table.add_row("file", f"{done.source.size_bytes:,} → {done.size_bytes:,} bytes")
-    table.add_row(
+    row("parameters", f"{before:,} → {after:,} (batch norm folded)")
+    row("MACs", f"{removal.macs_before:,} → {removal.macs_after:,}")
+    row("file", f"{done.source.size_bytes:,} → {done.size_bytes:,} bytes")
+    row(
         "difference, float64",
         f"at most {certificate.max_relative:.1e} of the largest output, "
         f"{certificate.max_absolute:.1e} absolute ({certificate.samples} inputs)",
     )
     if not isinstance(measured, str):
-        table.add_row(
+        row(
             "difference, ONNX Runtime",
             f"at most {measured.max_relative:.1e} of the largest output, "
             f"{measured.max_absolute:.1e} absolute ({measured.inputs} inputs)",
         )
     if done.hidden is not None and done.hidden.channels:
-        table.add_row(
+        row(
             "hidden by float32",
             f"{len(done.hidden.channels)} {_plural(len(done.hidden.channels), 'channel')}: "
             f"{done.hidden.outcome.value}; outputs change by "
@@ -158,14 +163,14 @@ def _summary(done: PrunedFile) -> Table:
         )
     grown = [growth for growth in removal.range_growth.values() if growth > 1.0]
     if grown:
-        table.add_row(
+        row(
             "merged constants",
             f"weight ranges of {len(grown)} layers grow, by {max(grown):.1f} at most; "
             "--max-growth 1 keeps them",
         )
     if isinstance(done.options.align, Measured) and removal.widened:
         added = sum(block.width - block.needed for block in removal.widened)
-        table.add_row(
+        row(
             "widths",
             f"{added} zero {_plural(added, 'channel')} kept or added in {len(removal.widened)} "
             f"{_plural(len(removal.widened), 'place')}, as "
@@ -173,17 +178,17 @@ def _summary(done: PrunedFile) -> Table:
         )
     if removal.split:
         count = len(removal.split)
-        table.add_row("groups", f"{count} grouped {_plural(count, 'convolution')} split by width")
+        row("groups", f"{count} grouped {_plural(count, 'convolution')} split by width")
     if done.options.narrow is not None:
         narrowed = removal.narrowed
         gain = f", {max(layer.gain for layer in narrowed):.1f} times at most" if narrowed else ""
-        table.add_row(
+        row(
             "narrowed",
             f"{len(narrowed)} {_plural(len(narrowed), 'layer')} "
             f"predicted to be faster on {done.options.narrow.target}{gain}",
         )
     if done.restored.symbols:
-        table.add_row("open sizes", ", ".join(done.restored.symbols))
+        row("open sizes", ", ".join(done.restored.symbols))
     return table
 
 

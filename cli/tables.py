@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from deploykit.spec.listing import listed
+from deploykit_cli.folding import NARROWEST, Folded
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,26 +21,41 @@ def layer_table(manifest: Any) -> Table:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("layer", overflow="fold", min_width=12)
-    table.add_column("operator", overflow="fold")
+    table.add_column("layer", min_width=NARROWEST)
+    table.add_column("operator")
     for heading in ("channels", "bits", "MMACs", "SQNR dB"):
         table.add_column(heading, justify="right", no_wrap=True)
     runtimes = list(manifest["layers"][0]["kernels"]) if manifest["layers"] else []
     for runtime in runtimes:
-        table.add_column(KERNEL_HEADINGS.get(runtime, runtime), overflow="fold")
+        table.add_column(KERNEL_HEADINGS.get(runtime, runtime))
     for layer in manifest["layers"]:
         before, after = layer["channels_before"], layer["channels_after"]
         sqnr = layer["sqnr_db"]
         table.add_row(
-            layer["name"],
-            layer["operator"],
+            Folded(layer["name"]),
+            Folded(layer["operator"]),
             str(after) if before == after else f"{before} → {after}",
             str(layer["bits"] or ""),
             f"{layer['macs'] / 1e6:.3f}" if layer["macs"] else "",
             "" if sqnr is None else f"{sqnr:.1f}",
-            *(_kernel(layer, runtime) for runtime in runtimes),
+            *(Folded(_kernel(layer, runtime)) for runtime in runtimes),
         )
     return table
+
+
+MEANINGS = {
+    "Island": "a part of the network that is computed in float, between integers",
+    "Lookup": "a function of one tensor, from a table of its 256 integers",
+    "Rearrange": "the same integers in another shape and order",
+}
+"""Operators of the integer network whose names are no operators of ONNX or TFLite."""
+
+
+def legend(operators: Iterable[str]) -> list[str]:
+    """What the names among `operators` mean that no format has, in one line."""
+    met = set(operators)
+    found = [f"{name}: {meaning}" for name, meaning in MEANINGS.items() if name in met]
+    return [f"{'; '.join(found)}."] if found else []
 
 
 def _kernel(layer: Any, runtime: str) -> str:
@@ -53,37 +70,39 @@ def summary_table(manifest: Any) -> Table:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, show_header=False, pad_edge=False)
+
+    def row(what: str, told: str) -> None:
+        table.add_row(Folded(what), Folded(told))
+
     removal, sizes = manifest["removal"], manifest["sizes"]
-    table.add_row(
-        "parameters", f"{removal['parameters_before']:,} → {removal['parameters_after']:,}"
-    )
-    table.add_row("MACs", f"{removal['macs_before']:,} → {removal['macs_after']:,}")
-    table.add_row("masked / pruned", f"at most {removal['max_relative_difference']:.0e} apart")
+    row("parameters", f"{removal['parameters_before']:,} → {removal['parameters_after']:,}")
+    row("MACs", f"{removal['macs_before']:,} → {removal['macs_after']:,}")
+    row("masked / pruned", f"at most {removal['max_relative_difference']:.0e} apart")
     dense = manifest["dense_float32_bytes"]
     for name, size in sizes.items():
         if name.startswith("model."):
-            table.add_row(name, f"{size:,} bytes, {dense / size:.1f} times under dense float32")
+            row(name, f"{size:,} bytes, {dense / size:.1f} times under dense float32")
     fold = manifest["fold"] or {"gates": [], "metrics": {}}
     for layer in fold["gates"]:
-        table.add_row(
+        row(
             f"gates of {layer['layer']}",
             f"{layer['closed']} of {layer['gates']} closed ({layer['rule']}, {layer['threshold']})",
         )
     accuracy = manifest["accuracy"]
     if accuracy is None:
-        table.add_row("accuracy", _without_accuracy(manifest["evaluation"]))
+        row("accuracy", _without_accuracy(manifest["evaluation"]))
     else:
         shares = [f"{k} {v:.4f}" for k, v in accuracy.items() if k != "samples"]
-        table.add_row(f"accuracy ({accuracy['samples']:,})", ", ".join(shares))
+        row(f"accuracy ({accuracy['samples']:,})", ", ".join(shares))
     for stage, found in fold["metrics"].items():
-        table.add_row(
+        row(
             _stage(stage, fold),
             f"accuracy {found['accuracy']:.4f}, NLL {found['nll']:.3f} nats, "
             f"ECE {found['ece']:.3f}",
         )
-    table.add_row("x86 without VNNI", _without_vnni(manifest))
+    row("x86 without VNNI", _without_vnni(manifest))
     for found in manifest["parity"]:
-        table.add_row(
+        row(
             f"reference / {found['runtime']}",
             f"{found['differing']} of {found['integers']:,} integers differ "
             f"({found['samples']:,} inputs){_steps(found)}",
@@ -91,7 +110,7 @@ def summary_table(manifest: Any) -> Table:
     islands = [layer["in_float"] for layer in manifest["layers"] if "in_float" in layer]
     if islands:
         counted = Counter(operator for island in islands for operator in island)
-        table.add_row(
+        row(
             f"in float ({len(islands)} island{'' if len(islands) == 1 else 's'})",
             ", ".join(f"{count} {operator}" for operator, count in counted.most_common()),
         )

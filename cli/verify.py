@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deploykit_cli.folding import Folded
+
 if TYPE_CHECKING:
     from deploykit.spec.parity import ParityReport
 
@@ -72,7 +74,7 @@ def _print(report: ParityReport) -> None:
         table.add_column(heading)
     for step in report.steps:
         verdict = Text(step.verdict.value, style=COLOURS[step.verdict.value])
-        table.add_row(str(step.number), step.compared, verdict, Text(step.detail))
+        table.add_row(str(step.number), Folded(step.compared), verdict, Folded(step.detail))
     console = Console()
     console.print(table)
     console.print(_conclusion(report), highlight=False, markup=False, soft_wrap=True)

@@ -25,6 +25,8 @@ def folded(text: str, width: int) -> list[str]:
     """
     lines = [""]
     for word in text.split():
+        if len(word) > width and lines[-1]:
+            lines.append("")
         for place, part in enumerate(_parts(word, width)):
             blank = " " if place == 0 and lines[-1] else ""
             if len(lines[-1]) + len(blank) + len(part) <= width:

@@ -17,6 +17,7 @@ from deploykit_cli.tables import layer_table, legend
         ("conv1", 12, ["conv1"]),
         ("backbone.stage1.conv in float", 16, ["backbone.stage1.", "conv in float"]),
         ("features/denseblock1/denselayer12", 14, ["features/", "denseblock1/", "denselayer12"]),
+        ("SpaceToDepth, QLinearConv", 10, ["SpaceTo", "Depth,", "QLinear", "Conv"]),
         ("max_pool2d_1", 11, ["max_pool2d_", "1"]),
         ("QLinearGlobalAveragePool", 12, ["QLinear", "Global", "AveragePool"]),
         ("aaaaaaaa", 3, ["aaa", "aaa", "aa"]),

@@ -277,9 +277,14 @@ def _operand(site: Site, name: str) -> int:
 
 
 def _weight(site: Site, weight: IntegerWeight, stored: Int8Array, dimension: int) -> int:
+    """Index of a weight; of several operators that store the same one, the first's."""
     scale = np.asarray(weight.scale, dtype=np.float32)
-    quantization = TfliteQuantization(scale, 0, dimension)
-    return site.graph.constant(weight.name, np.ascontiguousarray(stored), quantization)
+    key = (weight.name, stored.shape, stored.tobytes(), scale.tobytes(), dimension)
+    if key not in site.weights:
+        quantization = TfliteQuantization(scale, 0, dimension)
+        values = np.ascontiguousarray(stored)
+        site.weights[key] = site.graph.constant(weight.name, values, quantization)
+    return site.weights[key]
 
 
 def _bias(

@@ -15,7 +15,7 @@ class Site:
     """What lowering an operator needs: where its tensors are, and the graph it adds to.
 
     index: by tensor name of the network; flattened: see tflite_layout.flattened_order. constants:
-    indices by name, as they are written.
+    indices by name, as they are written. weights: indices by what is stored.
     """
 
     network: QuantizedNetwork
@@ -23,6 +23,7 @@ class Site:
     index: Mapping[str, int]
     flattened: Mapping[str, tuple[int, int, int]]
     constants: dict[str, int] = field(default_factory=dict)
+    weights: dict[tuple[object, ...], int] = field(default_factory=dict)
 
 
 def axis_of(site: Site, tensor: str, axis: int) -> int:

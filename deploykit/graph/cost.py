@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from deploykit.errors import GraphError
 from deploykit.graph.edit import attribute_int, constant, label
+from deploykit.spec.arrays import AnyArray
 
 PARAMETRIC = frozenset(
     (
@@ -45,9 +46,7 @@ def layer_costs(model: ir.Model) -> tuple[LayerCost, ...]:
     for node in model.graph:
         if not _parametric(node):
             continue
-        read = node.inputs[:4] if node.op_type in RECURRENT else node.inputs
-        arrays = [constant(value) for value in read if value is not None]
-        parameters = sum(array.size for array in arrays if array is not None)
+        parameters = sum(array.size for array in _parameters(node))
         if parameters or node.op_type == "MatMul":
             macs = _macs(node, batch)
             costs.append(LayerCost(label(node), node.op_type, parameters, macs))
@@ -55,9 +54,15 @@ def layer_costs(model: ir.Model) -> tuple[LayerCost, ...]:
 
 
 def totals(model: ir.Model) -> tuple[int, int]:
-    """(parameters, macs) of the whole graph."""
-    costs = layer_costs(model)
-    return sum(cost.parameters for cost in costs), sum(cost.macs for cost in costs)
+    """(parameters, macs) of the whole graph; numbers that several layers share count once."""
+    macs = sum(cost.macs for cost in layer_costs(model))
+    seen: dict[tuple[object, ...], int] = {}
+    for node in model.graph:
+        if _parametric(node):
+            held = _parameters(node)
+            key = (node.op_type, *((array.shape, array.tobytes()) for array in held))
+            seen[key] = sum(array.size for array in held)
+    return sum(seen.values()), macs
 
 
 def weight_bytes(model: ir.Model) -> int:
@@ -70,6 +75,12 @@ def weight_bytes(model: ir.Model) -> int:
         if value is not None and value.const_value is not None
     }
     return sum(found.values())
+
+
+def _parameters(node: ir.Node) -> list[AnyArray]:
+    read = node.inputs[:4] if node.op_type in RECURRENT else node.inputs
+    arrays = (constant(value) for value in read if value is not None)
+    return [array for array in arrays if array is not None]
 
 
 def _parametric(node: ir.Node) -> bool:

@@ -30,6 +30,7 @@ from deploykit.quantize.scales import activation_quantization, input_quantizatio
 from deploykit.quantize.settling import Runners, settle_scales
 from deploykit.quantize.sharing import Group, find_groups, fixed_quantization
 from deploykit.quantize.structure import Layer, build_structure, tails
+from deploykit.quantize.tied import joint_moments, tied_layers
 from deploykit.quantize.weights import pair_scales, round_bias, round_weights, weight_scales
 from deploykit.quantize.whole_numbers import integer_table, table_histograms
 from deploykit.spec.arrays import AnyArray
@@ -110,6 +111,7 @@ def plan_quantization(
     compensated = []
     if options.rounding is Rounding.COMPENSATED:
         compensated = [layer for layer in weighted if compensates(layer)]
+    tied = tied_layers(layers)
     seen = observe_tensors(
         network, makers, read, compensated, samples.inputs, runners.evaluate, progress
     )
@@ -135,7 +137,7 @@ def plan_quantization(
 
     def planned(layer: Layer) -> LayerPlan:
         if layer.kind in WEIGHTED:
-            return _weighted_plan(network, layer, chosen, seen, options)
+            return _weighted_plan(network, layer, tied[layer.name], chosen, seen, options)
         return _plain_plan(network, layer, constants.get(layer.name), chosen.get(layer.output))
 
     return QuantPlan(
@@ -230,20 +232,33 @@ def layer_plan(network: Network, layer: Layer, constant: ConstantPlan | None) ->
 def _weighted_plan(
     network: Network,
     layer: Layer,
+    tied: Sequence[Layer],
     chosen: Mapping[str, Quantization],
     seen: Observations,
     options: QuantizationOptions,
 ) -> LayerPlan:
-    """Weights are rounded to the nearest where no second moments of the input were observed."""
-    node, bits = layer.nodes[0], options.bits
-    weight, bias = parameter(node, 1), parameter(node, 2)
-    input_scale, output_scale = chosen[layer.inputs[0]].scale, chosen[layer.output].scale
-    full = weight_scales(weight, bias, input_scale, output_scale, bits)
-    groups = groups_of(node)
+    """Weights are rounded to the nearest where no second moments of the input were observed.
+
+    tied: all layers of these weights, which get the same integers at scales that suit them all.
+    """
+    node, bits, first = layer.nodes[0], options.bits, tied[0].nodes[0]
+    weight, bias, groups = parameter(node, 1), parameter(node, 2), groups_of(node)
+    input_scale = chosen[layer.inputs[0]].scale
+    full = np.maximum.reduce(
+        [
+            weight_scales(
+                weight, parameter(one.nodes[0], 2), chosen[one.inputs[0]].scale,
+                chosen[one.output].scale, bits,
+            )
+            for one in tied
+        ]
+    )  # fmt: skip
     least = full
     if options.target is not None:
-        least = np.maximum(full, pair_scales(_in_onnx(node, weight), groups, options.rounding))
-    moments = seen.moments.get(layer.name)
+        paired = [_in_onnx(one.nodes[0], weight) for one in tied]
+        pairs_fit = [pair_scales(one, groups, options.rounding) for one in paired]
+        least = np.maximum.reduce([full, *pairs_fit])
+    moments = joint_moments(tied, seen.moments)
     if moments is None:
         values, scale = round_weights(weight, least, bits), least
     else:
@@ -260,11 +275,11 @@ def _weighted_plan(
         )
     stored = seen.means[layer.inputs[0]].astype(np.float32)
     corrected = corrected_bias(bias, weight, values, scale, stored)
-    assert node.inputs[1] is not None
+    assert first.inputs[1] is not None
     return replace(
         layer_plan(network, layer, None),
         weight=WeightPlan(
-            str(node.inputs[1].name),
+            str(first.inputs[1].name),
             bits,
             "per-channel",
             CARRIERS[bits],

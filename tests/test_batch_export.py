@@ -11,7 +11,7 @@ from onnx import numpy_helper
 
 import deploykit
 from deploykit.bundle import Bundle
-from deploykit.errors import GraphError
+from deploykit.errors import ConfigError, GraphError
 from deploykit.runtime import litert, ort
 from deploykit.spec.arrays import AnyArray
 from deploykit.spec.parity import Verdict
@@ -99,3 +99,12 @@ def test_samples_that_end_beside_others_are_refused(tmp_path: Path) -> None:
         GraphError, match=r"^merge: operator Reshape .* output scores has them there"
     ):
         exported(model, tmp_path)
+
+
+def test_a_batch_beside_a_dynamic_one_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    data = save(tmp_path / "data.npz", inputs=images(4))
+    with pytest.raises(ConfigError, match=r"input 'input' is \[2, 3, 8, 8\]; give it a batch of 1"):
+        deploykit.export(
+            tmp_path / "gone.pt", model="gone.py:build", input_shape=(2, 3, 8, 8), data=data,
+            out=tmp_path / "bundle", batch="dynamic",
+        )  # fmt: skip

@@ -22,8 +22,8 @@ from deploykit.spec.model_metadata import ModelMetadata
 from deploykit.spec.network import Network, input_names
 from deploykit.spec.samples import Samples
 
-SEEN = 64
-"""Samples whose statistics are measured."""
+SEEN, AT_ONCE = 32, 4
+"""Samples whose statistics are measured, and how many of them are held at a time."""
 TINY = 1e-12
 DARKEST, BRIGHTEST = 0.0, 255.0
 BRIGHT = 128.0
@@ -80,9 +80,7 @@ def _batchnorm_fit(
     found: FirstBatchNorm, network: Network, samples: Samples
 ) -> BatchNormFit | None:
     """Of the channels that vary: those of closed gates are constant. None where none does."""
-    inputs = named_inputs(some_samples(samples.inputs, slice(SEEN)), input_names(network))
-    (values,) = ort.run(model_bytes(found.before), inputs).values()
-    mean, variance = _by_channel(values)
+    mean, variance = _moments(model_bytes(found.before), network, samples.head(SEEN))
     deviation = np.sqrt(np.maximum(found.variance, TINY))
     live = variance > TINY
     if not live.any():
@@ -94,10 +92,18 @@ def _batchnorm_fit(
     )
 
 
-def _by_channel(values: AnyArray) -> tuple[AnyArray, AnyArray]:
-    """Mean and variance of [N, C, ...] over all but C, in float64."""
-    rows = np.moveaxis(values, 1, 0).reshape(values.shape[1], -1).astype(np.float64)
-    return rows.mean(axis=1), rows.var(axis=1)
+def _moments(before: bytes, network: Network, samples: Samples) -> tuple[AnyArray, AnyArray]:
+    """Mean and variance of what a graph gives, [N, C, ...], over all but C, in float64."""
+    total, squares, count = np.zeros(()), np.zeros(()), 0
+    for start in range(0, len(samples), AT_ONCE):
+        part = some_samples(samples.inputs, slice(start, start + AT_ONCE))
+        (values,) = ort.run(before, named_inputs(part, input_names(network))).values()
+        axes = (0, *range(2, values.ndim))
+        total = total + values.sum(axis=axes, dtype=np.float64)
+        squares = squares + np.square(values, dtype=np.float64).sum(axis=axes)
+        count += values.size // values.shape[1]
+    mean = total / count
+    return mean, np.maximum(squares / count - mean * mean, 0.0)
 
 
 def _possible(metadata: ModelMetadata) -> tuple[float, float] | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from deploykit.spec.arrays import Float64Array
 from deploykit.spec.network import Network
@@ -48,9 +49,10 @@ def _numbers(value: ir.Value | None) -> Float64Array | None:
 
 
 def _up_to(network: Network, name: str) -> Network:
-    """A copy whose only output is one of its tensors."""
+    """A copy that computes one of its tensors alone."""
     model = network.model.clone()
     computed = (value for node in model.graph for value in node.outputs)
     named = {value.name: value for value in (*model.graph.inputs, *computed)}
     model.graph.outputs[:] = [named[name]]
+    common.RemoveUnusedNodesPass()(model)
     return Network(model, {})

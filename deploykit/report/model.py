@@ -59,7 +59,7 @@ def summarize_model(path: Path) -> ModelSummary:
 def _rows(network: QuantizedNetwork, kernels: Mapping[str, str | None]) -> tuple[OperatorRow, ...]:
     return tuple(
         OperatorRow(
-            operator.output, type(operator).__name__, network.tensors[operator.output].shape,
+            operator.output, type(operator).__name__, network.shape(operator.output),
             kernels.get(operator.output),
         )
         for operator in network.operators

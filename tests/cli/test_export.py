@@ -395,3 +395,23 @@ def test_an_average_beside_the_weights_is_told_and_can_be_taken(folder: Path) ->
     second = run(*words, "--weights", "ema")
     assert second.exit_code == 0, second.stderr
     assert "Of the checkpoint: ema, net." in second.stdout
+
+
+def test_pixels_for_a_network_that_saw_normalized_ones_are_warned_of(folder: Path) -> None:
+    network = small_models.residual()
+    network.train()
+    for _ in range(50):
+        network(torch.randn(32, *small_models.RESIDUAL_SHAPE[1:]))
+    torch.save(network.state_dict(), folder / "trained.pt")
+    drawn = np.random.default_rng(0).normal(size=(32, 3, 32, 32)).astype(np.float32)
+    told = {}
+    for name, inputs in {"as trained": drawn, "pixels": np.clip(drawn * 58 + 120, 0, 255)}.items():
+        data = save(folder / "data.npz", inputs=inputs)
+        result = run(
+            "export", folder / "trained.pt", "--model", "tests.small_models:residual",
+            "--input-shape", "1,3,32,32", "--prune-rule", "none", "--data", data,
+            "--out", folder / "out", "--rounding", "nearest",
+        )  # fmt: skip
+        assert result.exit_code == 0, result.stderr
+        told[name] = "at the first batch norm" in result.stdout
+    assert told == {"as trained": False, "pixels": True}

@@ -32,5 +32,10 @@ def test_the_commands_of_readme_run(tmp_path: Path) -> None:
     result = run(*words)
     assert result.exit_code == 0, result.stderr
     told = " ".join(result.stdout.split())
+    for file in ("model.onnx", "model.tflite"):
+        described = run("inspect", out / file)
+        assert described.exit_code == 0, described.stderr
+        assert "ArgMax" in described.stdout
+        assert "Island: a part of the network that is computed in float" in described.stdout
     for line in ("embedding Embedding 32", "answer ArgMax 1", "0 of 224,232 integers differ"):
         assert line in told

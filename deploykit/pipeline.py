@@ -11,7 +11,7 @@ from pathlib import Path
 
 from deploykit.bundle import Bundle, check_replaceable, json_bytes, write_bundle
 from deploykit.errors import ParityError
-from deploykit.exporting.batch import check_batch, check_samples
+from deploykit.exporting.batch import check_batch, check_fixed, check_samples
 from deploykit.exporting.contents import Outcome, bundle_files
 from deploykit.exporting.data import check_varied, load_samples
 from deploykit.exporting.description import check_labels, check_pixels
@@ -86,6 +86,7 @@ def export_bundle(
         masked = normalize(entered.network)
         formed = integer_form(masked)  # an operator without an integer form ends it here, early
         check_labels(options.metadata, formed)
+        check_fixed(formed)
     with progress.stage("find what float32 hides"):
         some = some_samples(samples.inputs, slice(HIDING_INPUTS))
         quiet, hidden = zero_hidden(masked, some, options.removal.tolerance)

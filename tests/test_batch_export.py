@@ -85,6 +85,87 @@ def test_what_mixes_samples_is_refused(text: str, node: str, tmp_path: Path) -> 
         exported(model, tmp_path)
 
 
+OF_THREE = {
+    "softmax": "y = Softmax <axis=1> (c)",
+    "attention": """
+        v = Reshape (c, flat)
+        t = Transpose <perm=[0,2,1]> (v)
+        s = MatMul (t, v)
+        p = Softmax <axis=-1> (s)
+        m = MatMul (v, p)
+        y = Reshape (m, whole)
+    """,
+    "times in front": """
+        v = Reshape (c, flat)
+        t = Transpose <perm=[2,0,1]> (v)
+        g = GRU <hidden_size=6, linear_before_reset=1> (t, wx, wh)
+        s = Squeeze (g, one)
+        u = Transpose <perm=[1,2,0]> (s)
+        y = Reshape (u, whole)
+    """,
+    "heads behind samples": """
+        v = Reshape (c, heads)
+        t = Transpose <perm=[0,2,1]> (v)
+        s = MatMul (t, v)
+        p = Softmax <axis=-1> (s)
+        m = MatMul (v, p)
+        y = Reshape (m, whole)
+    """,
+}
+
+
+def of_samples(text: str, samples: int) -> onnx.ModelProto:
+    """conv, nodes from `c` [samples, 6, 8, 8] to `y`, and a 1x1 conv behind them."""
+    rng = np.random.default_rng(5)
+    recurrent = {name: rng.normal(size=(1, 18, 6)).astype(np.float32) / 2 for name in ("wx", "wh")}
+    numbers = {
+        "flat": [samples, 6, 64], "whole": [samples, 6, 8, 8], "one": [1], "front": [0],
+        "heads": [2 * samples, 3, 64],
+    }  # fmt: skip
+    lists = {name: np.array(listed) for name, listed in numbers.items()}
+    return model_of(Operator("", text, constants={**recurrent, **lists}), samples)
+
+
+@pytest.mark.parametrize("text", OF_THREE.values(), ids=OF_THREE)
+def test_a_fixed_batch_of_three_goes_through(text: str, tmp_path: Path) -> None:
+    """And gives for each sample what a batch of one gives: the plan is the same."""
+    data = save(tmp_path / "data.npz", inputs=images(8))
+    found = {}
+    for samples in (3, 1):
+        onnx.save(of_samples(text, samples), tmp_path / f"{samples}.onnx")
+        bundle = deploykit.export(
+            tmp_path / f"{samples}.onnx", data=data, out=tmp_path / f"bundle{samples}"
+        )
+        assert {one["differing"] for one in bundle.manifest["parity"]} == {0}
+        report = deploykit.verify_bundle(bundle.path)
+        assert not report.failed, [s for s in report.steps if s.verdict is Verdict.FAILED]
+        file = bundle.file("model.onnx").read_bytes()
+        found[samples] = ort.run(file, {"image": images(8)})["scores"]
+    np.testing.assert_array_equal(found[3], found[1])
+
+
+def test_a_fixed_batch_of_two_whose_samples_meet_is_refused(tmp_path: Path) -> None:
+    text = "m = ReduceMean <keepdims=1> (c, front) t = Sub (c, m) y = Softmax <axis=1> (t)"
+    onnx.save(of_samples(text, 2), tmp_path / "net.onnx")
+    data = save(tmp_path / "data.npz", inputs=images(8))
+    with pytest.raises(GraphError, match="mixes the samples of a batch"):
+        deploykit.export(tmp_path / "net.onnx", data=data, out=tmp_path / "bundle")
+
+
+def test_integers_with_times_in_front_have_no_fixed_batch(tmp_path: Path) -> None:
+    text = """
+        v = Reshape (c, flat)
+        t = Transpose <perm=[2,0,1]> (v)
+        r = Sigmoid (t)
+        u = Transpose <perm=[1,2,0]> (r)
+        y = Reshape (u, whole)
+    """
+    onnx.save(of_samples(text, 2), tmp_path / "net.onnx")
+    data = save(tmp_path / "data.npz", inputs=images(8))
+    with pytest.raises(GraphError, match=r"does not hold the samples .* --batch dynamic"):
+        deploykit.export(tmp_path / "net.onnx", data=data, out=tmp_path / "bundle")
+
+
 def test_samples_that_end_beside_others_are_refused(tmp_path: Path) -> None:
     model = of_one("y = Softmax <axis=1> (c)")
     model.graph.node[-1].output[0] = "last"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx_ir as ir
 
 from deploykit.errors import GraphError
@@ -12,8 +14,8 @@ from deploykit.spec.network import Network, static_shape
 RECURRENT = {"GRU", "LSTM"}
 
 
-def require_samples_apart(network: Network) -> None:
-    """Check that each sample's outputs depend on that sample alone, whatever the batch.
+def sample_places(network: Network) -> Mapping[str, SamplePlace]:
+    """Where tensors hold the samples, by name, if each sample's outputs depend on it alone.
 
     network: with static shapes, the batch along axis 0 of every input. What an operator without a
     rule computes is not followed: it needs one in the plan, or is refused there.
@@ -47,6 +49,7 @@ def require_samples_apart(network: Network) -> None:
                 f"puts the samples elsewhere than along an axis of their own in front, and output "
                 f"{value.name} has them there",
             )
+    return {str(value.name): place for value, place in places.items()}
 
 
 def _read(value: ir.Value | None, places: dict[ir.Value, SamplePlace]) -> Read | None:

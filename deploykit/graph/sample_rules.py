@@ -52,6 +52,7 @@ def _output(node: ir.Node) -> Shape:
 
 def _elementwise(node: ir.Node, given: Given, batch: int) -> SamplePlace | None:
     """All operands hold the samples at one place, and a constant is the same along it."""
+    del batch
     rank = len(_output(node))
     moved = {
         SamplePlace(one.place.axis + rank - len(one.shape), one.place.outer, one.place.inner)
@@ -63,12 +64,7 @@ def _elementwise(node: ir.Node, given: Given, batch: int) -> SamplePlace | None:
     (place,) = moved
     for one in given:
         axis = place.axis - rank + (0 if one is None else len(one.shape))
-        if (
-            one is not None
-            and one.place is None
-            and axis >= 0
-            and one.shape[axis] not in (1, batch)
-        ):
+        if one is not None and one.place is None and axis >= 0 and one.shape[axis] != 1:
             return None
     return place
 

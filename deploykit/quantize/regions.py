@@ -77,9 +77,7 @@ def find_regions(network: Network, apart: Collection[ir.Node]) -> Mapping[ir.Nod
     for node in nodes:
         if node in homes:
             members.setdefault(homes[node], []).append(node)
-    found = {last: _region(last, inside) for last, inside in members.items()}
-    _require_one_sample(network, found)
-    return found
+    return {last: _region(last, inside) for last, inside in members.items()}
 
 
 def _region(last: ir.Node, nodes: list[ir.Node]) -> Region:
@@ -130,19 +128,6 @@ def _parameters(node: ir.Node) -> list[ir.Value | None]:
     """The inputs that have to be constants."""
     computed = COMPUTED.get(node.op_type, frozenset((0,)))
     return [value for place, value in enumerate(node.inputs) if place not in computed]
-
-
-def _require_one_sample(network: Network, regions: Mapping[ir.Node, Region]) -> None:
-    for value in network.model.graph.inputs:
-        shape = static_shape(value)
-        if regions and (shape is None or shape[0] != 1):
-            node = next(iter(regions))
-            raise UnsupportedOperatorError(
-                f"{node.name}: operator {node.op_type} stands in the files as the float graph's "
-                "own nodes, which deploykit writes for one sample or for any number, and the input "
-                f"has the shape {list(shape or ())}. Export with a batch of one (--input-shape "
-                "1,...), and with --batch dynamic for files that take several samples at a time"
-            )
 
 
 def body_of(network: Network, region: Region) -> Network:

@@ -113,13 +113,16 @@ def _in_parts(
 ) -> dict[str, AnyArray]:
     """As many passes as the static batch needs; tensors joined along axis 0.
 
-    A tensor without the batch as its first axis is joined all the same, unless no sample changes
-    it.
+    The last sample fills the last batch up, as in the runtimes. A tensor without the batch as its
+    first axis is joined all the same, unless no sample changes it.
     """
-    if batch.size == 0 or batch.samples == 0 or batch.samples % batch.size:
-        raise DataError(
-            f"{batch.samples} samples do not fill batches of {batch.size}; give a multiple of it."
-        )
+    if batch.size == 0 or batch.samples == 0:
+        raise DataError(f"{batch.samples} samples fill no batch of {batch.size}; give some.")
+    lacking = -batch.samples % batch.size
+    values = {
+        name: np.concatenate([array, *[array[-1:]] * lacking]) if name in batch.split else array
+        for name, array in values.items()
+    }
     passes = [
         _pass(
             network,
@@ -136,12 +139,13 @@ def _in_parts(
     ]
     varying = _varying(network, batch)
     return {
-        name: _joined(name, [one[name] for one in passes]) if name in varying else first
+        name: _joined(name, [one[name] for one in passes], batch) if name in varying else first
         for name, first in passes[0].items()
     }
 
 
-def _joined(name: str, parts: list[AnyArray]) -> AnyArray:
+def _joined(name: str, parts: list[AnyArray], batch: Batching) -> AnyArray:
+    """Without what filled the last batch up, where the parts hold as many rows for each sample."""
     if not parts[0].ndim:
         return parts[0]
     if len({part.shape[1:] for part in parts}) > 1:
@@ -149,7 +153,9 @@ def _joined(name: str, parts: list[AnyArray]) -> AnyArray:
             f"The shape of {name!r} depends on the samples' values, so that batches cannot be "
             "joined; evaluate one batch at a time."
         )
-    return np.concatenate(parts)
+    rows, rest = divmod(len(parts[0]), batch.size)
+    whole = np.concatenate(parts)
+    return whole if rest else whole[: rows * batch.samples]
 
 
 def _varying(network: Network, batch: Batching | None) -> set[str]:

@@ -114,19 +114,32 @@ def run_operator(operator: Operator, network: QuantizedNetwork, tensors: Tensors
     read = [name for name in operator_inputs(operator) if name not in network.constants]
     if not _takes_one_sample(operator, network):
         return _run_operator(operator, network, tensors)
-    first = tensors[read[0]]
-    samples = len(first) // network.shape(read[0])[0]
-    parts = {name: np.split(tensors[name], samples) for name in read}
-    return np.concatenate(
+    batch = network.shape(network.inputs[0].tensor)[0]
+    rows = {name: network.shape(name)[0] // batch for name in (*read, operator.output)}
+    samples = len(tensors[read[0]]) // rows[read[0]]
+    full = {name: _filled(tensors[name], rows[name], samples, batch) for name in read}
+    passes = -(-samples // batch)
+    parts = {name: np.split(values, passes) for name, values in full.items()}
+    found = np.concatenate(
         [
             _run_operator(operator, network, {name: part[i] for name, part in parts.items()})
-            for i in range(samples)
+            for i in range(passes)
         ]
     )
+    return found[: samples * rows[operator.output]]
+
+
+def _filled(values: AnyArray, rows: int, samples: int, batch: int) -> AnyArray:
+    """[samples * rows, ...] with the last sample's rows repeated until samples fill batches."""
+    lacking = -samples % batch
+    return np.concatenate([values, *[values[len(values) - rows :]] * lacking])
 
 
 def _takes_one_sample(operator: Operator, network: QuantizedNetwork) -> bool:
-    """Whether an operator means something only for the batch that the network states."""
+    """Whether an operator means something only for the batch that the network states.
+
+    Every tensor holds its samples in front, as many rows for each.
+    """
     if isinstance(operator, Rearrange | Island):
         return True
     touched = (*operator_inputs(operator), operator.output)

@@ -123,8 +123,6 @@ def test_an_unknown_operator_is_refused_by_name_and_node_with_what_to_do(
     [
         ("g (float[1,4] input, float limit) => (float[1,4] output) "
          "{ output = Clip (input, limit) }", "Clip"),
-        ("g (float[2,3,4] input) => (float[6,4] output) { output = Flatten <axis=2> (input) }",
-         "Flatten"),
         ("g (float[1,4,6,6] input, float[2,4,1,1] k) => (float[1,2,6,6] output) "
          f"{{ output = Conv <{CONV1}> (input, k, b1) }}", "Conv"),
     ],

@@ -121,10 +121,24 @@ def test_shapes_that_do_not_fit_name_the_node() -> None:
         evaluate(network, weights(*IMAGE))
 
 
-def test_samples_that_do_not_fill_a_batch_are_refused() -> None:
+def test_samples_that_do_not_fill_a_batch_are_evaluated_beside_the_last_one() -> None:
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=[1, 0]),
+        helper.make_node("Softmax", ["t"], ["s"], axis=0),
+        helper.make_node("Transpose", ["s"], ["y"], perm=[1, 0]),
+    ]
+    network, samples = graph(nodes, (2, 3), {}), weights(4, 3)
+    whole = evaluate(network, samples)
+    found = evaluate(network, samples[:3])
+    assert {name: len(values) for name, values in found.items()} == {"x": 3, "t": 6, "s": 6, "y": 3}
+    for name in ("x", "y"):
+        np.testing.assert_array_equal(found[name], whole[name][:3])
+
+
+def test_no_samples_fill_no_batch() -> None:
     network = graph([helper.make_node("Transpose", ["x"], ["y"], perm=[1, 0])], (2, 3), {})
-    with pytest.raises(DataError, match="batches of 2"):
-        evaluate(network, weights(3, 3))
+    with pytest.raises(DataError, match="0 samples fill no batch of 2"):
+        evaluate(network, weights(0, 3))
 
 
 def two_inputs(batch: int | str = 1) -> Network:

@@ -14,12 +14,17 @@ STATES = {"GRU": (5,), "LSTM": (5, 6)}
 def recurrent(node: ir.Node, stack: Stack) -> None:
     """x [N*T, S, F] -> [T, N*S, F] and back: y [T, D, N*S, H] -> [N*T, D, S, H], last states alike.
 
-    S: sequences of one sample. States to begin with are left out where they are zero.
+    S: sequences of one sample. States to begin with may be computed, or are zero.
     """
+    starts: list[ir.Value | None] = []
     for index in STATES[node.op_type]:
         value = node.inputs[index] if len(node.inputs) > index else None
         start = numbers_of(value)
-        if value is not None and (start is None or start.any()):
+        if value is not None and stack.varies(value):
+            starts.append(_start(value, stack))
+            continue
+        starts.append(None)
+        if start is not None and start.any():
             raise UnsupportedOperatorError(
                 f"--batch dynamic: {node.name}: {node.op_type} begins with a state that is not "
                 "zero; leave --batch out, or let it begin with zeros"
@@ -33,7 +38,10 @@ def recurrent(node: ir.Node, stack: Stack) -> None:
         "Transpose", [apart], (length, many, batch, features), value, {"perm": [1, 0, 2, 3]}
     )
     rows = stack.reshaped(times, (length, OPEN, features), (length, many * batch, features))
-    inputs = [rows, *(stack.held(one) for one in node.inputs[1:4])]
+    held = [stack.held(one) for one in node.inputs[1:4]]
+    inputs = [rows, *held, *[None] * (4 - len(held)), *starts]
+    while inputs[-1] is None:
+        inputs.pop()
     outputs: list[ir.Value] = []
     for place, one in enumerate(node.outputs):
         shape = list(shape_of(one)) if one.shape is not None else []
@@ -59,6 +67,16 @@ def recurrent(node: ir.Node, stack: Stack) -> None:
     for place, (one, made) in enumerate(zip(node.outputs, outputs, strict=True)):
         if one.uses() or one.is_graph_output():
             _give_back(one, made, _batch_axis(place), stack)
+
+
+def _start(value: ir.Value, stack: Stack) -> ir.Value:
+    """A state [N*D, S, H] as [D, N*S, H]."""
+    directions, batch, hidden = shape_of(value)
+    many = stack.samples
+    apart = stack.apart(value, 3)
+    shape = (directions, many, batch, hidden)
+    turned = stack.step("Transpose", [apart], shape, value, {"perm": [1, 0, 2, 3]})
+    return stack.reshaped(turned, (directions, OPEN, hidden), (directions, many * batch, hidden))
 
 
 def _batch_axis(place: int) -> int:

@@ -16,11 +16,14 @@ Rule = Callable[[ir.Node, Stack], None]
 """Appends what gives the node's outputs."""
 
 UNARY = (
-    "Abs", "Clip", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Log",
-    "Mish", "Neg", "PRelu", "Reciprocal", "Relu", "Sigmoid", "Softplus", "Softsign", "Sqrt", "Tanh",
-    "ThresholdedRelu",
+    "Abs", "Cast", "Clip", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu",
+    "Log", "Mish", "Neg", "Not", "PRelu", "Reciprocal", "Relu", "Sigmoid", "Softplus", "Softsign",
+    "Sqrt", "Tanh", "ThresholdedRelu",
 )  # fmt: skip
-BINARY = ("Add", "Div", "Max", "Min", "Mul", "Pow", "Sub", "Where")
+BINARY = (
+    "Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min",
+    "Mul", "Or", "Pow", "Sub", "Where",
+)  # fmt: skip
 IMAGES = (
     "AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "DepthToSpace",
     "GlobalAveragePool", "GlobalMaxPool", "GroupNormalization", "InstanceNormalization", "MaxPool",

@@ -68,6 +68,16 @@ CASES: dict[str, tuple[str, dict[str, AnyArray]]] = {
         "float[4,2,4] x) => (float[2,2,5] h) "
         "{ y, h, c = LSTM <hidden_size=5, direction=\"bidirectional\"> (x, w, r, b)",
         {name: RECURRENT[name] for name in "wrb"}),
+    "computed states": (
+        "float[4,2,4] x) => (float[2,2,5] h) "
+        "{ f = Slice (x, a, e, c) s = MatMul (f, m) "
+        "y, h = GRU <hidden_size=5, direction=\"bidirectional\", linear_before_reset=1> "
+        "(x, w, r, b, , s)",
+        {"w": seeded(2, 15, 4, seed=1), "r": seeded(2, 15, 5, seed=2), "b": seeded(2, 30, seed=3),
+         "a": np.array([1]), "e": np.array([3]), "c": np.array([0]), "m": seeded(4, 5, seed=4)}),
+    "a choice": (
+        "float[3,4] x) => (float[3,4] y) { g = Greater (x, k) n = Not (g) c = Cast <to=1> (n) "
+        "w = Where (g, x, k) y = Add (w, c)", {"k": seeded(4)}),
     "sizes": (
         'float[1,2,3,3] x) => (float[1,2,6,6] y) { y = Resize <mode="linear"> (x, , , k)',
         {"k": np.array([1, 2, 6, 6])}),

@@ -84,7 +84,8 @@ def export_bundle(
     with progress.stage("fold batch norm and scales"):
         check_samples(entered.network, options.quantization.batch)
         masked = normalize(entered.network)
-        formed = integer_form(masked)  # an operator without an integer form ends it here, early
+        # An operator without an integer form ends it here, early.
+        formed = integer_form(masked, options.quantization.batch)
         check_labels(options.metadata, formed)
         check_fixed(formed)
     with progress.stage("find what float32 hides"):
@@ -94,7 +95,7 @@ def export_bundle(
         ranges = largest_values(ort.evaluate(quiet, some))
         pruned, removal = remove_dead_channels(quiet, evaluate_outputs, options.removal, ranges)
     with progress.stage("plan quantization") as advance:
-        lowered = integer_form(pruned)
+        lowered = integer_form(pruned, options.quantization.batch)
         plan = plan_quantization(lowered, samples, options.quantization, runners, advance)
     with progress.stage("write files"):
         network = apply_plan(lowered, plan)

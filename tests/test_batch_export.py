@@ -64,6 +64,28 @@ def of_one(text: str) -> onnx.ModelProto:
     )
 
 
+def test_parts_of_an_axis_in_front_of_the_samples_are_cut_for_each(tmp_path: Path) -> None:
+    """As queries, keys and values come out of one tensor, which stay integers."""
+    text = """
+        v = Reshape (c, thirds)
+        t = Transpose <perm=[1,0,2,3,4]> (v)
+        q = Slice (t, zero, one, zero)
+        k = Slice (t, one, two, zero)
+        d = Add (q, k)
+        s = Softmax <axis=-1> (d)
+        p = Concat <axis=2> (s, s, s)
+        y = Reshape (p, whole)
+    """
+    numbers = {"thirds": [1, 3, 2, 8, 8], "zero": [0], "one": [1], "two": [2]}
+    lists = {name: np.array(listed) for name, listed in {**NUMBERS, **numbers}.items()}
+    bundle = exported(model_of(Operator("", text, constants=lists)), tmp_path)
+    assert "Slice" in {layer["operator"] for layer in bundle.manifest["layers"]}
+    assert {found["differing"] for found in bundle.manifest["parity"]} == {0}
+    assert_three_are_three_ones(bundle, "image", images(3))
+    report = deploykit.verify_bundle(bundle.path)
+    assert not report.failed, [step for step in report.steps if step.verdict is Verdict.FAILED]
+
+
 MIXING = {
     "a mean over the samples": ("m = ReduceMean <keepdims=1> (c, front) y = Sub (c, m)", "m"),
     "a softmax over the samples": ("y = Softmax <axis=0> (c)", "y"),

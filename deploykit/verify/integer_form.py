@@ -9,22 +9,29 @@ import onnx_ir as ir
 
 from deploykit.errors import UnsupportedOperatorError
 from deploykit.graph.lowering import lower
+from deploykit.graph.lowering.first_axis import free_first_axis
+from deploykit.graph.tracking import apply_pass
 from deploykit.quantize.denominators import separate_denominators
 from deploykit.quantize.sharing import separate_concats
 from deploykit.quantize.whole_numbers import check_whole_inputs, check_whole_outputs
 from deploykit.spec.network import Network
+from deploykit.spec.quantized import Batch
 
 PASSING = frozenset(("Dropout", "Identity"))
 """Operators that hand an input on to an output; between other tensors none is left."""
 
 
-def integer_form(network: Network) -> Network:
+def integer_form(network: Network, batch: Batch = Batch.FIXED) -> Network:
     """The same function in operators that have an integer form. network: canonical.
+
+    batch: of the files; where it is dynamic, nothing is cut along axis 0.
 
     Raises UnsupportedOperatorError naming operator, node, and what to do.
     """
     _check_outputs(network)
     lowered = lower(network)
+    if batch is Batch.DYNAMIC:
+        lowered = apply_pass("free_first_axis", free_first_axis, lowered)
     check_whole_inputs(lowered)
     check_whole_outputs(lowered)
     return separate_concats(separate_denominators(lowered))

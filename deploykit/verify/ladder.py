@@ -35,7 +35,7 @@ from deploykit.spec.joined import joined_outputs
 from deploykit.spec.network import Network, input_names, static_shape
 from deploykit.spec.operators import Operator, operator_inputs
 from deploykit.spec.parity import ParityReport, Step, Verdict
-from deploykit.spec.quantized import QuantizedNetwork
+from deploykit.spec.quantized import Batch, QuantizedNetwork
 from deploykit.spec.record import Record, first_difference, record_network
 from deploykit.verify.float_stages import (
     PRUNED,
@@ -83,6 +83,7 @@ def verify_bundle(path: Path, announce: Announce = lambda text: None) -> ParityR
         if isinstance(float_model, Step)
         else _attempt(2, PRUNED, partial(_float_tensors, float_model, golden))
     )
+    planned_batch = Batch(plan["network"]["batch"])
     lowered: Network | Step
     floats: Tensors = {}
     if isinstance(float_model, Step):
@@ -94,7 +95,7 @@ def verify_bundle(path: Path, announce: Announce = lambda text: None) -> ParityR
     else:
         floats, outputs = evaluated
         steps.append(pruned_step(golden, joined_outputs(floats, outputs, len(golden.full))))
-        lowered = _attempt(3, INTEGER, partial(integer_form, float_model))
+        lowered = _attempt(3, INTEGER, partial(integer_form, float_model, planned_batch))
         if isinstance(lowered, Step):
             steps.append(lowered)
         elif lowered is not float_model:

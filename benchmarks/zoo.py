@@ -41,6 +41,8 @@ FAST: Mapping[str, frozenset[str]] = {
     "litert": frozenset(("XNNPACK",)),
 }  # fmt: skip
 """Kernels that compute on integers, or move them."""
+MOVED = frozenset(("Flatten", "Gather", "Rearrange", "Reshape", "Slice"))
+"""Operators of the plan that put integers elsewhere."""
 MOVES = ("TRANSPOSE", "PAD", "PADV2")
 
 
@@ -119,7 +121,13 @@ def measure(name: str, options: argparse.Namespace) -> Row:
 
 
 def _slow(manifest: Mapping[str, Any], runtime: str) -> dict[str, int]:
-    found = (layer["kernels"][runtime] for layer in manifest["layers"] if "in_float" not in layer)
+    """Kernels that are none of FAST. A move has none where the runtime took it into another."""
+    found = (
+        layer["kernels"][runtime]
+        for layer in manifest["layers"]
+        if "in_float" not in layer
+        and (layer["kernels"][runtime] is not None or layer["operator"] not in MOVED)
+    )
     return dict(Counter(str(kernel) for kernel in found if kernel not in FAST[runtime]))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from deploykit.bundle import Bundle, check_replaceable, json_bytes, write_bundle
 from deploykit.errors import ParityError
-from deploykit.exporting.batch import check_batch, check_fixed, check_samples
+from deploykit.exporting.batch import check_apart, check_batch, check_fixed, check_samples
 from deploykit.exporting.contents import Outcome, bundle_files
 from deploykit.exporting.data import check_varied, load_samples
 from deploykit.exporting.description import check_labels, check_pixels
@@ -83,6 +83,7 @@ def export_bundle(
         fit = calibration_fit(entered.network, samples, options.metadata)
     with progress.stage("fold batch norm and scales"):
         check_samples(entered.network, options.quantization.batch)
+        check_apart(entered.together, samples.inputs, options.quantization.batch)
         masked = normalize(entered.network)
         # An operator without an integer form ends it here, early.
         formed = integer_form(masked, options.quantization.batch)

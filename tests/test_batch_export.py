@@ -107,6 +107,18 @@ def test_what_mixes_samples_is_refused(text: str, node: str, tmp_path: Path) -> 
         exported(model, tmp_path)
 
 
+def test_a_source_that_answers_otherwise_for_several_is_refused(tmp_path: Path) -> None:
+    """Its first sample alone: to a batch of one, which the graph is, that is the whole."""
+    text = "y = Slice (c, front, single, front)"
+    lists = {name: np.array(listed) for name, listed in {**NUMBERS, "single": [1]}.items()}
+    model = model_of(Operator("", text, constants=lists))
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
+    for port in (*model.graph.output, *model.graph.value_info):
+        port.type.tensor_type.ClearField("shape")
+    with pytest.raises(GraphError, match=r"scores of 3 samples together .* leave --batch out"):
+        exported(model, tmp_path)
+
+
 OF_THREE = {
     "softmax": "y = Softmax <axis=1> (c)",
     "attention": """

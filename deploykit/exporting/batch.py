@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from deploykit.errors import ConfigError, GraphError
+from deploykit.exporting.entry import Together
 from deploykit.graph.passes.constants import fold_constants
 from deploykit.graph.sample_axis import sample_places
 from deploykit.quantize.structure import build_structure
-from deploykit.spec.inputs import InputSpec
+from deploykit.spec.difference import relative_difference
+from deploykit.spec.inputs import (
+    GraphInputs,
+    InputSpec,
+    count_samples,
+    each_input,
+    joined_samples,
+    some_samples,
+)
 from deploykit.spec.network import Network, static_shape
 from deploykit.spec.quantized import Batch
+
+ROUNDING = 1e-3
+"""Largest relative difference that float32 sums in another order make."""
 
 
 def check_batch(inputs: Sequence[InputSpec], batch: Batch) -> None:
@@ -51,4 +65,30 @@ def check_fixed(network: Network) -> None:
                 f"{layer.name}: its tensor of integers does not hold the samples of the batch in "
                 "front, which a fixed batch of several needs; export with a batch of one and "
                 "--batch dynamic: the files then take any number of samples"
+            )
+
+
+def check_apart(together: Together, inputs: GraphInputs, batch: Batch) -> None:
+    """Refuse a source that gives a sample something else beside others, where that can be tried.
+
+    What the graph says (check_samples) is that of a batch of one; this is the source's own word.
+    inputs: [N, ...], of which two are taken, and one of zeros.
+    """
+    if batch is not Batch.DYNAMIC:
+        return
+    few = some_samples(inputs, slice(2))
+    few = joined_samples(few, each_input(some_samples(inputs, slice(1)), np.zeros_like))
+    count = count_samples(few)
+    found = together(few)
+    if found is None:
+        return
+    singles = [together(some_samples(few, slice(place, place + 1))) for place in range(count)]
+    for name, values in found.items():
+        alone = np.concatenate([single[name] for single in singles if single is not None])
+        apart = values.shape == alone.shape and relative_difference(alone, values)
+        if apart is False or apart > ROUNDING:
+            raise GraphError(
+                f"output {name} of {count} samples together is not what they give one by one, so "
+                "that a sample's answer would depend on the others; leave --batch out, or keep the "
+                "samples apart in the network"
             )

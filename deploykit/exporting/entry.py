@@ -20,7 +20,7 @@ from deploykit.exporting.size import check_size
 from deploykit.graph.onnx_source import OnnxSource, read_onnx
 from deploykit.runtime import ort
 from deploykit.runtime.single_pass import run_once
-from deploykit.spec.arrays import AnyArray
+from deploykit.spec.arrays import AnyArray, Tensors
 from deploykit.spec.inputs import (
     ONLY,
     WHOLE_TYPES,
@@ -39,6 +39,9 @@ from deploykit.spec.samples import Samples
 Forward = Callable[[GraphInputs], AnyArray]
 """Outputs [N, ...] for inputs [N, ...], several outputs joined (spec.joined)."""
 
+Together = Callable[[GraphInputs], Tensors | None]
+"""Outputs by name of all samples in one call; None where the source does not run on so many."""
+
 MONTE_CARLO_INPUTS = 512
 """Inputs on which the mean network is compared with draws from the posterior."""
 
@@ -47,14 +50,16 @@ MONTE_CARLO_INPUTS = 512
 class Entered:
     """A float graph with nothing removed yet, and how what it was made from computes.
 
-    stage: name of `unpruned` among the accuracies. mean_forward: None where there is none, or where
-    batch norm was changed on purpose; mean: the same whatever was done to batch norm.
+    stage: name of `unpruned` among the accuracies. together: the source as it is. mean_forward:
+    None where there is none, or where batch norm was changed on purpose; mean: the same whatever
+    was done to batch norm.
     """
 
     network: Network
     record: Mapping[str, Any]
     stage: str
     unpruned: Forward
+    together: Together
     mean: Forward | None = None
     mean_forward: Forward | None = None
     fold: FoldReport | None = None
@@ -136,6 +141,11 @@ class CheckpointEntry:
         def computing(module: Any) -> Forward:
             return lambda inputs: forward.run(module, self._by_argument(inputs))
 
+        def together(inputs: GraphInputs) -> Tensors | None:
+            given = forward.tensors(self._by_argument(inputs))
+            found = forward.run_batch(folded.unpruned, given)
+            return {name: value.numpy() for name, value in found.items()}
+
         mean = None if folded.bayesian is None else computing(folded.bayesian)
         return Entered(
             network=captured,
@@ -145,6 +155,7 @@ class CheckpointEntry:
             },
             stage="folded",
             unpruned=computing(folded.unpruned),
+            together=together,
             mean=mean,
             mean_forward=mean if folded.report.batchnorm == "keep" else None,
             fold=folded.report,
@@ -196,6 +207,14 @@ class OnnxEntry:
             outputs = ort.run(static, named_inputs(values, ports))
             return joined_outputs(outputs, names, count_samples(values))
 
+        def together(values: GraphInputs) -> Tensors | None:
+            if any(0 not in port.open_axes() for port in source.inputs):
+                return None
+            try:
+                return run_once(source.model.SerializeToString(), named_inputs(values, ports))
+            except GraphError:
+                return None  # sizes inside are those of one sample, though the file's is open
+
         return Entered(
             network=source.network,
             record={
@@ -204,6 +223,7 @@ class OnnxEntry:
             },
             stage="original",
             unpruned=unpruned,
+            together=together,
         )  # fmt: skip
 
 

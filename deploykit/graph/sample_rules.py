@@ -126,6 +126,15 @@ def _listed(node: ir.Node, shape: Shape, place: int) -> list[int] | None:
     return [int(axis) % len(shape) for axis in tensor.numpy().reshape(-1)]
 
 
+def _numbers(node: ir.Node, place: int) -> list[int] | None:
+    """A whole-number input; empty where it is left out, None where it is computed."""
+    value = node.inputs[place] if len(node.inputs) > place else None
+    if value is None:
+        return []
+    tensor = ir.convenience.get_const_tensor(value)
+    return None if tensor is None else [int(one) for one in tensor.numpy().reshape(-1)]
+
+
 def _reduced(node: ir.Node, shape: Shape) -> list[int] | None:
     axes = _listed(node, shape, 1)
     if axes == [] and node.attributes.get_int("noop_with_empty_axes", 0) == 0:
@@ -133,8 +142,37 @@ def _reduced(node: ir.Node, shape: Shape) -> list[int] | None:
     return axes
 
 
-def _changed(node: ir.Node, shape: Shape) -> list[int]:
-    """Axes whose length is another one behind the node."""
+def _cut(node: ir.Node, shape: Shape) -> list[int] | None:
+    """Axes of a Slice that it shortens, turns, or enters elsewhere than at the first position.
+
+    The last two keep the length of a batch of one, and are something else to more samples.
+    """
+    starts, axes, steps = (_numbers(node, place) for place in (1, 3, 4))
+    if starts is None or axes is None or steps is None:
+        return None
+    axes = axes or list(range(len(starts)))
+    steps = steps or [1] * len(starts)
+    output = _output(node)
+    named = zip(starts, (axis % len(shape) for axis in axes), steps, strict=True)
+    return [
+        axis
+        for start, axis, step in named
+        if start != 0 or step != 1 or shape[axis] != output[axis]
+    ]
+
+
+def _padded(node: ir.Node, shape: Shape) -> list[int] | None:
+    """Axes of a Pad with rows to add or remove: one more and one less moves all others."""
+    pads, axes = _numbers(node, 1), _numbers(node, 3)
+    if pads is None or axes is None:
+        return None
+    axes = axes or list(range(len(shape)))
+    both = zip(axes, pads[: len(axes)], pads[len(axes) :], strict=True)
+    return [axis % len(shape) for axis, before, behind in both if before or behind]
+
+
+def _repeated(node: ir.Node, shape: Shape) -> list[int]:
+    """Axes of a Tile that are longer behind it."""
     output = _output(node)
     return [axis for axis in range(len(shape)) if shape[axis] != output[axis]]
 
@@ -216,7 +254,9 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("Softmax", "LogSoftmax", "LpNormalization"), _beside(_attribute(-1))),
     **dict.fromkeys(("LayerNormalization", "RMSNormalization"), _beside(_from_attribute)),
     **dict.fromkeys(("Concat", "Split"), _beside(_attribute(0))),
-    **dict.fromkeys(("Pad", "Slice", "Tile"), _beside(_changed)),
+    "Pad": _beside(_padded),
+    "Slice": _beside(_cut),
+    "Tile": _beside(_repeated),
     "Expand": _expand,
     "Gather": _gather,
     "Gemm": _gemm,

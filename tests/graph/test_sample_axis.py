@@ -67,6 +67,12 @@ MEETING: dict[str, tuple[str, dict[str, AnyArray | list[int]]]] = {
     "samples behind samples": ("float[4,4] y) { y = Concat <axis=0> (input, input)", {}),
     "a cut among samples": (
         "float[1,4] y) { y = Slice (input, a, b, k)", {"a": [0], "b": [1], "k": [0]}),
+    "samples in reverse": (
+        "float[2,4] y) { y = Slice (input, a, b, k, a)", {"a": [-1], "b": [-9], "k": [0]}),
+    "samples moved by one": (
+        "float[2,4] y) { y = Pad (input, k)", {"k": [1, 0, -1, 0]}),
+    "samples in another order": (
+        "float[2,4] y) { y = Gather (input, k)", {"k": [1, 0]}),
     "samples that end elsewhere": ("float[4,2] y) { y = Transpose <perm=[1,0]> (input)", {}),
     "samples that end beside rows": (
         "float[4,2] y) { y = Reshape (input, k)", {"k": [4, 2]}),
@@ -82,3 +88,34 @@ def test_samples_that_meet_are_refused_with_the_node(
         node.name = node.outputs[0].name
     with pytest.raises(GraphError, match=r"^y: operator .* leave --batch out"):
         sample_places(network)
+
+
+TURNED: dict[str, tuple[str, dict[str, AnyArray | list[int]]]] = {
+    "in reverse": ("y = Slice (input, a, b, k, a)", {"a": [-1], "b": [-9], "k": [0]}),
+    "the last one": ("y = Slice (input, a, b, k)", {"a": [-1], "b": [9], "k": [0]}),
+    "every second": ("y = Slice (input, k, b, k, s)", {"s": [2], "b": [9], "k": [0]}),
+    "moved by one": ("y = Pad (input, k)", {"k": [1, 0, -1, 0]}),
+}
+
+
+@pytest.mark.parametrize(("text", "constants"), TURNED.values(), ids=TURNED)
+def test_a_batch_of_one_hides_no_other_order_of_samples(
+    text: str, constants: dict[str, AnyArray | list[int]]
+) -> None:
+    network = graph(f"(float[1,4] input) => (float[1,4] y) {{ {text} }}", constants)
+    for node in network.model.graph:
+        node.name = node.outputs[0].name
+    with pytest.raises(GraphError, match=r"^y: operator .* leave --batch out"):
+        sample_places(network)
+
+
+def test_other_axes_are_cut_turned_and_padded() -> None:
+    network = graph(
+        """(float[1,4] input) => (float[1,4] output) {
+            r = Slice (input, a, b, k, a)
+            p = Pad (r, w)
+            output = Slice (p, f, e)
+        }""",
+        {"a": [-1], "b": [-9], "k": [1], "w": [0, 1, 0, -1], "f": [0, 0], "e": [9, 9]},
+    )
+    assert sample_places(network)["output"] == FRONT

@@ -137,6 +137,13 @@ OF_THREE = {
         u = Transpose <perm=[1,2,0]> (s)
         y = Reshape (u, whole)
     """,
+    "the last state": """
+        v = Reshape (c, flat)
+        t = Transpose <perm=[2,0,1]> (v)
+        g, h = GRU <hidden_size=6, linear_before_reset=1> (t, wx, wh)
+        s = Reshape (h, pixel)
+        y = Expand (s, whole)
+    """,
     "heads behind samples": """
         v = Reshape (c, heads)
         t = Transpose <perm=[0,2,1]> (v)
@@ -154,7 +161,7 @@ def of_samples(text: str, samples: int) -> onnx.ModelProto:
     recurrent = {name: rng.normal(size=(1, 18, 6)).astype(np.float32) / 2 for name in ("wx", "wh")}
     numbers = {
         "flat": [samples, 6, 64], "whole": [samples, 6, 8, 8], "one": [1], "front": [0],
-        "heads": [2 * samples, 3, 64],
+        "heads": [2 * samples, 3, 64], "pixel": [samples, 6, 1, 1],
     }  # fmt: skip
     lists = {name: np.array(listed) for name, listed in numbers.items()}
     return model_of(Operator("", text, constants={**recurrent, **lists}), samples)

@@ -47,7 +47,7 @@ from deploykit.verify.float_stages import (
 from deploykit.verify.formats import Format, OnnxFormat, TfliteFormat, named_as_planned
 from deploykit.verify.integer_form import integer_form
 from deploykit.verify.integers import ReferenceRun, compare_golden, run_reference
-from deploykit.verify.metrics import accuracy, agreement, sqnr_by_tensor
+from deploykit.verify.metrics import accuracy, agreement, float_names, sqnr_by_tensor
 from deploykit.verify.rounding import farthest_rounding
 from deploykit.verify.saturation import (
     planned_target,
@@ -270,9 +270,11 @@ def _float_to_integer(
     """SQNR of every tensor's recorded integers, measured again and held against the manifest."""
     real = golden.full < golden.real
     count = len(golden.full)
+    # Inside islands a tensor may hold the samples along another axis, and has no integers.
+    stood_for = floats.keys() & set(float_names(network).values())
     measured = sqnr_by_tensor(
         network,
-        {name: of_samples(values, real, count) for name, values in floats.items()},
+        {name: of_samples(floats[name], real, count) for name in stood_for},
         {name: of_samples(values, real, count) for name, values in golden.integers.items()},
     )
     stated = bundle.manifest["sqnr_db"]  # null: no error at all

@@ -19,19 +19,22 @@ def sqnr_db(real: FloatArray, approximation: FloatArray) -> float:
     return -math.inf if signal == 0.0 else 10.0 * math.log10(signal / noise)
 
 
+def float_names(network: QuantizedNetwork) -> dict[str, str]:
+    """By integer tensor, the name of the float tensor that it stands for."""
+    ports = (*network.inputs, *network.outputs)
+    # Behind a tail the port's float values are not the tensor's.
+    public = {port.tensor: port.name for port in ports if port.tail is None}
+    return {name: public.get(name, name) for name in network.tensors}
+
+
 def sqnr_by_tensor(
     network: QuantizedNetwork, floats: Tensors, integers: Tensors
 ) -> dict[str, float]:
     """SQNR of every integer tensor against the float tensor that it stands for."""
-    ports = (*network.inputs, *network.outputs)
-    # Behind a tail the port's float values are not the tensor's.
-    public = {port.tensor: port.name for port in ports if port.tail is None}
     return {
-        name: sqnr_db(
-            floats[public.get(name, name)], tensor.quantization.dequantize(integers[name])
-        )
-        for name, tensor in network.tensors.items()
-        if name in integers and public.get(name, name) in floats
+        name: sqnr_db(floats[real], network.tensors[name].quantization.dequantize(integers[name]))
+        for name, real in float_names(network).items()
+        if name in integers and real in floats
     }
 
 

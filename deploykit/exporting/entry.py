@@ -128,6 +128,7 @@ class CheckpointEntry:
                 loaded, factory, some_samples(called.inputs, slice(4)), options.pruning,
                 options.batchnorm, called,
             )  # fmt: skip
+            size = forward.at_a_time(folded.unpruned, called.inputs, self.inputs[0].shape[0])
         with progress.stage("compare Monte Carlo") as advance:
             compared = (labelled or samples).head(MONTE_CARLO_INPUTS)
             compared = Samples(self._by_argument(compared.inputs), compared.labels)
@@ -139,7 +140,7 @@ class CheckpointEntry:
         check_size(captured.model, str(self.path))
 
         def computing(module: Any) -> Forward:
-            return lambda inputs: forward.run(module, self._by_argument(inputs))
+            return lambda inputs: forward.run(module, self._by_argument(inputs), size)
 
         def together(inputs: GraphInputs) -> Tensors | None:
             given = forward.tensors(self._by_argument(inputs))

@@ -11,7 +11,7 @@ from torch import nn
 
 from deploykit.errors import ArchitectureError
 from deploykit.spec.arrays import AnyArray
-from deploykit.spec.inputs import GraphInputs, count_samples, some_samples
+from deploykit.spec.inputs import GraphInputs, count_samples, repeated_samples, some_samples
 from deploykit.spec.joined import joined_outputs, named_outputs
 
 BATCH = 256
@@ -102,6 +102,32 @@ def run(module: nn.Module, inputs: GraphInputs, batch: int = BATCH) -> AnyArray:
     whole = {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}
     joined = joined_outputs(whole, list(whole), count_samples(inputs))
     return joined if joined.dtype.kind in "iu" else joined.astype(np.float32)
+
+
+def at_a_time(module: nn.Module, inputs: GraphInputs, static: int) -> int:
+    """How many samples `run` can give the network: BATCH where outputs hold them along axis 0.
+
+    Else `static`, the batch of the exported graph, which is then one: several batches are joined
+    along axis 0, as the files' callers do, and there several samples are not told apart.
+
+    Raises ArchitectureError where it is more.
+    """
+    few = {
+        count: run_batch(module, tensors(repeated_samples(inputs, count)))
+        for count in (static, 2 * static)
+    }
+    for name, once in few[static].items():
+        if once.ndim and len(few[2 * static][name]) == 2 * len(once):
+            continue
+        if static == 1:
+            return static
+        raise ArchitectureError(
+            f"output {name!r} is {list(once.shape)} for {static} samples and "
+            f"{list(few[2 * static][name].shape)} for {2 * static}: its first axis does not hold "
+            "them, as that of a fixed batch of several has to; give --input-shape a batch of one, "
+            "or return it with the samples in front"
+        )
+    return BATCH
 
 
 def output_types(module: nn.Module, inputs: GraphInputs) -> dict[str, torch.dtype]:

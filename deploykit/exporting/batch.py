@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import onnx_ir.passes.common as common
 
 from deploykit.errors import ConfigError, GraphError
 from deploykit.exporting.entry import Together
@@ -42,8 +43,12 @@ def check_samples(network: Network, batch: Batch) -> None:
 
     network: as it entered: a mean over a batch of one is gone once it is canonical.
     """
-    if batch is Batch.DYNAMIC:
-        sample_places(fold_constants(network).network)
+    if batch is not Batch.DYNAMIC:
+        return
+    folded = fold_constants(network).network
+    # An exporter states no shape inside a layer, and what has none cannot be followed.
+    shaped = common.ShapeInferencePass(data_prop=True)(folded.model.clone()).model
+    sample_places(Network(shaped, folded.variance))
 
 
 def check_fixed(network: Network) -> None:

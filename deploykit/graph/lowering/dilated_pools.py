@@ -82,12 +82,16 @@ def _replace(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def _along(node: ir.Node, axis: int) -> dict[str, list[int]]:
-    """The window of one axis alone."""
+    """The window of one axis alone; pads reach to where its last window ends (ceil_mode)."""
     kept = {"kernel_shape": [1, 1], "strides": [1, 1], "dilations": [1, 1]}
     for name, values in kept.items():
         values[axis] = attribute_ints(node, name, ())[axis]
     pads = list(attribute_ints(node, "pads", ()))
     pads[1 - axis] = pads[3 - axis] = 0
+    source, output = static_shape(node.inputs[0]), static_shape(node.outputs[0])
+    assert source is not None and output is not None
+    last = (output[PIXELS[axis]] - 1) * kept["strides"][axis] - pads[axis]
+    pads[axis + 2] = max(last + kept["kernel_shape"][axis] - source[PIXELS[axis]], 0)
     return {**kept, "pads": pads}
 
 

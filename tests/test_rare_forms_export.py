@@ -103,6 +103,16 @@ FORMS = {
         IMAGE, 20, CONV + """y = MaxPool <kernel_shape=[3,2], strides=[2,2], dilations=[2,3],
         pads=[2,1,2,1], ceil_mode=1> (c)""",
     ),
+    "max pool with holes along one axis": (
+        IMAGE, 20, CONV + """y = MaxPool <kernel_shape=[3,3], strides=[1,2], dilations=[3,1],
+        pads=[0,0,0,0], ceil_mode=1> (c)""",
+    ),
+    "both states of an LSTM": (
+        TOKENS, 20, """t = Transpose <perm=[1,0,2]> (x)
+        o, k, l = LSTM <hidden_size=4> (t, w1x16x12, w1x16x4, b1x32)
+        s = Concat <axis=0> (k, l) a = Constant <value_ints=[0]> ()
+        y = ReduceSum <keepdims=0> (s, a)""",
+    ),
     "choice by a mask": (
         IMAGE, 20, CONV + f"""z = Constant <value_float=0.0> () g = Greater (c, z)
         s = Sigmoid (c) a = Where (g, c, s) n = Not (g) f = Cast <to=1> (n) b = Mul (c, f)

@@ -26,6 +26,9 @@ from deploykit.spec.quantized import Batch
 from deploykit.spec.stacked_body import stacked_body
 from deploykit.spec.stored_weight import stored_weight
 
+RECURRENT = frozenset(("GRU", "LSTM"))
+"""Operators of several results, of which each node of a body gives one (lowering.recurrent)."""
+
 
 def write_island(operator: Island, graph: OnnxGraph) -> None:
     """The island's nodes between real values."""
@@ -76,16 +79,34 @@ def _write_nodes(
                 names[value.name] = graph.fresh(value.name)
         return names[value.name]
 
-    for node in body:
+    for alike in _alike(body):
+        node = alike[0]
         proto: onnx.NodeProto = ir.to_proto(node)
         attributes = {entry.name: helper.get_attribute_value(entry) for entry in proto.attribute}
+        read = [
+            next((value for value in values if value.uses() or value is result), None)
+            for values in zip(*(one.outputs for one in alike), strict=True)
+        ]
         graph.outputs_node(
             node.op_type,
             [renamed(value) for value in node.inputs],
-            [renamed(value) if value.uses() or value is result else "" for value in node.outputs],
-            operator.name if result in node.outputs else graph.fresh_node(str(node.name)),
+            [renamed(value) for value in read],
+            operator.name if result in read else graph.fresh_node(str(node.name)),
             attributes,
         )
+
+
+def _alike(body: ir.Graph) -> list[list[ir.Node]]:
+    """Nodes in order; those that give different results of one recurrent layer are one.
+
+    ONNX Runtime merges equal nodes itself, and fails where they leave out different results.
+    """
+    groups: dict[object, list[ir.Node]] = {}
+    for node in body:
+        attributes = tuple(sorted((key, str(one.value)) for key, one in node.attributes.items()))
+        same = (node.op_type, tuple(node.inputs), attributes)
+        groups.setdefault(same if node.op_type in RECURRENT else node, []).append(node)
+    return list(groups.values())
 
 
 def _constant(name: str, values: AnyArray, graph: OnnxGraph) -> str:

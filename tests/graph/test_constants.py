@@ -89,3 +89,35 @@ def test_a_parameter_that_is_read_both_ways_round_stays() -> None:
     after = folded(before)
     np.testing.assert_array_equal(after.variance["w"], before.variance["w"])
     assert_same_function(before, after)
+
+
+def test_parts_of_a_split_parameter_are_parameters() -> None:
+    before = graph(
+        """
+        (float[1,4] input) => (float[1,8] output) {
+            sizes = Constant<value_ints=[3, 5]>()
+            parts = SplitToSequence<axis=0>(w, sizes)
+            zero = Constant<value_int=0>()
+            one = Constant<value_int=1>()
+            first = SequenceAt(parts, zero)
+            second = SequenceAt(parts, one)
+            turned = Transpose<perm=[1,0]>(second)
+            a = Gemm<transB=1>(input, first)
+            b = MatMul(input, turned)
+            output = Concat<axis=1>(a, b)
+        }
+        """,
+        {"w": weights(8, 4)},
+        ["w"],
+    )
+    after = folded(before)
+    assert written(after) == expected(
+        """
+        a[1,3] = Gemm<transB=1>(input, w.0[3,4])
+        b[1,5] = MatMul(input, w.1[4,5])
+        output[1,8] = Concat<axis=1>(a, b)
+        """
+    )
+    np.testing.assert_array_equal(after.variance["w.0"], before.variance["w"][:3])
+    np.testing.assert_array_equal(after.variance["w.1"], before.variance["w"][3:].T)
+    assert_same_function(before, after)

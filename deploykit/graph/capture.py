@@ -104,7 +104,9 @@ def _places(order: list[str]) -> Callable[[str], int]:
 
 
 def _cause(error: Exception) -> str:
-    """The first line of what an error says, or its kind where it says nothing."""
+    """The first line of what the first error says, or its kind where it says nothing."""
+    while error.__cause__ is not None and isinstance(error.__cause__, Exception):
+        error = error.__cause__
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 

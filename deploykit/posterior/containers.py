@@ -119,7 +119,11 @@ def _named_tensors(path: Path, content: Mapping[object, object]) -> dict[str, to
             others.append(f"{key} ({type(value).__name__})")
     if not tensors:
         nested = [str(key) for key, value in content.items() if _holds_tensors(value)]
-        hint = f"; the entry {', '.join(nested)} does, so save that one" if nested else ""
+        several = len(nested) > 1
+        hint = f"; {'entries' if several else 'the entry'} {', '.join(nested)} " if nested else ""
+        hint += (
+            f"{'do' if several else 'does'}: take one with --weights {nested[0]}" if nested else ""
+        )
         raise CheckpointError(f"{path}: holds no tensors by name{hint}; {RESAVE}")
     if others:
         raise CheckpointError(

@@ -257,7 +257,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "nothing": (lambda p: saved(p, {}), "holds no tensors by name"),
     "unknown container": (
         lambda p: saved(p, {"generator": {"w": WEIGHT}, "epoch": 1}),
-        "holds no tensors by name; the entry generator does, so save that one",
+        "holds no tensors by name; the entry generator does: take one with --weights generator",
     ),
     "two networks": (
         lambda p: saved(p, {"model": {"w": WEIGHT}, "state_dict": {"w": WEIGHT}}),

@@ -40,7 +40,6 @@ def fold_constants(network: Network) -> Rewritten:
     if _split_parameters(affine):
         _transpose_parameters(affine)
         _fold(model)
-    common.RemoveUnusedNodesPass()(model)
     return affine.finish(network, model)
 
 
@@ -48,6 +47,7 @@ def _fold(model: ir.Model) -> None:
     optimizer.fold_constants(model, should_fold=lambda _: True, output_size_limit=sys.maxsize)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     common.IdentityEliminationPass()(model)
+    common.RemoveUnusedNodesPass()(model)
 
 
 def _split_parameters(affine: Affine) -> int:

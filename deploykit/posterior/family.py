@@ -45,10 +45,25 @@ class GateRule:
 
 
 class EvalForward(Enum):
-    """What the family's own module computes in eval mode."""
+    """What the family's own module computes in eval mode.
+
+    MASKED_MEAN: the mean, with the gates closed that the published threshold closes.
+    """
 
     MEAN = auto()
+    MASKED_MEAN = auto()
     SAMPLED = auto()
+
+
+class TwinKind(Enum):
+    """Which torch layer computes a family's mean."""
+
+    WEIGHTED = auto()
+    """Linear, Conv1d or Conv2d by the shape of the weight; transposed where the layer is."""
+    CHANNEL_SCALE = auto()
+    """A layer that multiplies every channel by a number, see `channel_scale`."""
+    BATCH_NORM = auto()
+    """BatchNorm1d or 2d; its running statistics are plain tensors beside the posterior."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +74,19 @@ class Trap:
     met: Callable[[Tensors], bool]
 
 
+def _always(_: Tensors) -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class Family:
     """One way of writing a posterior into a checkpoint.
 
-    signature: parameter names, relative to the layer, that every layer of the family has.
+    signature: parameter names, relative to the layer, that every layer of the family has; a name
+        may lead into a part of the layer ("weight_sampler.mu").
     optional: groups of further names; a layer has all of a group or none of it.
     posterior: (layer name, tensors by relative name) -> mean, variance, gates of its torch twin.
+    fits: whether the shapes are those of this family, where another has the same names.
     sample: (tensors, generator) -> one draw of the twin's parameters from the real posterior,
         whose correlations the factorised variance does not carry.
     """
@@ -79,6 +100,8 @@ class Family:
     eval_forward: EvalForward
     source: str
     traps: tuple[Trap, ...] = ()
+    twin: TwinKind = TwinKind.WEIGHTED
+    fits: Callable[[Tensors], bool] = _always
 
     @property
     def keys(self) -> frozenset[str]:

@@ -20,7 +20,7 @@ from deploykit.posterior.family import EvalForward
 from deploykit.posterior.forward import prepared, require_arguments
 from deploykit.posterior.loading import load_tensors
 from deploykit.posterior.mean_forward import mean_difference, require_repeatable
-from deploykit.posterior.options import BatchNormMode, PruneSpec
+from deploykit.posterior.options import BatchNormMode, PruneRule, PruneSpec
 from deploykit.posterior.pruning import apply_pruning, decide_pruning
 from deploykit.posterior.recognise import Recognised, join_key, recognise
 from deploykit.posterior.trace import output_layer
@@ -55,9 +55,12 @@ def fold_posterior(
     unpruned = mean_network(swapped.module, recognised, posteriors, checkpoint)
     require_repeatable(unpruned, example_inputs)
     bayesian = _mean_forward(original, swapped, recognised, checkpoint)
-    difference = None
+    difference, golden = None, bayesian
     if bayesian is not None:
-        difference = mean_difference(bayesian, unpruned, example_inputs, swapped.layers)
+        own = _as_evaluated(unpruned, recognised, posteriors, checkpoint)
+        difference = mean_difference(bayesian, own, example_inputs, swapped.layers)
+        # A forward that closes gates has no golden output: it is not the unpruned network's.
+        golden = bayesian if own is unpruned else None
     decisions = decide_pruning(pruning, posteriors, output_layer(unpruned, example_inputs))
     pruned_posteriors = _pruned(posteriors, decisions)
     module = mean_network(unpruned, recognised, pruned_posteriors, checkpoint)
@@ -69,7 +72,7 @@ def fold_posterior(
         mean_difference=difference,
         batchnorm=batchnorm.value,
     )
-    return Folded(module, unpruned, variances(module, pruned_posteriors), report, bayesian)
+    return Folded(module, unpruned, variances(module, pruned_posteriors), report, golden)
 
 
 def mean_network(
@@ -124,11 +127,33 @@ def _mean_forward(
 ) -> nn.Module | None:
     """The Bayesian network holding the checkpoint; None where its eval forward is no mean."""
     own = {layer.name: layer.family.eval_forward for layer in recognised.layers}
-    if not swapped.layers or any(own[name] is not EvalForward.MEAN for name in swapped.layers):
+    if not swapped.layers or any(own[name] is EvalForward.SAMPLED for name in swapped.layers):
         return None
     bayesian = prepared(copy.deepcopy(original))
     load_tensors(bayesian, checkpoint.tensors, str(checkpoint.path))
     return bayesian
+
+
+def _as_evaluated(
+    unpruned: nn.Module,
+    recognised: Recognised,
+    posteriors: Sequence[LayerPosterior],
+    checkpoint: Checkpoint,
+) -> nn.Module:
+    """The mean network as the library's eval mode has it: its own gates closed, where it does."""
+    closed: list[LayerPruning] = []
+    for layer, posterior in zip(recognised.layers, posteriors, strict=True):
+        rule, scores = layer.family.gate_rule, posterior.gate_score
+        masks = layer.family.eval_forward is EvalForward.MASKED_MEAN
+        if masks and rule is not None and rule.threshold is not None and scores is not None:
+            gates = rule.closed(scores.astype(np.float64), rule.threshold)
+            decision = LayerPruning(
+                layer.name, PruneRule.FAMILY.value, rule.threshold, posterior.gate_axis, gates
+            )
+            closed.append(decision)
+    if not closed:
+        return unpruned
+    return mean_network(unpruned, recognised, _pruned(posteriors, closed), checkpoint)
 
 
 def _pruned(

@@ -16,7 +16,8 @@ import numpy as np
 
 from deploykit.errors import CheckpointError
 from deploykit.posterior.family import Closes, EvalForward, Family, GateRule, Trap
-from deploykit.spec.arrays import AnyArray, Float32Array, Float64Array, Tensors
+from deploykit.posterior.moments import all_float32, along, draw, exponential, float32, float64
+from deploykit.spec.arrays import Float32Array, Float64Array, Tensors
 from deploykit.spec.posterior import LayerPosterior
 
 NAME = "group normal-Jeffreys"
@@ -46,8 +47,8 @@ def layer_posterior(name: str, tensors: Tensors) -> LayerPosterior:
     axis = _gate_axis(name, tensors)
     weight_mean, weight_variance = _moments(tensors, "weight")
     gate_mean, gate_variance = _moments(tensors, "z")
-    z_mean = _along(axis, weight_mean.ndim, gate_mean)
-    z_variance = _along(axis, weight_mean.ndim, gate_variance)
+    z_mean = along(axis, weight_mean.ndim, gate_mean)
+    z_variance = along(axis, weight_mean.ndim, gate_variance)
     mean = {"weight": weight_mean * z_mean}
     variance = {"weight": product_variance(weight_mean, weight_variance, z_mean, z_variance)}
     gated: tuple[str, ...] = ("weight",)
@@ -61,12 +62,12 @@ def layer_posterior(name: str, tensors: Tensors) -> LayerPosterior:
     return LayerPosterior(
         name=name,
         family=NAME,
-        mean={key: _float32(name, value) for key, value in mean.items()},
-        variance={key: _float32(name, value) for key, value in variance.items()},
-        gate_score=_float32(name, log_alpha(gate_mean, _float64(tensors["z_logvar"]))),
+        mean=all_float32(name, mean),
+        variance=all_float32(name, variance),
+        gate_score=float32(name, log_alpha(gate_mean, float64(tensors["z_logvar"]))),
         gate_axis=axis,
-        weight_mean=_float32(name, weight_mean),
-        weight_variance=_float32(name, weight_variance),
+        weight_mean=float32(name, weight_mean),
+        weight_variance=float32(name, weight_variance),
         prior_variance=1.0,
         gated=gated,
     )
@@ -77,7 +78,7 @@ def sample_layer(tensors: Tensors, generator: np.random.Generator) -> Mapping[st
     axis = _gate_axis("", tensors)
     z = _draw(tensors, "z", generator)
     weight = _draw(tensors, "weight", generator)
-    parameters = {"weight": weight * _along(axis, weight.ndim, z)}
+    parameters = {"weight": weight * along(axis, weight.ndim, z)}
     if "bias_mu" in tensors:
         bias = _draw(tensors, "bias", generator)
         parameters["bias"] = bias * z if axis == 0 else bias
@@ -114,35 +115,11 @@ def _gate_axis(name: str, tensors: Tensors) -> int:
 
 
 def _moments(tensors: Tensors, part: str) -> tuple[Float64Array, Float64Array]:
-    with np.errstate(over="ignore"):
-        return _float64(tensors[f"{part}_mu"]), np.exp(_float64(tensors[f"{part}_logvar"]))
+    return float64(tensors[f"{part}_mu"]), exponential(tensors[f"{part}_logvar"])
 
 
 def _draw(tensors: Tensors, part: str, generator: np.random.Generator) -> Float64Array:
-    mean, variance = _moments(tensors, part)
-    return np.asarray(mean + np.sqrt(variance) * generator.standard_normal(mean.shape))
-
-
-def _along(axis: int, dimensions: int, values: Float64Array) -> Float64Array:
-    """Reshape [n] so that it broadcasts along `axis` of an array with that many dimensions."""
-    shape = [1] * dimensions
-    shape[axis] = -1
-    return values.reshape(shape)
-
-
-def _float64(values: AnyArray) -> Float64Array:
-    return values.astype(np.float64)
-
-
-def _float32(name: str, values: Float64Array) -> Float32Array:
-    with np.errstate(over="ignore"):
-        rounded = values.astype(np.float32)
-    if not np.isfinite(rounded).all():
-        raise CheckpointError(
-            f"layer '{name}': a log-variance is so large that the variance overflows float32; "
-            "the training diverged, take an earlier checkpoint"
-        )
-    return rounded
+    return draw(*_moments(tensors, part), generator)
 
 
 def _is_convolution(tensors: Tensors) -> bool:
@@ -155,8 +132,8 @@ def _kernel_width_hides_axis(tensors: Tensors) -> bool:
 
 
 def _gates_untrained(tensors: Tensors) -> bool:
-    gates = _float64(tensors["z_logvar"])
-    return gates.size > 1 and bool(np.ptp(log_alpha(_float64(tensors["z_mu"]), gates)) < 1e-3)
+    gates = float64(tensors["z_logvar"])
+    return gates.size > 1 and bool(np.ptp(log_alpha(float64(tensors["z_mu"]), gates)) < 1e-3)
 
 
 GROUP_NORMAL_JEFFREYS = Family(

@@ -58,7 +58,8 @@ def apply_pruning(layer: LayerPosterior, pruning: LayerPruning) -> LayerPosterio
         closed = {key: value.copy() for key, value in parameters.items()}
         for key in zeroed:
             axis = pruning.axis if key == "weight" else 0
-            closed[key][(slice(None),) * axis + (pruning.closed,)] = 0.0
+            place: tuple[slice, ...] = (slice(None),) * (axis or 0)
+            closed[key][(*place, pruning.closed)] = 0.0
         return closed
 
     return replace(layer, mean=close(layer.mean), variance=close(layer.variance))

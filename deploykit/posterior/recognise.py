@@ -88,11 +88,13 @@ def _candidates(tensors: Tensors, families: Iterable[Family]) -> dict[str, list[
 
 
 def _explained(checkpoint: Checkpoint, layer: str, candidates: Sequence[Family]) -> RecognisedLayer:
-    own = {parameter for parent, parameter in map(split_key, checkpoint.tensors) if parent == layer}
+    own = _own(checkpoint.tensors, layer, candidates)
     whole = [
         family
         for family in candidates
-        if own <= family.keys and not _half_present(checkpoint.tensors, layer, family)
+        if own <= family.keys
+        and not _half_present(checkpoint.tensors, layer, family)
+        and family.fits(_part(checkpoint.tensors, layer, family))
     ]
     most_specific = [
         family for family in whole if not any(family.signature < other.signature for other in whole)
@@ -108,6 +110,14 @@ def _explained(checkpoint: Checkpoint, layer: str, candidates: Sequence[Family])
                 f"{checkpoint.path}: layer '{layer}' fits {names} equally well; "
                 "rename its keys as the library that trained it writes them"
             )
+
+
+def _own(tensors: Tensors, layer: str, families: Sequence[Family]) -> set[str]:
+    """Names relative to the layer, with those of its parts that the families know."""
+    parts = {key.partition(".")[0] for family in families for key in family.keys if "." in key}
+    start = join_key(layer, "")
+    relative = (key.removeprefix(start) for key in tensors if key.startswith(start))
+    return {key for key in relative if "." not in key or key.partition(".")[0] in parts}
 
 
 def _part(tensors: Tensors, layer: str, family: Family) -> Tensors:
@@ -126,7 +136,7 @@ def _half_present(tensors: Tensors, layer: str, family: Family) -> bool:
 def _not_understood(
     checkpoint: Checkpoint, layer: str, families: Sequence[Family]
 ) -> CheckpointError:
-    own = {parameter for parent, parameter in map(split_key, checkpoint.tensors) if parent == layer}
+    own = _own(checkpoint.tensors, layer, families)
 
     def likeness(family: Family) -> float:
         return len(own & family.keys) / len(own | family.keys)

@@ -19,11 +19,14 @@ SMALLEST_VARIANCE = float(np.finfo(np.float32).tiny)
 
 @dataclass(frozen=True)
 class ScoredLayer:
-    """A layer under a rule. default: the rule's own threshold; closes: which gates one closes."""
+    """A layer under a rule. default: the rule's own threshold; closes: which gates one closes.
+
+    axis: of the weight, along which the scores run; None where each weight has one.
+    """
 
     layer: str
     statistic: str
-    axis: int
+    axis: int | None
     scores: Float64Array
     default: float | None
     closes: Callable[[Float64Array, float], BoolArray]
@@ -78,7 +81,7 @@ def score_layers(
 
 def _score_gates(layer: LayerPosterior) -> Iterable[ScoredLayer]:
     rule = family_named(layer.family).gate_rule
-    if rule is not None and layer.gate_score is not None and layer.gate_axis is not None:
+    if rule is not None and layer.gate_score is not None:
         scores = layer.gate_score.astype(np.float64)
         yield ScoredLayer(
             layer.name, rule.score, layer.gate_axis, scores, rule.threshold, rule.closed

@@ -5,15 +5,22 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 from torch import nn
 
 from deploykit.errors import ArchitectureError
+from deploykit.posterior.channel_scale import ChannelScale
+from deploykit.posterior.family import TwinKind
 from deploykit.posterior.recognise import RecognisedLayer
 from deploykit.spec.posterior import LayerPosterior
 
-Twin = nn.Linear | nn.Conv1d | nn.Conv2d
+Twin = (
+    nn.Linear | nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d | nn.ConvTranspose2d
+    | nn.BatchNorm1d | nn.BatchNorm2d | ChannelScale
+)  # fmt: skip
+PLAIN = frozenset({"weight", "bias", "running_mean", "running_var", "num_batches_tracked"})
+"""Parameters and buffers of torch layers."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +42,9 @@ def swap_layers(module: nn.Module, layers: Sequence[RecognisedLayer]) -> Swapped
         current = _submodule(root, layer)
         if _is_twin(current):
             continue
-        _require_same_tensors(current, layer)
-        twin = build_twin(layer.posterior(), current)
+        if not _stands_for_gates(current, layer):
+            _require_same_tensors(current, layer)
+        twin = build_twin(layer.posterior(), current, layer.family.twin)
         swapped.append(layer.name)
         if not layer.name:
             root = twin
@@ -46,13 +54,35 @@ def swap_layers(module: nn.Module, layers: Sequence[RecognisedLayer]) -> Swapped
     return Swapped(root, tuple(swapped))
 
 
-def build_twin(posterior: LayerPosterior, bayesian: nn.Module) -> Twin:
+def build_twin(
+    posterior: LayerPosterior, bayesian: nn.Module, kind: TwinKind = TwinKind.WEIGHTED
+) -> Twin:
     """The torch layer with the posterior's shapes and the Bayesian layer's own geometry.
 
     weight [O, I] -> Linear, [O, I/groups, k] -> Conv1d, [O, I/groups, kh, kw] -> Conv2d.
     stride, padding, dilation, groups and padding_mode are the layer's attributes of that name;
     one that it does not have takes torch's default, which the mean-forward check then tests.
     """
+    shape = posterior.mean["weight"].shape
+    match kind:
+        case TwinKind.CHANNEL_SCALE:
+            return ChannelScale(shape[0])
+        case TwinKind.BATCH_NORM:
+            return _batch_norm(posterior, bayesian)
+        case TwinKind.WEIGHTED:
+            return _weighted(posterior, bayesian)
+        case _:
+            assert_never(kind)
+
+
+def _batch_norm(posterior: LayerPosterior, bayesian: nn.Module) -> nn.BatchNorm1d | nn.BatchNorm2d:
+    own = type(bayesian).__name__
+    made = nn.BatchNorm1d if "1d" in own else nn.BatchNorm2d
+    eps = float(getattr(bayesian, "eps", 1e-5))
+    return made(posterior.mean["weight"].shape[0], eps=eps)
+
+
+def _weighted(posterior: LayerPosterior, bayesian: nn.Module) -> Twin:
     shape = posterior.mean["weight"].shape
     bias = "bias" in posterior.mean
     if len(shape) == 2:
@@ -97,7 +127,12 @@ def _submodule(root: nn.Module, layer: RecognisedLayer) -> nn.Module:
 
 
 def _is_twin(module: nn.Module) -> bool:
-    return isinstance(module, Twin) and _own_keys(module).keys() <= {"weight", "bias"}
+    return isinstance(module, Twin) and _own_keys(module).keys() <= PLAIN
+
+
+def _stands_for_gates(module: nn.Module, layer: RecognisedLayer) -> bool:
+    """Whether a deterministic network marks with nn.Identity where a gate layer was."""
+    return layer.family.twin is TwinKind.CHANNEL_SCALE and isinstance(module, nn.Identity)
 
 
 def _require_same_tensors(module: nn.Module, layer: RecognisedLayer) -> None:

@@ -30,7 +30,8 @@ class LayerPosterior:
 
     mean, variance: per parameter of the deterministic twin ("weight", "bias"), gates multiplied in.
     gate_score: per gate, the family's pruning statistic (log alpha for variational dropout kinds).
-    gate_axis: axis of `weight` that the gates run along: 0 output channels, 1 inputs.
+    gate_axis: axis of `weight` that the gates run along: 0 output channels, 1 inputs; None where
+        every weight has a gate of its own, gate_score then having the weight's shape.
     gated: parameters that a gate multiplies; a closed gate makes their slice exactly zero.
     prior_variance: of the ungated weight, where the family knows it; needed by Savage-Dickey.
     weight_mean, weight_variance: of the ungated weight, in the shape of `weight`.
@@ -50,12 +51,15 @@ class LayerPosterior:
 
 @dataclass(frozen=True)
 class LayerPruning:
-    """Which gates of a layer the pruning rule closed. closed: [gates] bool."""
+    """Which gates of a layer the pruning rule closed.
+
+    closed: [gates] bool along `axis` of the weight, or of the weight's shape where axis is None.
+    """
 
     layer: str
     rule: str
     threshold: float | None
-    axis: int
+    axis: int | None
     closed: BoolArray
 
 

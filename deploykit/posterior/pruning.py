@@ -9,7 +9,7 @@ from dataclasses import replace
 from deploykit.errors import ConfigError
 from deploykit.posterior.options import PruneRule, PruneSpec
 from deploykit.posterior.scores import ScoredLayer, score_layers
-from deploykit.spec.arrays import Float32Array
+from deploykit.spec.arrays import BoolArray, Float32Array
 from deploykit.spec.posterior import LayerPosterior, LayerPruning
 
 WAYS_TO_THRESHOLD = (
@@ -58,8 +58,8 @@ def apply_pruning(layer: LayerPosterior, pruning: LayerPruning) -> LayerPosterio
         closed = {key: value.copy() for key, value in parameters.items()}
         for key in zeroed:
             axis = pruning.axis if key == "weight" else 0
-            place: tuple[slice, ...] = (slice(None),) * (axis or 0)
-            closed[key][(*place, pruning.closed)] = 0.0
+            before: list[slice | BoolArray] = [slice(None)] * (axis or 0)
+            closed[key][(*before, pruning.closed)] = 0.0
         return closed
 
     return replace(layer, mean=close(layer.mean), variance=close(layer.variance))

@@ -113,6 +113,7 @@ class CheckpointEntry:
         from deploykit.posterior import forward
         from deploykit.posterior.architecture import load_factory
         from deploykit.posterior.checkpoint import load_checkpoint
+        from deploykit.posterior.flat import laid_out
         from deploykit.posterior.fold import fold_posterior
         from deploykit.posterior.predictive import compare_monte_carlo
         from deploykit.posterior.prefixes import without_prefix
@@ -124,6 +125,7 @@ class CheckpointEntry:
         with progress.stage("fold posterior"):
             factory = load_factory(options.model)
             loaded = without_prefix(loaded, factory())
+            loaded = laid_out(loaded, factory())
             folded = fold_posterior(
                 loaded, factory, some_samples(called.inputs, slice(4)), options.pruning,
                 options.batchnorm, called,

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from deploykit.errors import CheckpointError
 from deploykit.posterior.containers import strip_prefixes, unwrap_containers
+from deploykit.posterior.file_formats import named, take_flat
 from deploykit.posterior.pickles import refused_globals
 from deploykit.spec.arrays import AnyArray
 from deploykit.spec.listing import listed
@@ -37,11 +38,17 @@ def load_checkpoint(path: Path, weights: str | None = None) -> Checkpoint:
         content = _load_zip(path)
     else:
         content = _load_torch(path, mmap=False)
-    found = unwrap_containers(path, content, weights)
-    named, prefixes = strip_prefixes(path, found.tensors)
-    tensors = {name: _to_numpy(path, name, value) for name, value in named.items()}
+    inside = take_flat(path, content)
+    if inside.flat is not None and not inside.content:
+        return Checkpoint(path, {}, flat=inside.flat)
+    found = unwrap_containers(path, inside.content, weights)
+    stripped, prefixes = strip_prefixes(path, found.tensors)
+    read = named(stripped)
+    tensors = {name: _to_numpy(path, name, value) for name, value in read.tensors.items()}
     _require_finite(path, tensors)
-    return Checkpoint(path, tensors, found.containers + prefixes, found.beside)
+    return Checkpoint(
+        path, tensors, found.containers + prefixes, found.beside, inside.flat, read.format
+    )
 
 
 def _first_bytes(path: Path) -> bytes:

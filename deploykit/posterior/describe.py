@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,14 +70,25 @@ def inspect_checkpoint(checkpoint: Checkpoint, threshold: float | None = None) -
         beside=checkpoint.beside,
         layers=tuple(summaries[name] for name in order if name in summaries),
         parameters=sum(int(array.size) for array in checkpoint.tensors.values()),
-        traps=tuple(
-            f"{layer.name}: {trap.sentence}"
-            for layer in recognised.layers
-            for trap in layer.family.traps
-            if trap.met(layer.tensors)
-        ),
+        traps=(*_flat(checkpoint), *_traps(recognised.layers)),
         suggested_command=_suggestion(checkpoint, recognised.layers, threshold),
     )
+
+
+def _flat(checkpoint: Checkpoint) -> Iterator[str]:
+    if checkpoint.flat is not None:
+        covers = "the last layer's" if checkpoint.flat.last_layer else "all"
+        yield (
+            f"{checkpoint.flat.format}: one vector of {checkpoint.flat.variance.size:,} variances "
+            f"for {covers} parameters, laid out when export has the network"
+        )
+
+
+def _traps(layers: Iterable[RecognisedLayer]) -> Iterator[str]:
+    for layer in layers:
+        for trap in layer.family.traps:
+            if trap.met(layer.tensors):
+                yield f"{layer.name}: {trap.sentence}"
 
 
 def _summarise(layer: RecognisedLayer, threshold: float | None) -> LayerSummary:

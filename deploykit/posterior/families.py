@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from deploykit.errors import CheckpointError
+from deploykit.posterior.diagonal import FORMATS
 from deploykit.posterior.family import Family
 from deploykit.posterior.group_normal_jeffreys import GROUP_NORMAL_JEFFREYS
 
@@ -16,8 +17,9 @@ __all__ = ["DETERMINISTIC", "FAMILIES", "Family", "family_named"]
 
 def family_named(name: str) -> Family:
     """The row of the table with this name."""
-    for family in FAMILIES:
+    every = (*FAMILIES, *FORMATS.values())
+    for family in every:
         if family.name == name:
             return family
-    known = ", ".join(family.name for family in FAMILIES)
+    known = ", ".join(family.name for family in every)
     raise CheckpointError(f"no posterior family is called '{name}'; known families: {known}")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from deploykit.errors import CheckpointError
+from deploykit.posterior.diagonal import FORMATS
 from deploykit.posterior.families import DETERMINISTIC, FAMILIES
 from deploykit.posterior.family import Family
 from deploykit.spec.arrays import Tensors
@@ -49,6 +50,8 @@ class Recognised:
 
 def recognise(checkpoint: Checkpoint, families: Sequence[Family] = FAMILIES) -> Recognised:
     """Explain every key by exactly one family or as part of a plain layer; refuse what is left."""
+    if checkpoint.format is not None:
+        families = (FORMATS[checkpoint.format], *families)
     layers = tuple(
         _explained(checkpoint, name, candidates)
         for name, candidates in _candidates(checkpoint.tensors, families).items()

@@ -11,17 +11,37 @@ from deploykit.spec.arrays import AnyArray, BoolArray, Float32Array
 
 
 @dataclass(frozen=True)
+class FlatPosterior:
+    """A diagonal Gaussian of many parameters in one vector, in the order of a network's parameters.
+
+    mean: [D], None where the file holds the weights by name. variance: [D].
+    last_layer: whether it is the last layer's alone. prior_variance: None where not stored.
+    """
+
+    format: str
+    mean: AnyArray | None
+    variance: AnyArray
+    last_layer: bool = False
+    prior_variance: float | None = None
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """The tensors of a checkpoint file by name, containers and prefixes unwrapped.
 
     `unwrapped` names what was taken off on the way in ("state_dict", "module."), outermost first.
     `beside`: other entries of the file that hold a network, such as the average of its weights.
+    `flat`: a posterior that is not laid out by layer yet, see posterior.flat.
+    `format`: which of posterior.diagonal's formats wrote the means and variances that lie in
+    `tensors`, None where every layer's names tell its family.
     """
 
     path: Path
     tensors: Mapping[str, AnyArray]
     unwrapped: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
+    flat: FlatPosterior | None = None
+    format: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,217 @@
+"""Posteriors that a file keeps for a whole network, found in its content and read; see `diagonal`.
+
+What has names becomes X_mean and X_variance at once; one vector of all parameters stays flat until
+the network is there, see `flat`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deploykit.errors import CheckpointError
+from deploykit.posterior.diagonal import MEAN, VARIANCE, layers_with_a_matrix
+from deploykit.spec.posterior import FlatPosterior
+
+SMALLEST_SWAG = 1e-30
+UNCONSTRAINED = "_unconstrained"
+Named = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class InFile:
+    """content: what is left to unwrap. flat, format: as in Checkpoint."""
+
+    content: object
+    flat: FlatPosterior | None = None
+
+
+@dataclass(frozen=True)
+class ByName:
+    """tensors: with X_mean and X_variance where the format has them. format: None for no format."""
+
+    tensors: Named
+    format: str | None = None
+
+
+def take_flat(path: Path, content: object) -> InFile:
+    """The vector of IVON's optimizer state, of a Laplace fit or of an AutoDiagonalNormal, if any.
+
+    Raises CheckpointError where one is there that has no diagonal, or no weights to go with it.
+    """
+    if not isinstance(content, Mapping):
+        return InFile(content)
+    for key, entry in content.items():
+        if _is_ivon(entry):
+            rest = {name: value for name, value in content.items() if name != key}
+            return InFile(rest, _ivon(path, entry))
+        if _is_laplace(entry):
+            rest = {name: value for name, value in content.items() if name != key}
+            return InFile(rest, _laplace(path, entry))
+    if _is_ivon(content):
+        raise CheckpointError(
+            f"{path}: is IVON's optimizer state without the weights: save both, "
+            "torch.save({'model': model.state_dict(), 'optimizer': optimizer.state_dict()}, path)"
+        )
+    if _is_laplace(content):
+        flat = _laplace(path, content)
+        if flat.last_layer:
+            raise CheckpointError(
+                f"{path}: is a Laplace fit of the last layer without the other weights: save both, "
+                "torch.save({'model': model.state_dict(), 'laplace': la.state_dict()}, path)"
+            )
+        return InFile({}, flat)
+    if content.keys() == {"loc", f"scale{UNCONSTRAINED}"}:
+        scale = torch.nn.functional.softplus(_double(content[f"scale{UNCONSTRAINED}"]))
+        mean = _double(content["loc"])
+        return InFile({}, _flat(path, "Pyro AutoDiagonalNormal", mean, scale**2))
+    return InFile(content)
+
+
+def named(tensors: Named) -> ByName:
+    """SWAG's, Pyro's and TyXe's tensors by parameter; any others as they are."""
+    for made in (_swag(tensors), _auto_normal(tensors), _tyxe(tensors)):
+        if made is not None:
+            return ByName(layers_with_a_matrix(made.tensors), made.format)
+    return ByName(tensors)
+
+
+def _is_ivon(entry: object) -> bool:
+    groups = entry.get("param_groups") if isinstance(entry, Mapping) else None
+    return isinstance(groups, list) and bool(groups) and {"hess", "ess"} <= groups[0].keys()
+
+
+def _ivon(path: Path, entry: Any) -> FlatPosterior:
+    (first, *others) = entry["param_groups"]
+    if others:
+        raise CheckpointError(
+            f"{path}: IVON's state has {len(others) + 1} parameter groups, whose parameters it "
+            "does not name; train with one group, or save model.state_dict() alone: that is the "
+            "mean, without the variance"
+        )
+    decay, ess = float(first["weight_decay"]), float(first["ess"])
+    variance = 1.0 / (ess * (_double(first["hess"]) + decay))
+    prior = 1.0 / (ess * decay) if decay > 0 else None
+    return _flat(path, "IVON", None, variance, prior_variance=prior)
+
+
+def _is_laplace(entry: object) -> bool:
+    name = entry.get("cls_name") if isinstance(entry, Mapping) else None
+    return isinstance(name, str) and name.endswith("Laplace")
+
+
+def _laplace(path: Path, entry: Any) -> FlatPosterior:
+    kind = str(entry["cls_name"])
+    if kind not in ("DiagLaplace", "DiagLLLaplace"):
+        raise CheckpointError(
+            f"{path}: is a {kind}, whose covariance has no diagonal of its own; fit one with "
+            "hessian_structure='diag'"
+        )
+    mean, precision = _double(entry["mean"]), _double(entry["prior_precision"])
+    if precision.numel() not in (1, mean.numel()):
+        raise CheckpointError(
+            f"{path}: its prior_precision has {precision.numel()} entries for {mean.numel()} "
+            "parameters; deploykit reads one for all or one for each"
+        )
+    noise = float(entry.get("sigma_noise", 1.0)) ** 2 * float(entry.get("temperature", 1.0))
+    variance = 1.0 / (_double(entry["H"]) / noise + precision)
+    prior = 1.0 / float(precision.reshape(-1)[0]) if precision.numel() == 1 else None
+    return _flat(
+        path, "Laplace", mean, variance, last_layer=kind == "DiagLLLaplace", prior_variance=prior
+    )
+
+
+def _swag(tensors: Named) -> ByName | None:
+    squares = [key.removesuffix("_sq_mean") for key in tensors if key.endswith("_sq_mean")]
+    if not squares or not all(f"{key}{MEAN}" in tensors for key in squares):
+        return None
+    made: Named = {}
+    for key in squares:
+        mean, square = _double(tensors[f"{key}{MEAN}"]), _double(tensors[f"{key}_sq_mean"])
+        made |= _moments(key, mean, (square - mean**2).clamp(min=SMALLEST_SWAG))
+    covered = {f"{key}{end}" for key in squares for end in (MEAN, "_sq_mean", "_cov_mat_sqrt")}
+    rest = {
+        key: value
+        for key, value in tensors.items()
+        if key not in covered and not key.endswith("n_models")
+    }
+    return ByName(_without_base(made | rest), "SWAG")
+
+
+def _without_base(tensors: Named) -> Named:
+    """SWAG keeps the network as its part `base`."""
+    if not all(key.startswith("base.") for key in tensors):
+        return tensors
+    return {key.removeprefix("base."): value for key, value in tensors.items()}
+
+
+def _auto_normal(tensors: Named) -> ByName | None:
+    sites = [
+        key.removeprefix("locs.").removesuffix(UNCONSTRAINED)
+        for key in tensors
+        if key.startswith("locs.") and key.endswith(UNCONSTRAINED)
+    ]
+    if not sites:
+        return None
+    made: Named = {}
+    rest = dict(tensors)
+    for site in sites:
+        mean = rest.pop(f"locs.{site}{UNCONSTRAINED}")
+        scale = rest.pop(f"scales.{site}{UNCONSTRAINED}", None)
+        if scale is None:
+            return None
+        made |= _moments(site, _double(mean), torch.nn.functional.softplus(_double(scale)) ** 2)
+    return ByName(made | rest, "Pyro AutoNormal")
+
+
+def _tyxe(tensors: Named) -> ByName | None:
+    start, loc = "net_guide.net.", f".loc{UNCONSTRAINED}"
+    sites = [
+        key.removeprefix(start).removesuffix(loc)
+        for key in tensors
+        if key.startswith(start) and key.endswith(loc)
+    ]
+    if not sites:
+        return None
+    made: Named = {}
+    rest = dict(tensors)
+    for site in sites:
+        mean = rest.pop(f"{start}{site}{loc}")
+        scale = rest.pop(f"{start}{site}.scale{UNCONSTRAINED}", None)
+        if scale is None:
+            return None
+        made |= _moments(site, _double(mean), torch.exp(2 * _double(scale)))
+    plain = {key.removeprefix("net."): value for key, value in rest.items()}
+    return ByName(made | plain, "TyXe")
+
+
+def _moments(name: str, mean: torch.Tensor, variance: torch.Tensor) -> Named:
+    return {f"{name}{MEAN}": mean.float(), f"{name}{VARIANCE}": variance.float()}
+
+
+def _flat(
+    path: Path,
+    name: str,
+    mean: torch.Tensor | None,
+    variance: torch.Tensor,
+    last_layer: bool = False,
+    prior_variance: float | None = None,
+) -> FlatPosterior:
+    for what, vector in (("mean", mean), ("variance", variance)):
+        if vector is not None and not bool(torch.isfinite(vector).all()):
+            raise CheckpointError(
+                f"{path}: the {what} of its {name} posterior holds NaN or infinity; the training "
+                "diverged, take an earlier checkpoint"
+            )
+    return FlatPosterior(
+        name, None if mean is None else mean.float().numpy(), variance.float().numpy(),
+        last_layer, prior_variance,
+    )  # fmt: skip
+
+
+def _double(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.as_tensor(tensor).detach().to("cpu", torch.float64).reshape(tensor.shape)

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from deploykit.errors import DeploykitError
 from deploykit_cli.bench import bench
+from deploykit_cli.convert_checkpoint import convert_checkpoint
 from deploykit_cli.export import export
 from deploykit_cli.inspect import inspect
 from deploykit_cli.prune import prune
@@ -70,6 +71,7 @@ app.command("prune")(prune)
 app.command("verify")(verify)
 app.command("bench")(bench)
 app.command("inspect")(inspect)
+app.command("convert-checkpoint")(convert_checkpoint)
 
 
 def _print_version(wanted: bool) -> None:

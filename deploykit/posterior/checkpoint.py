@@ -15,6 +15,7 @@ from deploykit.errors import CheckpointError
 from deploykit.posterior.containers import strip_prefixes, unwrap_containers
 from deploykit.posterior.file_formats import named, take_flat
 from deploykit.posterior.pickles import refused_globals
+from deploykit.posterior.shards import is_index, load_shards
 from deploykit.spec.arrays import AnyArray
 from deploykit.spec.listing import listed
 from deploykit.spec.posterior import Checkpoint
@@ -31,13 +32,7 @@ def load_checkpoint(path: Path, weights: str | None = None) -> Checkpoint:
 
     bfloat16, half and 8-bit floats become float32, everything else keeps its type.
     """
-    magic = _first_bytes(path)
-    if path.suffix == ".safetensors":
-        content: object = _load_safetensors(path)
-    elif magic == ZIP_MAGIC:
-        content = _load_zip(path)
-    else:
-        content = _load_torch(path, mmap=False)
+    content = _load_sharded(path) if is_index(path) else _load_one(path)
     inside = take_flat(path, content)
     if inside.flat is not None and not inside.content:
         return Checkpoint(path, {}, flat=inside.flat)
@@ -49,6 +44,20 @@ def load_checkpoint(path: Path, weights: str | None = None) -> Checkpoint:
     return Checkpoint(
         path, tensors, found.containers + prefixes, found.beside, inside.flat, read.format
     )
+
+
+def _load_sharded(path: Path) -> object:
+    _first_bytes(path)
+    return load_shards(path, lambda shard: unwrap_containers(shard, _load_one(shard)).tensors)
+
+
+def _load_one(path: Path) -> object:
+    magic = _first_bytes(path)
+    if path.suffix == ".safetensors":
+        return _load_safetensors(path)
+    if magic == ZIP_MAGIC:
+        return _load_zip(path)
+    return _load_torch(path, mmap=False)
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -109,12 +118,14 @@ def _refusal(path: Path, error: Exception) -> CheckpointError:
     if any(name.startswith("torch.nn.modules.") for name in refused):
         return CheckpointError(
             f"{path}: holds a whole pickled network ({listed(refused)}), and unpickling that runs "
-            f"code from the file, which deploykit never does; {RESAVE}"
+            f"code from the file, which deploykit never does; {RESAVE}, or with the script that "
+            f"`deploykit convert-checkpoint {path}` prints"
         )
     if refused:
         return CheckpointError(
             f"{path}: asks to import {listed(refused)} while loading; unpickling that could run "
-            f"any code, so deploykit refuses. Keep only tensors: {RESAVE}"
+            f"any code, so deploykit refuses. Keep only tensors: {RESAVE}, or with the script that "
+            f"`deploykit convert-checkpoint {path}` prints"
         )
     reason = (str(error).splitlines() or [""])[0] or type(error).__name__
     return CheckpointError(

@@ -74,7 +74,7 @@ def take_flat(path: Path, content: object) -> InFile:
 
 def named(tensors: Named) -> ByName:
     """SWAG's, Pyro's and TyXe's tensors by parameter; any others as they are."""
-    for made in (_swag(tensors), _auto_normal(tensors), _tyxe(tensors)):
+    for made in (_swag(tensors), _stored(tensors), _auto_normal(tensors), _tyxe(tensors)):
         if made is not None:
             return ByName(layers_with_a_matrix(made.tensors), made.format)
     return ByName(tensors)
@@ -147,6 +147,24 @@ def _without_base(tensors: Named) -> Named:
     if not all(key.startswith("base.") for key in tensors):
         return tensors
     return {key.removeprefix("base."): value for key, value in tensors.items()}
+
+
+def _stored(tensors: Named) -> ByName | None:
+    """AutoNormal.locs.X and .scales.X as Pyro's parameter store gives them: constrained."""
+    scales = {key: key.replace(".scales.", ".locs.") for key in tensors if ".scales." in key}
+    if not scales or not all(loc in tensors for loc in scales.values()):
+        return None
+    made: Named = {}
+    for key, loc in scales.items():
+        scale = _double(tensors[key])
+        if not bool((scale > 0).all()):
+            raise CheckpointError(
+                f"'{key}' is not positive, so the parameter store was saved in unconstrained form: "
+                "save {name: value for name, value in pyro.get_param_store().items()}"
+            )
+        made |= _moments(key.partition(".scales.")[2], _double(tensors[loc]), scale**2)
+    rest = {k: v for k, v in tensors.items() if k not in scales and k not in scales.values()}
+    return ByName(made | rest, "Pyro AutoNormal")
 
 
 def _auto_normal(tensors: Named) -> ByName | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import pickle
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import nn
 
 from deploykit.errors import CheckpointError
 from deploykit.posterior.checkpoint import load_checkpoint
+from deploykit.posterior.recipe import recipe
 
 
 class CreatesFile:
@@ -153,10 +155,16 @@ def positions(payload: object) -> list[object]:
         {"state_dict": {"weight": payload}},
         {"model": {"state_dict": {"weight": WEIGHT, "x": [payload]}}},
         [WEIGHT, payload],
+        {"model": {"w": WEIGHT}, "optimizer": {"state": {}, "param_groups": [{"hess": payload}]}},
+        {"state_dict": {"w": WEIGHT}, "callbacks": {"best": payload}, "loops": [payload]},
+        {"state_dict": {"w": WEIGHT}, "avg_params": [payload], "steps_ema": payload},
+        {"params": {"guide.loc": WEIGHT}, "constraints": {"guide.loc": payload}},
+        {"cls_name": "DiagLaplace", "mean": WEIGHT, "H": WEIGHT, "likelihood": payload},
+        OrderedDict(module=OrderedDict(weight=WEIGHT, bias=payload)),
     ]
 
 
-@pytest.mark.parametrize("position", range(6))
+@pytest.mark.parametrize("position", range(12))
 @pytest.mark.parametrize("form", ["zip", "legacy", "pickle", "pickle-0"])
 def test_code_in_a_pickle_never_runs(tmp_path: Path, position: int, form: str) -> None:
     canary = tmp_path / "ran"
@@ -173,6 +181,7 @@ def test_code_in_a_pickle_never_runs(tmp_path: Path, position: int, form: str) -
             path.write_bytes(pickle.dumps(content, protocol=0))
     with pytest.raises(CheckpointError, match=r"posix\.system.*could run any code.*state_dict\(\)"):
         load_checkpoint(path)
+    assert "torch.load(SOURCE" in recipe(path)
     assert not canary.exists()
 
 

@@ -6,7 +6,7 @@ the network is there, see `flat`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,11 @@ from deploykit.spec.posterior import FlatPosterior
 SMALLEST_SWAG = 1e-30
 UNCONSTRAINED = "_unconstrained"
 Named = dict[str, torch.Tensor]
+DIAGONAL_NORMALS: tuple[tuple[str, str, Callable[[torch.Tensor], torch.Tensor]], ...] = (
+    ("loc", f"scale{UNCONSTRAINED}", torch.nn.functional.softplus),
+    ("AutoDiagonalNormal.loc", "AutoDiagonalNormal.scale", torch.abs),
+)
+"""Names in the guide's state_dict, and in the parameter store, which holds scales themselves."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +70,11 @@ def take_flat(path: Path, content: object) -> InFile:
                 "torch.save({'model': model.state_dict(), 'laplace': la.state_dict()}, path)"
             )
         return InFile({}, flat)
-    if content.keys() == {"loc", f"scale{UNCONSTRAINED}"}:
-        scale = torch.nn.functional.softplus(_double(content[f"scale{UNCONSTRAINED}"]))
-        mean = _double(content["loc"])
-        return InFile({}, _flat(path, "Pyro AutoDiagonalNormal", mean, scale**2))
+    for loc, spread, scale_of in DIAGONAL_NORMALS:
+        if content.keys() == {loc, spread}:
+            scale = scale_of(_double(content[spread]))
+            flat = _flat(path, "Pyro AutoDiagonalNormal", _double(content[loc]), scale**2)
+            return InFile({}, flat)
     return InFile(content)
 
 

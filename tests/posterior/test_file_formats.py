@@ -169,10 +169,14 @@ def test_draws_have_the_variance(name: str, tmp_path: Path) -> None:
     assert monte_carlo(mean, recognise(loaded), INPUTS, draws=2).shape == (5, 3)
 
 
-def test_a_diagonal_normal_follows_the_parameters(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stored", ["state_dict", "parameter store"])
+def test_a_diagonal_normal_follows_the_parameters(stored: str, tmp_path: Path) -> None:
     source = nn.Linear(3, 2)
     free = spread(source)
     content = {"loc": vector(source), "scale_unconstrained": free}
+    if stored == "parameter store":
+        scale = nn.functional.softplus(free)
+        content = {"AutoDiagonalNormal.loc": vector(source), "AutoDiagonalNormal.scale": scale}
     torch.save(content, tmp_path / "c.pt")
     loaded = laid_out(load_checkpoint(tmp_path / "c.pt"), source)
     (layer,) = recognise(loaded).layers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -17,7 +17,9 @@ def export(
     checkpoint: Annotated[
         Path, typer.Argument(help="Tensors of torch or safetensors, or a float .onnx file.")
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new bundle.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of the new bundle.")
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(help="FILE.py:FACTORY or package.module:factory that builds the network."),
@@ -93,6 +95,14 @@ def export(
         str | None,
         typer.Option(help="fixed (the batch of --input-shape) or dynamic (any).  [default: fixed]"),
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Show accuracy and size along the threshold of the pruning rule, on --eval-data; "
+            "write nothing.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
     """Fold, prune and quantize a checkpoint, write it, and prove that every runtime agrees.
@@ -106,6 +116,7 @@ def export(
 
     import deploykit
     from deploykit.bundle import HASHES
+    from deploykit.errors import UsageError
     from deploykit.report.warnings import warnings_of
     from deploykit_cli.progress import StageLines, command_name
     from deploykit_cli.tables import (
@@ -116,16 +127,23 @@ def export(
         summary_table,
     )
 
+    given: dict[str, Any] = {
+        "model": model, "weights": weights, "input_shape": input_shape or None, "data": data,
+        "eval_data": eval_data, "bits": bits, "to": to, "prune_rule": prune_rule,
+        "threshold": threshold, "batchnorm": batchnorm, "exact": exact, "align": align,
+        "target": target, "calibration": calibration, "rounding": rounding, "io": io,
+        "tflite_layout": tflite_layout, "labels": labels, "mean": mean, "std": std,
+        "batch": batch,
+    }  # fmt: skip
+    if dry_run:
+        _show_curve(checkpoint, given, config, "json" if as_json else "table")
+        return
+    if out is None:
+        raise UsageError("give --out FOLDER for the new bundle, or --dry-run to write nothing")
     replaced = (out / HASHES).is_file()
     bundle = deploykit.export(
-        checkpoint, out=out, model=model, weights=weights,
-        input_shape=input_shape or None,
-        data=data, eval_data=eval_data, config=config, bits=bits, to=to, prune_rule=prune_rule,
-        threshold=threshold, batchnorm=batchnorm, exact=exact, align=align, target=target,
-        calibration=calibration, rounding=rounding, io=io, tflite_layout=tflite_layout,
-        labels=labels, mean=mean, std=std, batch=batch,
-        progress=StageLines(Console(stderr=True)),
-    )  # fmt: skip
+        checkpoint, out=out, config=config, progress=StageLines(Console(stderr=True)), **given
+    )
     if as_json:
         typer.echo(json.dumps(bundle.manifest, indent=2))
         return
@@ -141,6 +159,29 @@ def export(
     _say(console, f"The bundle is in {out}{', in place of the one before' if replaced else ''}")
     name = command_name()
     _say(console, f"Next: {name} verify {out}; {name} bench {out} --device host")
+
+
+def _show_curve(
+    checkpoint: Path, given: dict[str, Any], config: Path | None, form: Literal["json", "table"]
+) -> None:
+    import json
+
+    from rich.console import Console
+
+    from deploykit.exporting.options import build_options, source_of
+    from deploykit.pipeline import threshold_curve
+    from deploykit_cli.curve import curve_json, curve_lines, curve_table
+    from deploykit_cli.progress import StageLines, command_name
+
+    options = build_options(given, config, source_of(checkpoint))
+    curve = threshold_curve(checkpoint, options, StageLines(Console(stderr=True)))
+    if form == "json":
+        typer.echo(json.dumps(curve_json(curve), indent=2))
+        return
+    console = Console()
+    console.print(curve_table(curve))
+    for line in curve_lines(curve, command_name()):
+        _say(console, line)
 
 
 def _say(console: Console, line: str) -> None:

@@ -8,14 +8,15 @@ is handed to it here.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deploykit.bundle import Bundle, check_replaceable, json_bytes, write_bundle
-from deploykit.errors import ParityError
+from deploykit.errors import ConfigError, ParityError, UsageError
 from deploykit.exporting.batch import check_apart, check_batch, check_fixed, check_samples
 from deploykit.exporting.contents import Outcome, bundle_files
 from deploykit.exporting.data import check_varied, load_samples
 from deploykit.exporting.description import check_labels, check_pixels
-from deploykit.exporting.entry import open_entry
+from deploykit.exporting.entry import CheckpointEntry, open_entry
 from deploykit.exporting.evidence import (
     check_floats,
     measure_accuracy,
@@ -34,6 +35,9 @@ from deploykit.exporting.pruning import (
 from deploykit.exporting.token_ids import check_ids
 from deploykit.spec.inputs import some_samples
 from deploykit.spec.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    from deploykit.exporting.threshold_curve import ThresholdCurve
 
 
 def export_bundle(
@@ -124,6 +128,22 @@ def export_bundle(
             parity, accuracy, labelled, fit,
         )  # fmt: skip
         return write_bundle(out, bundle_files(outcome))
+
+
+def threshold_curve(
+    source: Path, options: ExportOptions, progress: Progress | None = None
+) -> ThresholdCurve:
+    """Accuracy and size of a checkpoint along the threshold of its pruning rule; writes nothing."""
+    entry = open_entry(source, options.entry, progress or Silent())
+    if not isinstance(entry, CheckpointEntry):
+        raise ConfigError("--dry-run runs along a pruning rule's threshold; an ONNX file has none")
+    if options.eval_data is None:
+        raise UsageError("--dry-run shows accuracy: give --eval-data labelled.npz")
+    labelled = load_samples(options.eval_data, entry.inputs)
+
+    from deploykit.exporting import threshold_curve as along
+
+    return along.threshold_curve(entry, options.removal, labelled, progress or Silent())
 
 
 def prune_file(

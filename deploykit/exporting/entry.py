@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, assert_never
+from typing import TYPE_CHECKING, Any, Protocol, assert_never
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from deploykit.exporting.options import CheckpointOptions, OnnxOptions, Source
 from deploykit.exporting.restoration import is_rounding
 from deploykit.exporting.size import check_size
 from deploykit.graph.onnx_source import OnnxSource, read_onnx
+from deploykit.posterior.options import PruneRule, PruneSpec
 from deploykit.runtime import ort
 from deploykit.runtime.single_pass import run_once
 from deploykit.spec.arrays import AnyArray, Tensors
@@ -32,9 +33,12 @@ from deploykit.spec.inputs import (
 )
 from deploykit.spec.joined import joined_outputs
 from deploykit.spec.network import Network
-from deploykit.spec.posterior import FoldReport
+from deploykit.spec.posterior import Checkpoint, Folded, FoldReport
 from deploykit.spec.progress import Progress
 from deploykit.spec.samples import Samples
+
+if TYPE_CHECKING:
+    from deploykit.posterior.scores import ScoredLayer
 
 Forward = Callable[[GraphInputs], AnyArray]
 """Outputs [N, ...] for inputs [N, ...], several outputs joined (spec.joined)."""
@@ -42,6 +46,8 @@ Forward = Callable[[GraphInputs], AnyArray]
 Together = Callable[[GraphInputs], Tensors | None]
 """Outputs by name of all samples in one call; None where the source does not run on so many."""
 
+FOLDED_INPUTS = 4
+"""Inputs on which the folded network is compared with the Bayesian mean forward."""
 MONTE_CARLO_INPUTS = 512
 """Inputs on which the mean network is compared with draws from the posterior."""
 
@@ -111,41 +117,28 @@ class CheckpointEntry:
         """Load, fold, compare with draws from the posterior, capture."""
         from deploykit.graph.capture import capture
         from deploykit.posterior import forward
-        from deploykit.posterior.architecture import load_factory
-        from deploykit.posterior.checkpoint import load_checkpoint
-        from deploykit.posterior.flat import laid_out
-        from deploykit.posterior.fold import fold_posterior
         from deploykit.posterior.predictive import compare_monte_carlo
-        from deploykit.posterior.prefixes import without_prefix
 
         options = self.options
-        called = Samples(self._by_argument(samples.inputs), samples.labels)
         with progress.stage("load checkpoint"):
-            loaded = load_checkpoint(self.path, options.weights)
+            loaded = self.load()
         with progress.stage("fold posterior"):
-            factory = load_factory(options.model)
-            loaded = without_prefix(loaded, factory())
-            loaded = laid_out(loaded, factory())
-            folded = fold_posterior(
-                loaded, factory, some_samples(called.inputs, slice(4)), options.pruning,
-                options.batchnorm, called,
-            )  # fmt: skip
-            size = forward.at_a_time(folded.unpruned, called.inputs, self.inputs[0].shape[0])
+            folded = loaded.fold(options.pruning, samples)
+            called = self.by_argument(samples.inputs)
+            size = forward.at_a_time(folded.unpruned, called, self.inputs[0].shape[0])
         with progress.stage("compare Monte Carlo") as advance:
             compared = (labelled or samples).head(MONTE_CARLO_INPUTS)
-            compared = Samples(self._by_argument(compared.inputs), compared.labels)
-            folded = compare_monte_carlo(folded, loaded, compared, progress=advance)
+            compared = Samples(self.by_argument(compared.inputs), compared.labels)
+            folded = compare_monte_carlo(folded, loaded.checkpoint, compared, progress=advance)
         with progress.stage("capture graph"):
-            zeros = {spec.name: np.zeros(spec.shape, spec.dtype) for spec in self.inputs}
-            example = self._by_argument(zeros[ONLY] if None in options.inputs else zeros)
-            captured = capture(folded.module, folded.variance, example)
+            captured = capture(folded.module, folded.variance, self.example())
         check_size(captured.model, str(self.path))
 
         def computing(module: Any) -> Forward:
-            return lambda inputs: forward.run(module, self._by_argument(inputs), size)
+            return lambda inputs: forward.run(module, self.by_argument(inputs), size)
 
         def together(inputs: GraphInputs) -> Tensors | None:
-            given = forward.tensors(self._by_argument(inputs))
+            given = forward.tensors(self.by_argument(inputs))
             found = forward.run_batch(folded.unpruned, given)
             return {name: value.numpy() for name, value in found.items()}
 
@@ -154,7 +147,8 @@ class CheckpointEntry:
             network=captured,
             record={
                 "kind": Source.CHECKPOINT.name.lower(), **_file_record(self.path),
-                "unwrapped": list(loaded.unwrapped), "beside": list(loaded.beside),
+                "unwrapped": list(loaded.checkpoint.unwrapped),
+                "beside": list(loaded.checkpoint.beside),
             },
             stage="folded",
             unpruned=computing(folded.unpruned),
@@ -164,11 +158,58 @@ class CheckpointEntry:
             fold=folded.report,
         )  # fmt: skip
 
-    def _by_argument(self, inputs: GraphInputs) -> GraphInputs:
+    def load(self) -> Loaded:
+        """The tensors under the network's own names, and the factory."""
+        from deploykit.posterior.architecture import load_factory
+        from deploykit.posterior.checkpoint import load_checkpoint
+        from deploykit.posterior.flat import laid_out
+        from deploykit.posterior.prefixes import without_prefix
+
+        checkpoint = load_checkpoint(self.path, self.options.weights)
+        factory = load_factory(self.options.model)
+        checkpoint = without_prefix(checkpoint, factory())
+        return Loaded(self, laid_out(checkpoint, factory()), factory)
+
+    def example(self) -> GraphInputs:
+        """Zeros in the shapes of the inputs."""
+        zeros = {spec.name: np.zeros(spec.shape, spec.dtype) for spec in self.inputs}
+        return self.by_argument(zeros[ONLY] if None in self.options.inputs else zeros)
+
+    def by_argument(self, inputs: GraphInputs) -> GraphInputs:
         """The array of an only input by the name that --input-shape gives it, if it gives one."""
         if None in self.options.inputs or isinstance(inputs, Mapping):
             return inputs
         return {spec.name: inputs for spec in self.inputs}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A checkpoint whose names fit the network that `factory` builds."""
+
+    entry: CheckpointEntry
+    checkpoint: Checkpoint
+    factory: Any
+
+    def fold(self, pruning: PruneSpec, samples: Samples) -> Folded:
+        """The posterior mean, pruned by a rule; batch norm as the entry's options ask."""
+        from deploykit.posterior.fold import fold_posterior
+
+        called = Samples(self.entry.by_argument(samples.inputs), samples.labels)
+        few = some_samples(called.inputs, slice(FOLDED_INPUTS))
+        mode = self.entry.options.batchnorm
+        return fold_posterior(self.checkpoint, self.factory, few, pruning, mode, called)
+
+    def scored(self, rule: PruneRule, folded: Folded) -> tuple[ScoredLayer, ...]:
+        """What the rule looks at, layer by layer. Raises ConfigError where that is nothing."""
+        from deploykit.posterior.recognise import recognise
+        from deploykit.posterior.scores import score_layers
+        from deploykit.posterior.trace import output_layer
+
+        layers = [layer.posterior() for layer in recognise(self.checkpoint).layers]
+        scored = score_layers(rule, layers, output_layer(folded.unpruned, self.entry.example()))
+        if not scored:
+            raise ConfigError(f"--prune-rule {rule.value} has no layer to rank")
+        return scored
 
 
 @dataclass(frozen=True)

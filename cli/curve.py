@@ -1,0 +1,88 @@
+"""The threshold curve as a table whose bars are its plot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from deploykit.exporting.threshold_curve import CurvePoint, ThresholdCurve
+
+WIDTH = 20
+"""Characters of a full bar."""
+
+
+def curve_table(curve: ThresholdCurve) -> Table:
+    """One row for each threshold; bars are shares of the unpruned network's size and accuracy."""
+    from rich import box
+    from rich.table import Table
+
+    whole = curve.points[0]
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for name in ("threshold", "closed", "parameters", "MACs", "accuracy"):
+        table.add_column(name, justify="right")
+    table.add_column("accuracy ▪ over size ▫")
+    for point in curve.points:
+        accuracy = point.accuracy / whole.accuracy if whole.accuracy else 0.0
+        table.add_row(
+            "none" if point.threshold is None else f"{point.threshold:g}",
+            f"{point.closed:,}",
+            f"{point.parameters:,}",
+            f"{point.macs:,}",
+            f"{point.accuracy:.4f}",
+            bars(accuracy, point.parameters / whole.parameters),
+        )
+    return table
+
+
+def bars(accuracy: float, size: float) -> str:
+    """bars(1, 0.5) -> 10 marks of both, then 10 of accuracy alone."""
+    marks = [min(max(round(share * WIDTH), 0), WIDTH) for share in (accuracy, size)]
+    return "".join(
+        "▣" if place < min(marks) else "▪" if place < marks[0] else "▫" if place < marks[1] else " "
+        for place in range(WIDTH)
+    ).rstrip()
+
+
+def curve_lines(curve: ThresholdCurve, command: str) -> list[str]:
+    """What the table says, why it ends, and what to do next."""
+    lines = [
+        f"{curve.statistic} of {curve.gates:,} gates; accuracy in float on {curve.samples:,} "
+        "labelled samples; nothing was written."
+    ]
+    if curve.ended:
+        lines.append(f"No higher share: {curve.ended}")
+    kept = [point for point in curve.points[1:] if point.accuracy >= best(curve) - ONE_POINT]
+    if kept:
+        last = kept[-1]
+        assert last.threshold is not None
+        lines.append(
+            f"The smallest within one point of the best: --threshold {last.threshold:g} "
+            f"({last.accuracy:.4f}, {last.parameters:,} parameters)."
+        )
+    return [*lines, f"Next: {command} export with --threshold T and without --dry-run"]
+
+
+ONE_POINT = 0.01
+
+
+def best(curve: ThresholdCurve) -> float:
+    """The highest accuracy of any threshold."""
+    return max(point.accuracy for point in curve.points)
+
+
+def curve_json(curve: ThresholdCurve) -> dict[str, object]:
+    """For machines."""
+    return {
+        "rule": curve.rule, "statistic": curve.statistic, "gates": curve.gates,
+        "samples": curve.samples, "ended": curve.ended,
+        "points": [_point(point) for point in curve.points],
+    }  # fmt: skip
+
+
+def _point(point: CurvePoint) -> dict[str, object]:
+    return {
+        "threshold": point.threshold, "closed": point.closed, "parameters": point.parameters,
+        "macs": point.macs, "accuracy": point.accuracy,
+    }  # fmt: skip

@@ -5,9 +5,24 @@ from __future__ import annotations
 from deploykit.errors import CheckpointError
 from deploykit.posterior.diagonal import FORMATS
 from deploykit.posterior.family import Family
+from deploykit.posterior.group_horseshoe import GROUP_HORSESHOE
 from deploykit.posterior.group_normal_jeffreys import GROUP_NORMAL_JEFFREYS
+from deploykit.posterior.information_bottleneck import INFORMATION_BOTTLENECK
+from deploykit.posterior.l0 import L0
+from deploykit.posterior.masked_weights import MASKED_WEIGHTS
+from deploykit.posterior.structured_bayesian_pruning import SBP, SBP_GATES
+from deploykit.posterior.variational_dropout import VARIATIONAL_DROPOUT
 
-FAMILIES: tuple[Family, ...] = (GROUP_NORMAL_JEFFREYS,)
+FAMILIES: tuple[Family, ...] = (
+    GROUP_HORSESHOE,
+    GROUP_NORMAL_JEFFREYS,
+    INFORMATION_BOTTLENECK,
+    *L0,
+    MASKED_WEIGHTS,
+    SBP,
+    SBP_GATES,
+    *VARIATIONAL_DROPOUT,
+)
 
 DETERMINISTIC = "deterministic"
 """Stands for the family of a layer that has no posterior."""

@@ -48,10 +48,12 @@ class EvalForward(Enum):
     """What the family's own module computes in eval mode.
 
     MASKED_MEAN: the mean, with the gates closed that the published threshold closes.
+    MEAN_OR_MASKED: one of these two, by the library, where two libraries write the same names.
     """
 
     MEAN = auto()
     MASKED_MEAN = auto()
+    MEAN_OR_MASKED = auto()
     SAMPLED = auto()
 
 
@@ -86,6 +88,8 @@ class Family:
         may lead into a part of the layer ("weight_sampler.mu").
     optional: groups of further names; a layer has all of a group or none of it.
     posterior: (layer name, tensors by relative name) -> mean, variance, gates of its torch twin.
+    evaluated: the same as posterior in the arithmetic of the published code, where that has errors
+        of its own; the mean forward is then compared with either.
     fits: whether the shapes are those of this family, where another has the same names.
     sample: (tensors, generator) -> one draw of the twin's parameters from the real posterior,
         whose correlations the factorised variance does not carry.
@@ -102,6 +106,7 @@ class Family:
     traps: tuple[Trap, ...] = ()
     twin: TwinKind = TwinKind.WEIGHTED
     fits: Callable[[Tensors], bool] = _always
+    evaluated: Callable[[str, Tensors], LayerPosterior] | None = None
 
     @property
     def keys(self) -> frozenset[str]:

@@ -16,11 +16,12 @@ from deploykit.posterior.batchnorm import (
     reestimate_batchnorm,
     subtract_weight_noise,
 )
+from deploykit.posterior.evaluated import evaluations
 from deploykit.posterior.family import EvalForward
 from deploykit.posterior.forward import prepared, require_arguments
 from deploykit.posterior.loading import load_tensors
-from deploykit.posterior.mean_forward import mean_difference, require_repeatable
-from deploykit.posterior.options import BatchNormMode, PruneRule, PruneSpec
+from deploykit.posterior.mean_forward import closest, mean_difference, require_repeatable
+from deploykit.posterior.options import BatchNormMode, PruneSpec
 from deploykit.posterior.pruning import apply_pruning, decide_pruning
 from deploykit.posterior.recognise import Recognised, join_key, recognise
 from deploykit.posterior.trace import output_layer
@@ -57,7 +58,13 @@ def fold_posterior(
     bayesian = _mean_forward(original, swapped, recognised, checkpoint)
     difference, golden = None, bayesian
     if bayesian is not None:
-        own = _as_evaluated(unpruned, recognised, posteriors, checkpoint)
+        candidates = [
+            unpruned
+            if layers == posteriors
+            else mean_network(unpruned, recognised, layers, checkpoint)
+            for layers in evaluations(recognised.layers, posteriors)
+        ]
+        own = closest(bayesian, candidates, example_inputs)
         difference = mean_difference(bayesian, own, example_inputs, swapped.layers)
         # A forward that closes gates has no golden output: it is not the unpruned network's.
         golden = bayesian if own is unpruned else None
@@ -132,28 +139,6 @@ def _mean_forward(
     bayesian = prepared(copy.deepcopy(original))
     load_tensors(bayesian, checkpoint.tensors, str(checkpoint.path))
     return bayesian
-
-
-def _as_evaluated(
-    unpruned: nn.Module,
-    recognised: Recognised,
-    posteriors: Sequence[LayerPosterior],
-    checkpoint: Checkpoint,
-) -> nn.Module:
-    """The mean network as the library's eval mode has it: its own gates closed, where it does."""
-    closed: list[LayerPruning] = []
-    for layer, posterior in zip(recognised.layers, posteriors, strict=True):
-        rule, scores = layer.family.gate_rule, posterior.gate_score
-        masks = layer.family.eval_forward is EvalForward.MASKED_MEAN
-        if masks and rule is not None and rule.threshold is not None and scores is not None:
-            gates = rule.closed(scores.astype(np.float64), rule.threshold)
-            decision = LayerPruning(
-                layer.name, PruneRule.FAMILY.value, rule.threshold, posterior.gate_axis, gates
-            )
-            closed.append(decision)
-    if not closed:
-        return unpruned
-    return mean_network(unpruned, recognised, _pruned(posteriors, closed), checkpoint)
 
 
 def _pruned(

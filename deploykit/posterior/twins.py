@@ -92,17 +92,18 @@ def _weighted(posterior: LayerPosterior, bayesian: nn.Module) -> Twin:
             f"layer '{posterior.name}': {type(bayesian).__name__} is a transposed convolution, "
             "which cannot be folded yet"
         )
-    groups = int(getattr(bayesian, "groups", 1))
+    told_by = _wrapped(bayesian)
+    groups = int(getattr(told_by, "groups", 1))
     geometry: dict[str, Any] = {
         "in_channels": shape[1] * groups,
         "out_channels": shape[0],
         "kernel_size": shape[2:],
         "groups": groups,
         "bias": bias,
-        "stride": getattr(bayesian, "stride", 1),
-        "padding": getattr(bayesian, "padding", 0),
-        "dilation": getattr(bayesian, "dilation", 1),
-        "padding_mode": getattr(bayesian, "padding_mode", "zeros"),
+        "stride": getattr(told_by, "stride", 1),
+        "padding": getattr(told_by, "padding", 0),
+        "dilation": getattr(told_by, "dilation", 1),
+        "padding_mode": getattr(told_by, "padding_mode", "zeros"),
     }
     try:
         if len(shape) == 3:
@@ -115,14 +116,23 @@ def _weighted(posterior: LayerPosterior, bayesian: nn.Module) -> Twin:
         ) from error
 
 
+def _wrapped(bayesian: nn.Module) -> nn.Module:
+    """The convolution that a layer keeps as a part of itself, or the layer."""
+    parts = (part for part in bayesian.children() if isinstance(part, nn.Conv1d | nn.Conv2d))
+    return next(parts, bayesian)
+
+
 def _submodule(root: nn.Module, layer: RecognisedLayer) -> nn.Module:
     try:
         return root.get_submodule(layer.name)
     except AttributeError as error:
         names = ", ".join(name for name, module in root.named_modules() if _own_keys(module))
+        hint = ""
+        if layer.family.twin is TwinKind.CHANNEL_SCALE:
+            hint = "; put an nn.Identity() where the gate layer stood"
         raise ArchitectureError(
             f"the checkpoint has a {layer.family.name} layer '{layer.name}' and the network has "
-            f"none of that name; its layers are {names or 'none'}"
+            f"none of that name; its layers are {names or 'none'}{hint}"
         ) from error
 
 

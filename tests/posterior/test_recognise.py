@@ -78,7 +78,6 @@ def test_layer_with_an_unknown_key_is_refused() -> None:
         "fc.W_mu",
         "fc.log_sigma2",
         "fc.weight_log_sigma",
-        "fc.qz_loga",
         "fc.post_z_logD",
         "fc.weight_sq_mean",
         "fc.log_alpha",

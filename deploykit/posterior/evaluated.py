@@ -1,0 +1,55 @@
+"""What a network computes in its library's own eval mode, where that is not the plain mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+
+import numpy as np
+
+from deploykit.posterior.family import EvalForward
+from deploykit.posterior.options import PruneRule
+from deploykit.posterior.pruning import apply_pruning
+from deploykit.posterior.recognise import RecognisedLayer
+from deploykit.spec.posterior import LayerPosterior, LayerPruning
+
+Layers = tuple[LayerPosterior, ...]
+
+
+def evaluations(
+    recognised: Sequence[RecognisedLayer], posteriors: Sequence[LayerPosterior]
+) -> Iterator[Layers]:
+    """The ways in which the layers may be evaluated, each the posterior of every layer.
+
+    More than one where libraries that write the same names evaluate differently, or where the
+    published arithmetic has errors of its own.
+    """
+    published = tuple(_in_published_arithmetic(layer) for layer in recognised)
+    arithmetics = [tuple(posteriors)]
+    if any(layer.family.evaluated for layer in recognised):
+        arithmetics.append(published)
+    maskings: list[tuple[EvalForward, ...]] = [(EvalForward.MASKED_MEAN,)]
+    if any(layer.family.eval_forward is EvalForward.MEAN_OR_MASKED for layer in recognised):
+        maskings.append((EvalForward.MASKED_MEAN, EvalForward.MEAN_OR_MASKED))
+    for layers, masking in product(arithmetics, maskings):
+        yield tuple(
+            _masked(row, layer) if row.family.eval_forward in masking else layer
+            for row, layer in zip(recognised, layers, strict=True)
+        )
+
+
+def _in_published_arithmetic(layer: RecognisedLayer) -> LayerPosterior:
+    made = layer.family.evaluated or layer.family.posterior
+    return made(layer.name, layer.tensors)
+
+
+def _masked(row: RecognisedLayer, layer: LayerPosterior) -> LayerPosterior:
+    """The layer with the gates closed that the family's published threshold closes."""
+    rule, scores = row.family.gate_rule, layer.gate_score
+    if rule is None or rule.threshold is None or scores is None:
+        return layer
+    gates = rule.closed(scores.astype(np.float64), rule.threshold)
+    return apply_pruning(
+        layer,
+        LayerPruning(layer.name, PruneRule.FAMILY.value, rule.threshold, layer.gate_axis, gates),
+    )

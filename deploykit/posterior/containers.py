@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from deploykit.errors import CheckpointError
+from deploykit.posterior.running_average import ENTRY, RAW, averaged_tensors, holds_average
 
 CONTAINERS = (
     "state_dict",
@@ -57,10 +58,13 @@ class Unwrapped:
 def unwrap_containers(path: Path, content: object, wanted: str | None = None) -> Unwrapped:
     """The tensors by name. wanted: the entry to take, where there are several networks.
 
-    Without it the one entry of CONTAINERS is taken, an average of weights only where it is alone.
+    Without it the one entry of CONTAINERS is taken, an average of weights only where it is alone,
+    or where the author's evaluation uses it (`running_average`).
     """
     containers: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
+    if isinstance(content, Mapping) and wanted in (None, ENTRY) and holds_average(content):
+        return Unwrapped(averaged_tensors(path, content), (ENTRY,), (RAW,))
     if wanted is not None:
         content, containers = _wanted(path, content, wanted)
     while isinstance(content, Mapping):

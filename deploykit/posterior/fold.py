@@ -20,6 +20,7 @@ from deploykit.posterior.evaluated import evaluations
 from deploykit.posterior.family import EvalForward
 from deploykit.posterior.forward import prepared, require_arguments
 from deploykit.posterior.loading import load_tensors
+from deploykit.posterior.map_layers import require_told_apart, with_torch_orientation
 from deploykit.posterior.mean_forward import closest, mean_difference, require_repeatable
 from deploykit.posterior.options import BatchNormMode, PruneSpec
 from deploykit.posterior.pruning import apply_pruning, decide_pruning
@@ -53,6 +54,7 @@ def fold_posterior(
     original = network if isinstance(network, nn.Module) else network()
     require_arguments(original, example_inputs)
     swapped = swap_layers(original, recognised.layers)
+    require_told_apart(original, recognised, swapped.layers)
     unpruned = mean_network(swapped.module, recognised, posteriors, checkpoint)
     require_repeatable(unpruned, example_inputs)
     bayesian = _mean_forward(original, swapped, recognised, checkpoint)
@@ -90,7 +92,8 @@ def mean_network(
 ) -> nn.Module:
     """A copy of the twin that holds the means and every plain tensor of the checkpoint."""
     result = prepared(copy.deepcopy(twin))
-    load_tensors(result, twin_tensors(recognised, posteriors), str(checkpoint.path))
+    tensors = with_torch_orientation(twin, recognised, twin_tensors(recognised, posteriors))
+    load_tensors(result, tensors, str(checkpoint.path))
     return result
 
 

@@ -1,8 +1,8 @@
 """The normal distribution function and its tail on arrays, in double precision, without SciPy.
 
-Phi(x) = erfc(-x / sqrt 2) / 2; erfcx(x) = e^(x^2) erfc(x). erfc is that of the C library, element by
-element; from 10 on erfcx is its asymptotic series, Abramowitz and Stegun 1964, 7.1.23, whose first
-term left out is below 1e-16 there.
+Phi(x) = erfc(-x / sqrt 2) / 2; erfcx(x) = e^(x^2) erfc(x). erfc is that of the C library, element
+by element; from 10 on erfcx is its asymptotic series, Abramowitz and Stegun 1964, 7.1.23, whose
+first term left out is below 1e-16 there.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ def _exact_gates(tensors: Tensors) -> Gates:
 
 
 def _published_gates(tensors: Tensors) -> Gates:
-    """NaN is closed. An open gate of infinite mean has no published value and takes the exact one."""
+    """NaN is closed. An open gate of infinite mean has no published value: it takes the exact."""
     exact, published = moments(*_parameters(tensors)), published_moments(*_parameters(tensors))
     finite = np.isfinite(published.mean)
     closed = ~_kept(published.snr)

@@ -61,9 +61,9 @@ def fold_posterior(
     difference, golden = None, bayesian
     if bayesian is not None:
         candidates = [
-            unpruned
-            if layers == posteriors
-            else mean_network(unpruned, recognised, layers, checkpoint)
+            mean_network(unpruned, recognised, layers, checkpoint)
+            if any(one is not other for one, other in zip(layers, posteriors, strict=True))
+            else unpruned
             for layers in evaluations(recognised.layers, posteriors)
         ]
         own = closest(bayesian, candidates, example_inputs)

@@ -21,11 +21,16 @@ Twin = (
 )  # fmt: skip
 PLAIN = frozenset({"weight", "bias", "running_mean", "running_var", "num_batches_tracked"})
 """Parameters and buffers of torch layers."""
+IDENTITY = "build the gate layer, or put an nn.Identity() where the gate layer stood"
 
 
 @dataclass(frozen=True)
 class Swapped:
-    """A network of torch layers only. layers: the names of those that took a Bayesian's place."""
+    """A network of torch layers only.
+
+    layers: the names of those that took a Bayesian's place; an nn.Identity that stands for gates
+    is none.
+    """
 
     module: nn.Module
     layers: tuple[str, ...]
@@ -44,8 +49,8 @@ def swap_layers(module: nn.Module, layers: Sequence[RecognisedLayer]) -> Swapped
             continue
         if not _stands_for_gates(current, layer):
             _require_same_tensors(current, layer)
+            swapped.append(layer.name)
         twin = build_twin(layer.posterior(), current, layer.family.twin)
-        swapped.append(layer.name)
         if not layer.name:
             root = twin
             continue
@@ -127,9 +132,7 @@ def _submodule(root: nn.Module, layer: RecognisedLayer) -> nn.Module:
         return root.get_submodule(layer.name)
     except AttributeError as error:
         names = ", ".join(name for name, module in root.named_modules() if _own_keys(module))
-        hint = ""
-        if layer.family.twin is TwinKind.CHANNEL_SCALE:
-            hint = "; put an nn.Identity() where the gate layer stood"
+        hint = f"; {IDENTITY}" if layer.family.twin is TwinKind.CHANNEL_SCALE else ""
         raise ArchitectureError(
             f"the checkpoint has a {layer.family.name} layer '{layer.name}' and the network has "
             f"none of that name; its layers are {names or 'none'}{hint}"
@@ -148,10 +151,12 @@ def _stands_for_gates(module: nn.Module, layer: RecognisedLayer) -> bool:
 def _require_same_tensors(module: nn.Module, layer: RecognisedLayer) -> None:
     own = _own_keys(module)
     if not layer.tensors.keys() & own.keys():
+        gates = layer.family.twin is TwinKind.CHANNEL_SCALE
+        instead = IDENTITY if gates else "build the layer that was trained, or its torch twin"
         raise ArchitectureError(
             f"layer '{layer.name}': the network builds a {type(module).__name__} with "
             f"{', '.join(own) or 'no parameters'}, the checkpoint holds {layer.family.name} with "
-            f"{', '.join(layer.tensors)}; build the layer that was trained, or its torch twin"
+            f"{', '.join(layer.tensors)}; {instead}"
         )
     for key, array in layer.tensors.items():
         if key in own and own[key] != array.shape:

@@ -18,6 +18,7 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("fold_constants", fold_constants),
     ("fold_batchnorm", fold_batchnorm),
     ("fold_channel_scales", fold_channel_scales),
+    ("fold_batchnorm_behind_scales", fold_batchnorm),
     ("simplify", simplify),
     ("canonicalize", canonicalize),
 )

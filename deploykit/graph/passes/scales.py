@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from deploykit.graph.edit import attribute_int, bypass, constant, readers
-from deploykit.graph.passes.affine import Affine, along, own_weight, scale_producer
+from deploykit.graph.edit import bypass, constant
+from deploykit.graph.passes.affine import Affine, scale_producer
+from deploykit.graph.passes.commuting import keep_factor, scale_before, scale_behind
 from deploykit.graph.tracking import Rewritten
 from deploykit.spec.arrays import Float64Array
 from deploykit.spec.network import Network, static_shape
@@ -17,7 +18,8 @@ def fold_channel_scales(network: Network) -> Rewritten:
 
     Backward into the producer where the producer has no other reader: W' = W*s along its outputs.
     Else, for a product, forward into every reader: W' = W*s along their inputs. Both are exact
-    under zero padding, since a scale leaves a padded zero at zero.
+    under zero padding, since a scale leaves a padded zero at zero. Else, for a product, through
+    activations and pools that it commutes with (`commuting`).
     """
     model = network.model.clone()
     affine = Affine(model.graph, dict(network.variance))
@@ -30,7 +32,12 @@ def fold_channel_scales(network: Network) -> Rewritten:
         alone = len(source.uses()) == 1 and not source.is_graph_output()
         folded = producer is not None and alone and scale_producer(affine, producer, scale, offset)
         if not folded and not np.any(offset):
-            folded = _scale_readers(affine, node.outputs[0], scale)
+            folded = scale_behind(affine, node.outputs[0], scale)
+        if not folded and not np.any(offset):
+            rest = scale_before(affine, source, scale)
+            folded = bool((rest == 1.0).all()) or scale_behind(affine, node.outputs[0], rest)
+            if not folded and rest is not scale:
+                keep_factor(model.graph, node, source, rest)
         if folded:
             bypass(model.graph, node, source)
     return affine.finish(network, model)
@@ -80,33 +87,3 @@ def channel_vector(value: Float64Array, shape: tuple[int, ...]) -> Float64Array 
     if any(size != 1 for size in others) or aligned.shape[1] not in (1, shape[1]):
         return None
     return np.array(np.broadcast_to(aligned.reshape(-1), (shape[1],)), dtype=np.float64)
-
-
-def _scale_readers(affine: Affine, value: ir.Value, scale: Float64Array) -> bool:
-    """W' = W*s along the input channels of every reader; False, and nothing done, if one cannot."""
-    nodes = readers(value)
-    if not nodes or value.is_graph_output() or len(value.uses()) != len(nodes):
-        return False
-    axes: list[tuple[str, int, int]] = []
-    for node in nodes:
-        weight = node.inputs[1] if len(node.inputs) > 1 else None
-        array = constant(weight)
-        if node.inputs[0] is not value or weight is None or array is None:
-            return False
-        if not own_weight(weight):
-            return False
-        match node.op_type:
-            case "Conv" if attribute_int(node, "group", 1) == 1:
-                axis = 1
-            case "Gemm" if attribute_int(node, "transA", 0) == 0:
-                axis = 1 if attribute_int(node, "transB", 0) else 0
-            case "MatMul" if array.ndim == 2 and value.shape is not None and len(value.shape) == 2:
-                axis = 0
-            case _:
-                return False
-        if array.shape[axis] != scale.shape[0]:
-            return False
-        axes.append((str(weight.name), axis, array.ndim))
-    for name, axis, rank in axes:
-        affine.scale(name, along(scale, axis, rank))
-    return True

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from deploykit.posterior import hard_concrete
-from deploykit.posterior.family import Closes, EvalForward, Family, GateRule, TwinKind
+from deploykit.posterior.family import Closes, EvalForward, Family, GateRule, Trap, TwinKind
 from deploykit.posterior.gated import (
     GatedLayer,
     Gates,
@@ -123,6 +123,14 @@ L0_CPLXMODULE = _family(
     signature=frozenset({"weight", "log_alpha"}),
     optional=(frozenset({"bias"}),),
     source=f"{PAPER}; cplxmodule 2022.6, extensions.real.LinearL0",
+    traps=(
+        Trap(
+            "weight and log_alpha for every weight are also how some variational dropout code "
+            "names its tensors; they are taken for cplxmodule's LinearL0. For the other, rename "
+            "weight to W",
+            lambda tensors: 1 not in tensors["log_alpha"].shape,
+        ),
+    ),
     fits=_fits_cplxmodule,
 )
 L0_GATE = _family(

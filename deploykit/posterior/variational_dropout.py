@@ -50,6 +50,8 @@ SPREADS: Mapping[str, LogVariance] = {
     "log_sigma_2": lambda _, stored: stored,
 }
 WEIGHTS = ("W", "mu", "weight")
+CPLXMODULE_L0_NAMES = ("weight", "log_alpha")
+"""Names of cplxmodule's LinearL0 too, whose bias is [C]; a bias of [1, C] is that of notebooks."""
 
 
 def _family(
@@ -88,6 +90,8 @@ def _family(
         weight = tensors[weight_key]
         outputs = weight.shape[0] if weight.ndim else 0
         bias = tensors.get("bias", np.zeros(outputs))
+        if (weight_key, spread_key) == CPLXMODULE_L0_NAMES and bias.ndim == 1:
+            return False
         return (
             weight.ndim in (2, 3, 4)
             and tensors[spread_key].shape == weight.shape

@@ -41,7 +41,7 @@ def _values(key: str, noise: Tensor) -> Tensor:
         case "log_sigma2" | "log_sigma_2" | "post_z_logD":
             return -6.0 + 0.3 * noise
         case "post_z_mu":
-            return torch.where(noise > -0.5, 1.0, -0.7) * (1.0 + 0.1 * noise)
+            return 1.0 + 0.1 * noise
         case _ if key.endswith("logvar"):
             return -3.0 + 0.3 * noise
         case _:
@@ -58,6 +58,7 @@ def _close_a_third(part: nn.Module, generator: torch.Generator) -> None:
 
     if "post_z_mu" in own:
         own["post_z_logD"][third(own["post_z_logD"])] = 2.0
+        own["post_z_mu"][0] *= -0.7
     elif "mu" in own and own["mu"].ndim == 1:
         own["mu"].copy_(-0.5 - own["mu"].abs())
         own["log_sigma"][third(own["mu"])] = 2.0

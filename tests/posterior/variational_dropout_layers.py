@@ -23,15 +23,15 @@ class LinearARD(nn.Module):
         self.log_sigma2 = nn.Parameter(torch.zeros(outputs, inputs))
         self.bias = nn.Parameter(torch.zeros(outputs))
 
-    def log_alpha(self) -> Tensor:
+    def dropout_rate(self) -> Tensor:
         values = self.log_sigma2 - 2 * torch.log(self.weight.abs() + 1e-15)
         return values.clamp(-10, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
-            kept = torch.where(self.log_alpha() >= THRESHOLD, 0.0, self.weight)
+            kept = torch.where(self.dropout_rate() >= THRESHOLD, 0.0, self.weight)
             return functional.linear(x, kept, self.bias)
-        variance = functional.linear(x.square(), self.log_alpha().exp() * self.weight.square())
+        variance = functional.linear(x.square(), self.dropout_rate().exp() * self.weight.square())
         mean = functional.linear(x, self.weight, self.bias)
         return mean + variance.sqrt() * torch.randn_like(mean)
 
@@ -43,16 +43,16 @@ class Conv2dARD(nn.Conv2d):
         super().__init__(inputs, outputs, kernel, padding=padding, bias=False)
         self.log_sigma2 = nn.Parameter(torch.zeros_like(self.weight))
 
-    def log_alpha(self) -> Tensor:
+    def dropout_rate(self) -> Tensor:
         values = self.log_sigma2 - 2 * torch.log(self.weight.abs() + 1e-15)
         return values.clamp(-8, 8)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
-            kept = torch.where(self.log_alpha() >= THRESHOLD, 0.0, self.weight)
+            kept = torch.where(self.dropout_rate() >= THRESHOLD, 0.0, self.weight)
             masked: Tensor = self._conv_forward(x, kept, None)
             return masked
-        noise = self.log_alpha().exp() * self.weight.square()
+        noise = self.dropout_rate().exp() * self.weight.square()
         mean: Tensor = self._conv_forward(x, self.weight, None)
         variance: Tensor = self._conv_forward(x.square(), noise, None)
         return mean + variance.sqrt() * torch.randn_like(mean)
@@ -100,7 +100,7 @@ class LinearSVDO(nn.Module):
         self.register_parameter(spread, nn.Parameter(torch.zeros(outputs, inputs)))
         self.bias = nn.Parameter(torch.zeros(bias))
 
-    def log_alpha(self) -> Tensor:
+    def dropout_rate(self) -> Tensor:
         weight, stored = (self.get_parameter(name) for name in self.names)
         if self.names[1] == "log_alpha":
             return stored
@@ -109,7 +109,7 @@ class LinearSVDO(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.get_parameter(self.names[0])
-        kept = weight * (self.log_alpha() < THRESHOLD)
+        kept = weight * (self.dropout_rate() < THRESHOLD)
         return functional.linear(x, kept) + self.bias
 
 

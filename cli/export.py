@@ -61,6 +61,13 @@ def export(
     batchnorm: Annotated[
         str | None, typer.Option(help="keep, reestimate or analytic.  [default: keep]")
     ] = None,
+    numerics: Annotated[
+        str | None,
+        typer.Option(
+            help="Where published float32 code errs (structured Bayesian pruning): exact, or "
+            "reference as the author evaluated.  [default: exact]"
+        ),
+    ] = None,
     exact: Annotated[
         bool | None,
         typer.Option(
@@ -133,7 +140,7 @@ def export(
         "threshold": threshold, "batchnorm": batchnorm, "exact": exact, "align": align,
         "target": target, "calibration": calibration, "rounding": rounding, "io": io,
         "tflite_layout": tflite_layout, "labels": labels, "mean": mean, "std": std,
-        "batch": batch,
+        "batch": batch, "numerics": numerics,
     }  # fmt: skip
     if dry_run:
         _show_curve(checkpoint, given, config, "json" if as_json else "table")

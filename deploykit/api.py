@@ -45,13 +45,14 @@ def export(
     mean: float | Sequence[float] | str | None = None,
     std: float | Sequence[float] | str | None = None,
     batch: str | None = None,
+    numerics: str | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
     """Make a bundle from a checkpoint, or from a float .onnx file: `deploykit export`.
 
     checkpoint: a file that ends in .onnx enters behind folding: model, weights, prune_rule,
-    threshold and batchnorm do not apply then, and input_shape only where the file leaves a size
-    open.
+    threshold, batchnorm and numerics do not apply then, and input_shape only where the file leaves
+    a size open.
     model: "FILE.py:FACTORY" or "package.module:factory"; the factory takes no arguments.
     weights: the entry of the checkpoint that holds the network, such as "ema".
     input_shape: with the batch first, NCHW; of several inputs one each by name, which are the
@@ -65,8 +66,10 @@ def export(
     labels: a text file, one class a line; mean, std: x = (pixel - mean) / std, one number or one
     per channel; both files carry them for apps to read.
     batch: "dynamic" for files that take any batch.
-    Defaults: both formats, 8 bits, rule "family", batch norm "keep", align "auto" for the host,
-    calibration "mse", rounding "compensated", io "float", batch "fixed": that of input_shape.
+    numerics: "reference" reproduces the errors of published float32 code, where it has any.
+    Defaults: both formats, 8 bits, rule "family", batch norm "keep", numerics "exact", align "auto"
+    for the host, calibration "mse", rounding "compensated", io "float", batch "fixed": that of
+    input_shape.
 
     Raises a deploykit.errors.DeploykitError; then nothing was written.
     """
@@ -80,7 +83,7 @@ def export(
         "exact": exact, "align": align, "target": target,
         "batchnorm": batchnorm, "calibration": calibration, "rounding": rounding, "io": io,
         "tflite_layout": tflite_layout, "labels": labels, "mean": mean, "std": std,
-        "batch": batch,
+        "batch": batch, "numerics": numerics,
     }  # fmt: skip
     file = None if config is None else Path(config)
     options = build_options(given, file, source_of(Path(checkpoint)))

@@ -309,6 +309,8 @@ def _fold(
         "families": dict(report.families),
         "prune_rule": options.pruning.rule.value,
         "batchnorm": report.batchnorm,
+        "numerics": options.numerics.value,
+        "arithmetic": [asdict(difference) for difference in report.arithmetic],
         "gates": [
             {
                 "layer": layer.layer, "rule": layer.rule, "threshold": layer.threshold,

@@ -117,9 +117,11 @@ class CheckpointEntry:
         """Load, fold, compare with draws from the posterior, capture."""
         from deploykit.graph.capture import capture
         from deploykit.posterior import forward
+        from deploykit.posterior.families import families_in
         from deploykit.posterior.predictive import compare_monte_carlo
 
         options = self.options
+        families = families_in(options.numerics)
         with progress.stage("load checkpoint"):
             loaded = self.load()
         with progress.stage("fold posterior"):
@@ -129,7 +131,9 @@ class CheckpointEntry:
         with progress.stage("compare Monte Carlo") as advance:
             compared = (labelled or samples).head(MONTE_CARLO_INPUTS)
             compared = Samples(self.by_argument(compared.inputs), compared.labels)
-            folded = compare_monte_carlo(folded, loaded.checkpoint, compared, progress=advance)
+            folded = compare_monte_carlo(
+                folded, loaded.checkpoint, compared, progress=advance, families=families
+            )
         with progress.stage("capture graph"):
             captured = capture(folded.module, folded.variance, self.example())
         check_size(captured.model, str(self.path))
@@ -192,20 +196,26 @@ class Loaded:
 
     def fold(self, pruning: PruneSpec, samples: Samples) -> Folded:
         """The posterior mean, pruned by a rule; batch norm as the entry's options ask."""
+        from deploykit.posterior.families import families_in
         from deploykit.posterior.fold import fold_posterior
 
         called = Samples(self.entry.by_argument(samples.inputs), samples.labels)
         few = some_samples(called.inputs, slice(FOLDED_INPUTS))
-        mode = self.entry.options.batchnorm
-        return fold_posterior(self.checkpoint, self.factory, few, pruning, mode, called)
+        options = self.entry.options
+        families = families_in(options.numerics)
+        return fold_posterior(
+            self.checkpoint, self.factory, few, pruning, options.batchnorm, called, families
+        )
 
     def scored(self, rule: PruneRule, folded: Folded) -> tuple[ScoredLayer, ...]:
         """What the rule looks at, layer by layer. Raises ConfigError where that is nothing."""
+        from deploykit.posterior.families import families_in
         from deploykit.posterior.recognise import recognise
         from deploykit.posterior.scores import score_layers
         from deploykit.posterior.trace import output_layer
 
-        layers = [layer.posterior() for layer in recognise(self.checkpoint).layers]
+        families = families_in(self.entry.options.numerics)
+        layers = [layer.posterior() for layer in recognise(self.checkpoint, families).layers]
         scored = score_layers(rule, layers, output_layer(folded.unpruned, self.entry.example()))
         if not scored:
             raise ConfigError(f"--prune-rule {rule.value} has no layer to rank")

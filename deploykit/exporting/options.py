@@ -17,7 +17,7 @@ from deploykit.exporting.removing import HOST, removal_options
 from deploykit.graph.options import RemovalOptions
 from deploykit.graph.widths.host import Element, Runtime
 from deploykit.graph.widths.table import WidthTable
-from deploykit.posterior.options import BatchNormMode, PruneRule, PruneSpec
+from deploykit.posterior.options import BatchNormMode, Numerics, PruneRule, PruneSpec
 from deploykit.quantize.calibration import Calibration
 from deploykit.quantize.planning import CARRIERS, QuantizationOptions
 from deploykit.spec.model_metadata import ModelMetadata
@@ -56,6 +56,7 @@ class CheckpointOptions:
     pruning: PruneSpec = field(default_factory=PruneSpec)
     batchnorm: BatchNormMode = BatchNormMode.KEEP
     weights: str | None = None
+    numerics: Numerics = Numerics.EXACT
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,11 @@ class ExportOptions:
 KEYS = (
     "model", "input_shape", "data", "eval_data", "bits", "to", "prune_rule", "threshold",
     "batchnorm", "exact", "align", "target", "calibration", "rounding", "io", "tflite_layout",
-    "labels", "mean", "std", "batch", "weights",
+    "labels", "mean", "std", "batch", "weights", "numerics",
 )  # fmt: skip
 """Names of all options: keys of export.toml, and flags with dashes for underscores."""
 
-OF_CHECKPOINTS = ("model", "weights", "prune_rule", "threshold", "batchnorm")
+OF_CHECKPOINTS = ("model", "weights", "prune_rule", "threshold", "batchnorm", "numerics")
 """Options that an ONNX file, whose weights are numbers already, leaves nothing to do for."""
 
 
@@ -138,6 +139,7 @@ def _checkpoint(values: Mapping[str, Any]) -> CheckpointOptions:
         ),
         batchnorm=choice(BatchNormMode, "batchnorm", values.get("batchnorm", "keep")),
         weights=None if values.get("weights") is None else str(values["weights"]),
+        numerics=choice(Numerics, "numerics", values.get("numerics", "exact")),
     )
 
 

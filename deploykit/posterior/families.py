@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import assert_never
+
 from deploykit.errors import CheckpointError
 from deploykit.posterior.diagonal import FORMATS
 from deploykit.posterior.family import Family
@@ -10,6 +13,7 @@ from deploykit.posterior.group_normal_jeffreys import GROUP_NORMAL_JEFFREYS
 from deploykit.posterior.information_bottleneck import INFORMATION_BOTTLENECK
 from deploykit.posterior.l0 import L0
 from deploykit.posterior.masked_weights import MASKED_WEIGHTS
+from deploykit.posterior.options import Numerics
 from deploykit.posterior.structured_bayesian_pruning import SBP, SBP_GATES
 from deploykit.posterior.variational_dropout import VARIATIONAL_DROPOUT
 
@@ -27,7 +31,21 @@ FAMILIES: tuple[Family, ...] = (
 DETERMINISTIC = "deterministic"
 """Stands for the family of a layer that has no posterior."""
 
-__all__ = ["DETERMINISTIC", "FAMILIES", "Family", "family_named"]
+__all__ = ["DETERMINISTIC", "FAMILIES", "Family", "families_in", "family_named"]
+
+
+def families_in(numerics: Numerics) -> tuple[Family, ...]:
+    """The table, its rows computed in this arithmetic."""
+    match numerics:
+        case Numerics.EXACT:
+            return FAMILIES
+        case Numerics.REFERENCE:
+            return tuple(
+                replace(family, posterior=family.evaluated or family.posterior)
+                for family in FAMILIES
+            )
+        case _:
+            assert_never(numerics)
 
 
 def family_named(name: str) -> Family:

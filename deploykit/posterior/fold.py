@@ -16,8 +16,9 @@ from deploykit.posterior.batchnorm import (
     reestimate_batchnorm,
     subtract_weight_noise,
 )
-from deploykit.posterior.evaluated import evaluations
-from deploykit.posterior.family import EvalForward
+from deploykit.posterior.evaluated import arithmetic_differences, evaluations
+from deploykit.posterior.families import FAMILIES
+from deploykit.posterior.family import EvalForward, Family
 from deploykit.posterior.forward import prepared, require_arguments
 from deploykit.posterior.loading import load_tensors
 from deploykit.posterior.map_layers import require_told_apart, with_torch_orientation
@@ -40,6 +41,7 @@ def fold_posterior(
     pruning: PruneSpec = PruneSpec(),  # noqa: B008  frozen
     batchnorm: BatchNormMode = BatchNormMode.KEEP,
     calibration: Samples | None = None,
+    families: Sequence[Family] = FAMILIES,
 ) -> Folded:
     """The posterior mean network, pruned and unpruned, with the variance of its parameters.
 
@@ -47,9 +49,10 @@ def fold_posterior(
     example_inputs [N, ...], of the only argument or by name: on these the mean forward is compared
     and the output layer is found.
     calibration: what batch norm statistics are measured on; needed unless they are kept.
+    families: the rows that the checkpoint is read by.
     """
     _require_calibration(batchnorm, calibration)
-    recognised = recognise(checkpoint)
+    recognised = recognise(checkpoint, families)
     posteriors = tuple(layer.posterior() for layer in recognised.layers)
     original = network if isinstance(network, nn.Module) else network()
     require_arguments(original, example_inputs)
@@ -80,6 +83,7 @@ def fold_posterior(
         pruning=decisions,
         mean_difference=difference,
         batchnorm=batchnorm.value,
+        arithmetic=arithmetic_differences(recognised.layers),
     )
     return Folded(module, unpruned, variances(module, pruned_posteriors), report, golden)
 

@@ -24,6 +24,16 @@ class BatchNormMode(Enum):
     ANALYTIC = "analytic"
 
 
+class Numerics(Enum):
+    """In which arithmetic a posterior is folded whose published code errs in float32.
+
+    REFERENCE reproduces the errors, and with them the network that the author evaluated.
+    """
+
+    EXACT = "exact"
+    REFERENCE = "reference"
+
+
 Threshold = float | Mapping[str, float] | None
 """One threshold for every layer, one per layer by name, or the rule's own default."""
 

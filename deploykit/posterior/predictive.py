@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from deploykit.errors import DataError
+from deploykit.posterior.families import FAMILIES, Family
 from deploykit.posterior.fold import mean_network
 from deploykit.posterior.forward import BATCH, output_types, run
 from deploykit.posterior.options import BatchNormMode
@@ -36,6 +37,7 @@ def compare_monte_carlo(
     seed: int = 0,
     batch: int = BATCH,
     progress: Progress | None = None,
+    families: Sequence[Family] = FAMILIES,
 ) -> Folded:
     """The same network, its report completed with the Monte-Carlo predictive.
 
@@ -46,7 +48,7 @@ def compare_monte_carlo(
     [N, K] has no class probabilities, and its report stays as it is; so does that of a network of
     several outputs, or of one that answers in whole numbers.
     """
-    recognised = recognise(checkpoint)
+    recognised = recognise(checkpoint, families)
     if not recognised.layers and samples.labels is None:
         return folded
     posteriors = [layer.posterior() for layer in recognised.layers]

@@ -13,7 +13,6 @@ necludov/group-sparsity-sbp b868a3a.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,25 +39,12 @@ APART = 1e-3
 PAPER = "Neklyudov et al. 2017, 'Structured Bayesian pruning via log-normal multiplicative noise'"
 
 
-@dataclass(frozen=True)
-class Disagreement:
-    """Where float32 as published and double precision part.
-
-    gates: in all. mean: gates whose E[theta] differs; decisions: gates that one of them closes.
-    """
-
-    gates: int
-    mean: int
-    decisions: int
-
-
-def disagreement(tensors: Tensors) -> Disagreement:
-    """Of one layer, by its tensors."""
+def errs(tensors: Tensors) -> bool:
+    """Whether the published arithmetic gets the mean of any gate wrong."""
     exact, published = moments(*_parameters(tensors)), published_moments(*_parameters(tensors))
     with np.errstate(invalid="ignore"):
-        far = ~(np.abs(published.mean - exact.mean) <= APART * exact.mean)
-    decided = _kept(exact.snr) != _kept(published.snr)
-    return Disagreement(far.size, int(far.sum()), int(decided.sum()))
+        right = np.abs(published.mean - exact.mean) <= APART * exact.mean
+    return not bool(right.all())
 
 
 def _kept(snr: Float64Array) -> BoolArray:
@@ -114,7 +100,7 @@ TRAPS = (
         "the published float32 arithmetic loses the least noisy gates (mu < 0 and |mu| / sigma "
         "about 13 and more: mean and SNR 0) or makes them infinite (mu / sigma about 5 and more); "
         "double precision is used, and --numerics reference reproduces it",
-        lambda tensors: disagreement(tensors).mean > 0,
+        errs,
     ),
 )
 

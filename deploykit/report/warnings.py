@@ -28,6 +28,7 @@ def warnings_of(manifest: Any) -> list[str]:
         *_sqnr(manifest["layers"]),
         *_kernels(manifest["layers"]),
         *_posterior(manifest["fold"]),
+        *_arithmetic(manifest["fold"]),
         *_calibration(manifest["calibration"]),
         *_widths(manifest["removal"]["alignment"]),
     ]
@@ -79,6 +80,17 @@ def _kernels(layers: Any) -> Iterator[str]:
             "behind a layer that can take it in, or use an operator that XNNPACK has "
             "(`deploykit inspect` shows the kernel of every layer)"
         )
+
+
+def _arithmetic(fold: Any) -> Iterator[str]:
+    """Gates that published float32 code gets wrong."""
+    for layer in [] if fold is None else fold.get("arithmetic", []):
+        here = f"{layer['layer']}: of {layer['gates']} gates, published float32 code gets "
+        here += f"{layer['means']} means wrong and closes {layer['decisions']} others"
+        if fold["numerics"] == "exact":
+            yield f"{here}; exported are the right ones (--numerics reference: the published)"
+        else:
+            yield f"{here}; exported are the published ones, as --numerics reference asks"
 
 
 def _posterior(fold: Any) -> Iterator[str]:

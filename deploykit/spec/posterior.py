@@ -93,6 +93,19 @@ class Predictive:
 
 
 @dataclass(frozen=True)
+class ArithmeticDifference:
+    """A layer where published code computes something else than double precision does.
+
+    means: of its gates, those with another mean; decisions: those that only one of them closes.
+    """
+
+    layer: str
+    gates: int
+    means: int
+    decisions: int
+
+
+@dataclass(frozen=True)
 class FoldReport:
     """What folding cost, in numbers.
 
@@ -101,6 +114,7 @@ class FoldReport:
         factory builds the deterministic twin, so that there is no Bayesian forward to compare.
     monte_carlo_difference: largest difference of class probability between the mean network and
         the Monte-Carlo predictive, which shows what collapsing the posterior costs.
+    arithmetic: layers where the published arithmetic has errors that matter.
     compared_inputs: on how many inputs that difference and `metrics` were measured.
     """
 
@@ -112,6 +126,7 @@ class FoldReport:
     compared_inputs: int = 0
     metrics: Mapping[str, Predictive] = field(default_factory=dict)
     batchnorm: str = "keep"
+    arithmetic: tuple[ArithmeticDifference, ...] = ()
 
 
 @dataclass(frozen=True)

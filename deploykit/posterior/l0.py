@@ -115,6 +115,13 @@ L0_AMLAB = _family(
     signature=frozenset({"weights", "qz_loga"}),
     optional=(frozenset({"bias"}),),
     source=f"{PAPER}; AMLab-Amsterdam/L0_regularization 39a5fe6",
+    traps=(
+        Trap(
+            "training without local_rep leaves the bias of a convolution out, so that it was never "
+            "trained, and evaluation adds it; the evaluated network is folded",
+            lambda tensors: tensors["weights"].ndim == 4 and "bias" in tensors,
+        ),
+    ),
 )
 L0_CPLXMODULE = _family(
     "L0 (cplxmodule)",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from deploykit.posterior.family import EvalForward, Family
+from deploykit.posterior.family import Closes, EvalForward, Family, GateRule
 from deploykit.posterior.gated import GatedLayer, Gates, gated_posterior, gated_sample
 from deploykit.posterior.moments import float64
 from deploykit.spec.arrays import Float64Array, Tensors
@@ -37,7 +37,12 @@ MASKED_WEIGHTS = Family(
     optional=(frozenset({"bias"}),),
     posterior=gated_posterior(NAME, _layer, _gates),
     sample=gated_sample(_layer, _mask),
-    gate_rule=None,
+    gate_rule=GateRule(
+        score="mask",
+        closes=Closes.AT_OR_BELOW,
+        threshold=0.0,
+        source="a mask of zero is a weight of zero",
+    ),
     eval_forward=EvalForward.MEAN,
     source="cplxmodule 2022.6, nn.masked",
     fits=lambda tensors: tensors["mask"].shape == tensors["weight"].shape,

@@ -5,8 +5,9 @@ A weight whose log alpha reaches 3 (alpha about 20, a dropout rate of 0.95) is p
 names                                               epsilon   clamp    evaluation
 weight, log_sigma2   pytorch_ard LinearARD,         1e-15     10 or 8  masked
                      cplxmodule Linear/ConvVD, ARD  1e-12     none     plain mean
-W|weight|mu with     notebook code in many           1e-16     10       masked
-  log_sigma, log_sigma_2, log_sigma2 or log_alpha    repositories
+W|weight|mu with log_sigma, log_sigma_2,            1e-16     10       masked
+  log_sigma2, log_alpha   notebooks
+weight, log_alpha    one number for the layer       none      none     plain mean
 log_sigma is the log of the standard deviation, the others but log_alpha are of the variance.
 The epsilons and clamps move no weight across a threshold between -8 and 8 unless |theta| < 1e-12.
 Source: Molchanov, Ashukha and Vetrov 2017, 'Variational dropout sparsifies deep neural networks'.
@@ -145,4 +146,47 @@ NAMED_OTHERWISE = tuple(
     for spread in SPREADS
     if (weight, spread) != ("weight", "log_sigma2")
 )
-VARIATIONAL_DROPOUT = (ARD, *NAMED_OTHERWISE)
+
+
+def _shared_posterior(layer: str, tensors: Tensors) -> LayerPosterior:
+    """Var[w] = alpha theta^2 with one alpha for the layer, which no weight can be told by."""
+    mean = {"weight": float64(tensors["weight"])}
+    alpha = exponential(tensors["log_alpha"]).reshape(-1)[0]
+    variance = {"weight": alpha * mean["weight"] ** 2}
+    if "bias" in tensors:
+        mean["bias"] = _flat_bias(tensors)
+        variance["bias"] = np.zeros_like(mean["bias"])
+    return LayerPosterior(
+        layer, SHARED_NAME, all_float32(layer, mean), all_float32(layer, variance)
+    )
+
+
+def _shared_sample(tensors: Tensors, generator: np.random.Generator) -> Mapping[str, Float32Array]:
+    found = _shared_posterior("", tensors)
+    mean, variance = (float64(part["weight"]) for part in (found.mean, found.variance))
+    return dict(found.mean) | {"weight": draw(mean, variance, generator).astype(np.float32)}
+
+
+def _one_alpha(tensors: Tensors) -> bool:
+    weight = tensors["weight"]
+    bias = tensors.get("bias", np.zeros(len(weight)))
+    return (
+        weight.ndim in (2, 4)
+        and tensors["log_alpha"].size == 1 < weight.size
+        and bias.size == len(weight) == max(bias.shape)
+    )
+
+
+SHARED_NAME = "variational dropout, one alpha"
+SHARED = Family(
+    name=SHARED_NAME,
+    signature=frozenset({"weight", "log_alpha"}),
+    optional=(frozenset({"bias"}),),
+    posterior=_shared_posterior,
+    sample=_shared_sample,
+    gate_rule=None,
+    eval_forward=EvalForward.MEAN,
+    source="Kingma, Salimans and Welling 2015; BBBConv2d of PyTorch-BayesianCNN before 2020",
+    fits=_one_alpha,
+)
+VARIATIONAL_DROPOUT = (ARD, *NAMED_OTHERWISE, SHARED)

@@ -26,6 +26,7 @@ from tests.posterior.variational_dropout_layers import (
     LinearMasked,
     LinearSVDO,
     LinearVD,
+    SharedAlphaConv2d,
 )
 
 NONE = PruneSpec(PruneRule.NONE)
@@ -67,6 +68,7 @@ LAYERS: dict[str, list[tuple[nn.Module, tuple[int, ...]]]] = {
         (LinearVD(6, 4), (3, 6)),
         (Conv2dVD(2, 4, 3, 1), (2, 2, 5, 5)),
     ],
+    "variational dropout, one alpha": [(SharedAlphaConv2d(2, 4, 3, 1), (2, 2, 5, 5))],
     "masked weights (cplxmodule)": [(LinearMasked(6, 4), (3, 6))],
     **{
         f"variational dropout ({weight}, {spread})": [
@@ -213,6 +215,14 @@ def test_weight_and_log_alpha_of_every_weight_can_be_either_of_two_families() ->
         )  # fmt: skip
 
 
+def test_masks_are_closed_gates() -> None:
+    network = trained(nn.Sequential(LinearMasked(6, 4)))
+    folded = fold_posterior(checkpoint_of(network), network, inputs_of((3, 6)), PruneSpec())
+    (decision,) = folded.report.pruning
+    np.testing.assert_array_equal(decision.closed, network[0].mask.numpy() == 0)  # type: ignore[index]
+    assert (folded.module[0].weight.numpy() == 0).tolist() == decision.closed.tolist()
+
+
 def traps(layer: nn.Module) -> list[str]:
     return list(inspect_checkpoint(checkpoint_of(nn.Sequential(layer))).traps)
 
@@ -225,6 +235,9 @@ def test_traps() -> None:
     assert "some gates are negative" in sign
     assert "masking=True" in masking
     assert traps(gate_layers.SBPLayer(4)) == []
+    assert traps(l0_layers.L0Conv2d(1, 2, 3, bias=False)) == []
+    (untrained,) = traps(l0_layers.L0Conv2d(1, 2, 3))
+    assert "without local_rep" in untrained
     assert traps(gate_layers.LinearGroupHS(3, 2)) == []
     (column,) = traps(gate_layers.LinearGroupHSWithColumn(3, 2))
     assert "the last column is taken for the bias" in column

@@ -33,7 +33,7 @@ class LinearARD(nn.Module):
             return functional.linear(x, kept, self.bias)
         variance = functional.linear(x.square(), self.dropout_rate().exp() * self.weight.square())
         mean = functional.linear(x, self.weight, self.bias)
-        return mean + variance.sqrt() * torch.randn_like(mean)
+        return mean + (variance + 1e-15).sqrt() * torch.randn_like(mean)
 
 
 class Conv2dARD(nn.Conv2d):
@@ -55,7 +55,7 @@ class Conv2dARD(nn.Conv2d):
         noise = self.dropout_rate().exp() * self.weight.square()
         mean: Tensor = self._conv_forward(x, self.weight, None)
         variance: Tensor = self._conv_forward(x.square(), noise, None)
-        return mean + variance.sqrt() * torch.randn_like(mean)
+        return mean + (variance + 1e-15).sqrt() * torch.randn_like(mean)
 
 
 class LinearVD(nn.Linear):
@@ -122,6 +122,25 @@ class LinearMasked(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.linear(x, self.weight * self.get_buffer("mask"), self.bias)
+
+
+class SharedAlphaConv2d(nn.Module):
+    """One dropout rate for the layer, bias [1, C, 1, 1]; evaluation is the plain mean."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, padding: int = 0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(outputs, inputs, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(1, outputs, 1, 1))
+        self.log_alpha = nn.Parameter(torch.zeros(1, 1))
+        self.padding = padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = functional.conv2d(x, self.weight, padding=self.padding) + self.bias
+        if not self.training:
+            return mean
+        noise = self.log_alpha.exp() * self.weight.square()
+        variance = functional.conv2d(x.square(), noise, padding=self.padding)
+        return mean + (variance + 1e-15).sqrt() * torch.randn_like(mean)
 
 
 def _net(conv1: nn.Module, conv2: nn.Module, fc1: nn.Module, fc2: nn.Module) -> nn.Module:

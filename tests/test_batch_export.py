@@ -11,7 +11,7 @@ from onnx import numpy_helper
 
 import deploykit
 from deploykit.bundle import Bundle
-from deploykit.errors import ConfigError, GraphError
+from deploykit.errors import ConfigError, GraphError, UnsupportedOperatorError
 from deploykit.runtime import litert, ort
 from deploykit.spec.arrays import AnyArray
 from deploykit.spec.parity import Verdict
@@ -161,7 +161,7 @@ def of_samples(text: str, samples: int) -> onnx.ModelProto:
     recurrent = {name: rng.normal(size=(1, 18, 6)).astype(np.float32) / 2 for name in ("wx", "wh")}
     numbers = {
         "flat": [samples, 6, 64], "whole": [samples, 6, 8, 8], "one": [1], "front": [0],
-        "heads": [2 * samples, 3, 64], "pixel": [samples, 6, 1, 1],
+        "heads": [2 * samples, 3, 64], "pixel": [samples, 6, 1, 1], "end": [-1], "start": [-99],
     }  # fmt: skip
     lists = {name: np.array(listed) for name, listed in numbers.items()}
     return model_of(Operator("", text, constants={**recurrent, **lists}), samples)
@@ -189,8 +189,31 @@ def test_a_fixed_batch_of_two_whose_samples_meet_is_refused(tmp_path: Path) -> N
     text = "m = ReduceMean <keepdims=1> (c, front) t = Sub (c, m) y = Softmax <axis=1> (t)"
     onnx.save(of_samples(text, 2), tmp_path / "net.onnx")
     data = save(tmp_path / "data.npz", inputs=images(8))
-    with pytest.raises(GraphError, match="mixes the samples of a batch"):
+    with pytest.raises(
+        GraphError, match=r"mixes the samples of a batch, .* give --input-shape a batch of one "
+    ):
         deploykit.export(tmp_path / "net.onnx", data=data, out=tmp_path / "bundle")
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_a_flip_along_the_first_axis_says_what_to_do(samples: int, tmp_path: Path) -> None:
+    text = """
+        v = Reshape (c, flat)
+        t = Transpose <perm=[2,0,1]> (v)
+        r = Slice (t, end, start, front, end)
+        g = GRU <hidden_size=6, linear_before_reset=1> (r, wx, wh)
+        s = Squeeze (g, one)
+        u = Transpose <perm=[1,2,0]> (s)
+        y = Reshape (u, whole)
+    """
+    onnx.save(of_samples(text, samples), tmp_path / "net.onnx")
+    data = save(tmp_path / "data.npz", inputs=images(8))
+    with pytest.raises(
+        UnsupportedOperatorError, match=r"its step is -1 along axis 0; .* --to onnx"
+    ):
+        deploykit.export(tmp_path / "net.onnx", data=data, out=tmp_path / "bundle")
+    bundle = deploykit.export(tmp_path / "net.onnx", data=data, out=tmp_path / "b", to="onnx")
+    assert not deploykit.verify_bundle(bundle.path).failed
 
 
 def test_integers_with_times_in_front_have_no_fixed_batch(tmp_path: Path) -> None:

@@ -214,7 +214,11 @@ def _ranges(node: ir.Node, opset: int, place: Place) -> list[tuple[int, int, int
     ranges = []
     for axis, start, step in zip(axes, starts, steps, strict=True):
         if step < 1:
-            raise read.refuse(node, f"its step is {step}", "only steps forward are written")
+            raise read.refuse(
+                node,
+                f"its step is {step} along axis {axis}",
+                "turn another axis than the first, or write ONNX alone with --to onnx",
+            )
         length = place.shape[axis]
         begin = max(start + length, 0) if start < 0 else min(start, length)
         ranges.append((axis % len(place.shape), begin, step))

@@ -24,6 +24,9 @@ from deploykit.spec.inputs import (
 from deploykit.spec.network import Network, static_shape
 from deploykit.spec.quantized import Batch
 
+BATCH_OF_ONE = "give --input-shape a batch of one (--batch dynamic beside it takes any number)"
+"""The way out of a fixed batch of several."""
+
 ROUNDING = 1e-3
 """Largest relative difference that float32 sums in another order make."""
 
@@ -62,7 +65,7 @@ def check_fixed(network: Network) -> None:
         return
     if all(layer.region is None for layer in layers):
         return
-    places = sample_places(network)
+    places = sample_places(network, BATCH_OF_ONE)
     for layer in layers:
         place = places.get(layer.output)
         if place is None or place.axis != 0 or place.outer != 1:

@@ -14,11 +14,16 @@ from deploykit.spec.network import Network, static_shape
 RECURRENT = {"GRU", "LSTM"}
 
 
-def sample_places(network: Network) -> Mapping[str, SamplePlace]:
+LEAVE_OUT = "leave --batch out"
+
+
+def sample_places(network: Network, way_out: str = LEAVE_OUT) -> Mapping[str, SamplePlace]:
     """Where tensors hold the samples, by name, if each sample's outputs depend on it alone.
 
     network: with static shapes, the batch along axis 0 of every input. What an operator without a
     rule computes is not followed: it needs one in the plan, or is refused there.
+
+    way_out: what makes an export of one sample at a time.
 
     Raises GraphError naming the node where samples meet, and what to do.
     """
@@ -38,7 +43,7 @@ def sample_places(network: Network) -> Mapping[str, SamplePlace]:
                 continue
             found = _place(node, given, output, batch)
             if found is None:
-                raise _meet(node, "mixes the samples of a batch")
+                raise _meet(node, "mixes the samples of a batch", way_out)
             places[value] = found
             behind = [makers[one] for one in node.inputs if one in makers]
             makers[value] = behind[0] if behind and found in held else node
@@ -48,6 +53,7 @@ def sample_places(network: Network) -> Mapping[str, SamplePlace]:
                 makers[value],
                 f"puts the samples elsewhere than along an axis of their own in front, and output "
                 f"{value.name} has them there",
+                way_out,
             )
     return {str(value.name): place for value, place in places.items()}
 
@@ -66,8 +72,8 @@ def _place(node: ir.Node, given: Given, output: int, batch: int) -> SamplePlace 
     return RULES[node.op_type](node, given, batch)
 
 
-def _meet(node: ir.Node, what: str) -> GraphError:
+def _meet(node: ir.Node, what: str, way_out: str) -> GraphError:
     return GraphError(
         f"{node.name}: operator {node.op_type} {what}, so that a sample's answer would depend on "
-        "the others; leave --batch out, or keep the samples apart in the network"
+        f"the others; {way_out}, or keep the samples apart in the network"
     )

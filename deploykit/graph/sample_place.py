@@ -33,8 +33,8 @@ def after_reshape(place: SamplePlace, shape: Shape, into: Shape, batch: int) -> 
     """Where elements [shape] hold the samples once they are [into]; None: along no one axis.
 
     A batch of one leaves a choice: an axis of its own (the one that it has, or another of length
-    one), then the front of an axis, as where samples and heads are merged, but not of the last one:
-    features are not merged with samples, rows are.
+    one), then not the last axis, for rows are merged with samples and features are not, then an
+    axis divided as it was, then the front of one, as where samples and heads are merged.
     """
     before = prod(shape[: place.axis]) * place.outer
     found = []
@@ -50,8 +50,9 @@ def after_reshape(place: SamplePlace, shape: Shape, into: Shape, batch: int) -> 
         key=lambda one: (
             not one.alone,
             one.axis == len(into) - 1 > 0,
-            one.axis != place.axis,
+            (one.outer, one.inner) != (place.outer, place.inner),
             one.outer != 1,
+            one.axis != place.axis,
             one.axis,
         ),
         default=None,

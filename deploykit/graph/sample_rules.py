@@ -82,6 +82,28 @@ def _view(node: ir.Node, given: Given, batch: int) -> SamplePlace | None:
     return after_reshape(first.place, first.shape, _output(node), batch)
 
 
+def _unsqueeze(node: ir.Node, given: Given, batch: int) -> SamplePlace | None:
+    """No choice of a reshape: every axis stays what it is."""
+    first, output = _first(given), _output(node)
+    axes = _listed(node, output, 1)
+    if axes is None or first.place is None:
+        return _view(node, given, batch)
+    kept = [axis for axis in range(len(output)) if axis not in axes]
+    return SamplePlace(kept[first.place.axis], first.place.outer, first.place.inner)
+
+
+def _squeeze(node: ir.Node, given: Given, batch: int) -> SamplePlace | None:
+    """The same, unless the axis of a batch of one goes: it is in front of another one then."""
+    first = _first(given)
+    axes = _listed(node, first.shape, 1)
+    if axes == []:
+        axes = [axis for axis, length in enumerate(first.shape) if length == 1]
+    if axes is None or first.place is None or first.place.axis in axes:
+        return _view(node, given, batch)
+    gone = sum(axis < first.place.axis for axis in axes)
+    return SamplePlace(first.place.axis - gone, first.place.outer, first.place.inner)
+
+
 def _transpose(node: ir.Node, given: Given, batch: int) -> SamplePlace | None:
     del batch
     first = _first(given)
@@ -248,7 +270,7 @@ def _expand(node: ir.Node, given: Given, batch: int) -> SamplePlace | None:
 RULES: Mapping[str, Rule] = {
     **dict.fromkeys(ELEMENTWISE, _elementwise),
     **dict.fromkeys(IMAGES, _images),
-    **dict.fromkeys(("Flatten", "Reshape", "Squeeze", "Unsqueeze"), _view),
+    **dict.fromkeys(("Flatten", "Reshape"), _view),
     **dict.fromkeys(REDUCTIONS, _without(_reduced)),
     **dict.fromkeys(("ArgMax", "ArgMin"), _without(_attribute(0))),
     **dict.fromkeys(("Softmax", "LogSoftmax", "LpNormalization"), _beside(_attribute(-1))),
@@ -261,6 +283,8 @@ RULES: Mapping[str, Rule] = {
     "Gather": _gather,
     "Gemm": _gemm,
     "MatMul": _matmul,
+    "Squeeze": _squeeze,
     "Transpose": _transpose,
+    "Unsqueeze": _unsqueeze,
 }
 """GRU and LSTM have a place for each output, see sample_axis."""

@@ -156,6 +156,9 @@ def plan_quantization(
     )
 
 
+CUTS = "cuts or joins along the batch; keep the samples apart in the network"
+
+
 def _check_dynamic(network: Network, layers: Sequence[Layer]) -> None:
     """Refuse what means one thing to a batch of 1 and another to a batch of more."""
     for value in network.model.graph.inputs:
@@ -172,14 +175,13 @@ def _check_dynamic(network: Network, layers: Sequence[Layer]) -> None:
         along = joined_axis(layer.nodes[0]) if layer.kind is Kind.CONCAT else None
         if layer.kind is Kind.SLICE:
             along = spans_of(layer.nodes[0])[layer.place][0]
-        if along == 0 or not _rows_stay(layer):
-            raise QuantizationError(
-                f"--batch dynamic: {layer.name} cuts or joins along the batch; leave --batch out"
-            )
+        met = CUTS if along == 0 else _meeting(layer)
+        if met is not None:
+            raise QuantizationError(f"--batch dynamic: {layer.name} {met}, or leave --batch out")
 
 
-def _rows_stay(layer: Layer) -> bool:
-    """Whether each row of a layer's output comes from one row of what it reads.
+def _meeting(layer: Layer) -> str | None:
+    """Why a row of a layer's output is not made of one row of what it reads; None where it is.
 
     A constant of several rows would be for one sample alone.
     """
@@ -189,9 +191,14 @@ def _rows_stay(layer: Layer) -> bool:
     if layer.kind in BINARY | JOINING and layer.kind is not Kind.CONCAT:
         (rank,) = {len(shape) for shape in shapes if shape is not None}
         held = [constant(layer.nodes[0], index) for index in (0, 1)]
-        if any(one is not None and one.ndim == rank and one.shape[0] != 1 for one in held):
-            return False
-    return len(rows) == 1 and None not in rows
+        for one in held:
+            if one is not None and one.ndim == rank and one.shape[0] != 1:
+                return (
+                    f"reads a constant {list(one.shape)}, whose {one.shape[0]} rows lie along the "
+                    "first axis, as the samples do in files of any batch; put the samples in front "
+                    "(batch_first=True)"
+                )
+    return None if len(rows) == 1 and None not in rows else CUTS
 
 
 def _wanted(

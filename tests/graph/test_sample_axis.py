@@ -22,6 +22,9 @@ from tests.graph.text import graph, weights
         (FRONT, (1, 98, 128), (98, 128), 1, SamplePlace(0, 1, 98)),
         (FRONT, (1, 98, 128), (1, 1, 98, 128), 1, FRONT),
         (SamplePlace(1), (3, 2, 4), (2, 12), 2, None),
+        (SamplePlace(0, 48, 4), (192, 8), (48, 4, 8), 1, SamplePlace(1, 1, 4)),
+        (SamplePlace(0, 1, 4), (4, 48, 8), (4, 6, 8, 8), 1, SamplePlace(0, 1, 4)),
+        (SamplePlace(1, 1, 4), (48, 4, 24), (48, 4, 3, 8), 1, SamplePlace(1, 1, 4)),
     ],
 )
 def test_a_reshape_keeps_the_samples_along_one_axis_where_it_can(
@@ -54,6 +57,26 @@ def test_times_in_front_and_heads_behind_samples() -> None:
     assert found["t"] == SamplePlace(1)
     assert found["h"] == SamplePlace(1, 1, 4)
     assert found["q"] == SamplePlace(0, 1, 4)
+    assert found["output"] == FRONT
+
+
+def test_an_axis_of_one_that_comes_or_goes_holds_no_samples() -> None:
+    """As where an encoder layer takes queries, keys and values apart, of four windows each."""
+    network = graph(
+        """(float[1,4,48,8] input) => (float[1,4,48,8] output) {
+            w = Reshape (input, windows)
+            t = Transpose <perm=[1,0,2]> (w)
+            u = Unsqueeze (t, front)
+            s = Squeeze (u, front)
+            r = Transpose <perm=[1,0,2]> (s)
+            a = Add (r, w)
+            output = Reshape (a, whole)
+        }""",
+        {"windows": [4, 48, 8], "front": [0], "whole": [1, 4, 48, 8]},
+    )
+    found = sample_places(network)
+    assert found["u"] == SamplePlace(2, 1, 4)
+    assert found["a"] == SamplePlace(0, 1, 4)
     assert found["output"] == FRONT
 
 

@@ -254,6 +254,17 @@ def test_what_joins_samples_has_no_dynamic_batch() -> None:
         planned(DYNAMIC, network=network, samples=Samples(seeded(4, 4)))
 
 
+def test_a_constant_with_rows_where_samples_lie_has_no_dynamic_batch() -> None:
+    network = float_network(
+        "g (float[1,6,8] input) => (float[1,6,8] output) { t = Transpose <perm=[1,0,2]> (input) "
+        " z = Add (t, w) output = Transpose <perm=[1,0,2]> (z) }",
+        w=np.ones((6, 1, 8), np.float32),
+    )
+    told = r"z reads a constant \[6, 1, 8\], whose 6 rows lie .* or leave --batch out"
+    with pytest.raises(QuantizationError, match=told):
+        planned(DYNAMIC, network=network, samples=Samples(seeded(4, 6, 8)))
+
+
 def test_an_island_without_a_form_for_samples_has_no_dynamic_batch() -> None:
     network = float_network(
         "g (float[1,4,8] input) => (float[1,4,8] output) "

@@ -217,6 +217,9 @@ REFUSED: dict[str, tuple[Callable[[Path], Words], list[str]]] = {
         with_options("--prune-rule", "foo"), ["--prune-rule foo: choose one of family, snr"],
     ),
     "unknown bits": (with_options("--bits", "3"), ["--bits 3", "8 bits"]),
+    "unknown numerics": (
+        with_options("--numerics", "half"), ["--numerics half: choose one of exact, reference"],
+    ),
     "unknown io": (with_options("--io", "x"), ["--io x: choose one of float, int8, uint8"]),
     "unknown format": (with_options("--to", "coreml"), ["--to coreml: choose onnx, tflite"]),
     "unknown calibration": (
@@ -276,7 +279,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Words], list[str]]] = {
 
 NOT_UNDERSTOOD = frozenset(
     (
-        "unknown rule", "unknown bits", "unknown io", "unknown format", "unknown calibration",
+        "unknown rule", "unknown numerics", "unknown bits", "unknown io", "unknown format", "unknown calibration",
         "unknown batch norm", "unknown layout", "no data", "no model", "no input shape",
     )
 )  # fmt: skip

@@ -279,7 +279,8 @@ REFUSED: dict[str, tuple[Callable[[Path], Words], list[str]]] = {
 
 NOT_UNDERSTOOD = frozenset(
     (
-        "unknown rule", "unknown numerics", "unknown bits", "unknown io", "unknown format", "unknown calibration",
+        "unknown rule", "unknown numerics", "unknown bits", "unknown io", "unknown format",
+        "unknown calibration",
         "unknown batch norm", "unknown layout", "no data", "no model", "no input shape",
     )
 )  # fmt: skip

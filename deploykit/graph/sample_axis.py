@@ -43,17 +43,21 @@ def sample_places(network: Network, way_out: str = LEAVE_OUT) -> Mapping[str, Sa
                 continue
             found = _place(node, given, output, batch)
             if found is None:
-                raise _meet(node, "mixes the samples of a batch", way_out)
+                raise GraphError(
+                    f"{node.name}: operator {node.op_type} mixes the samples of a batch, so that a "
+                    f"sample's answer would depend on the others; {way_out}, or keep the samples "
+                    "apart in the network"
+                )
             places[value] = found
             behind = [makers[one] for one in node.inputs if one in makers]
             makers[value] = behind[0] if behind and found in held else node
     for value in graph.outputs:
         if places.get(value, FRONT) != FRONT:
-            raise _meet(
-                makers[value],
-                f"puts the samples elsewhere than along an axis of their own in front, and output "
-                f"{value.name} has them there",
-                way_out,
+            node = makers[value]
+            raise GraphError(
+                f"{node.name}: operator {node.op_type} puts the samples elsewhere than along an "
+                f"axis of their own in front, and output {value.name} has them there; {way_out}, "
+                "or return it with the samples in front"
             )
     return {str(value.name): place for value, place in places.items()}
 
@@ -70,10 +74,3 @@ def _place(node: ir.Node, given: Given, output: int, batch: int) -> SamplePlace 
             return None
         return SamplePlace(2 if output == 0 else 1, first.place.outer, first.place.inner)
     return RULES[node.op_type](node, given, batch)
-
-
-def _meet(node: ir.Node, what: str, way_out: str) -> GraphError:
-    return GraphError(
-        f"{node.name}: operator {node.op_type} {what}, so that a sample's answer would depend on "
-        f"the others; {way_out}, or keep the samples apart in the network"
-    )

@@ -1,6 +1,7 @@
 # make        an environment in .venv, from pyproject.toml and constraints.txt
 # make demo   the sample checkpoint to a bundle in build/demo/bundle, with a table
 # make test   lint, then the tests
+# make test-libraries  networks that published Bayesian libraries train, exported
 # make nightly  the tests of channel removal on 2,000 random networks
 # make lint   ruff, mypy --strict, import contracts
 # make bench  the demo's bundle, measured on this host
@@ -22,7 +23,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # onnxruntime reports home by default.
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: all demo test nightly lint bench clean debian-packages
+.PHONY: all demo test test-libraries nightly lint bench clean debian-packages
 
 all: $(STAMP)
 
@@ -45,6 +46,10 @@ $(BUNDLE):
 
 test: lint debian-packages
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup
+
+test-libraries: $(STAMP) debian-packages
+	$(BIN)/python -m tests.libraries.environment
+	PYTHONPATH=$(CURDIR)/build/libraries $(BIN)/python -m pytest -q -rP -p no:logging tests/libraries
 
 nightly: $(STAMP)
 	DEPLOYKIT_EXAMPLES=2000 $(BIN)/python -m pytest -q -n $(JOBS) \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -22,6 +23,10 @@ from deploykit.spec.posterior import Checkpoint
 
 ZIP_MAGIC = b"PK\x03\x04"
 RESAVE = "re-save it where it was trained: torch.save(model.state_dict(), 'weights.pt')"
+QUANTIZED_POSTERIOR = ("quantized_mu_", "quantized_sigma_")
+"""How bayesian-torch calls int8 means and deviations; read as the floats that they stand for."""
+NOISE = re.compile(r"(^|\.)eps_(w|weight|kernel|bias)$")
+"""The last noise that a layer drew: uninitialised memory where it never ran, and read by nobody."""
 COPY_AGAIN = "copy it again, or re-save it where it was trained"
 
 
@@ -135,6 +140,8 @@ def _refusal(path: Path, error: Exception) -> CheckpointError:
 
 
 def _to_numpy(path: Path, name: str, tensor: torch.Tensor) -> AnyArray:
+    if tensor.is_quantized and name.rpartition(".")[2].startswith(QUANTIZED_POSTERIOR):
+        tensor = tensor.dequantize()
     if tensor.is_quantized or tensor.is_meta or tensor.is_complex():
         kind = "quantized" if tensor.is_quantized else "meta" if tensor.is_meta else "complex"
         raise CheckpointError(
@@ -152,7 +159,9 @@ def _require_finite(path: Path, tensors: Mapping[str, AnyArray]) -> None:
     broken = [
         name
         for name, array in tensors.items()
-        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all()
+        if np.issubdtype(array.dtype, np.floating)
+        and not np.isfinite(array).all()
+        and not NOISE.search(name)
     ]
     if broken:
         raise CheckpointError(

@@ -10,7 +10,7 @@ import numpy as np
 
 from deploykit.posterior.families import DETERMINISTIC
 from deploykit.posterior.recognise import RecognisedLayer, recognise, split_key
-from deploykit.spec.arrays import FloatArray
+from deploykit.spec.arrays import Float32Array, FloatArray
 from deploykit.spec.posterior import Checkpoint
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -96,7 +96,7 @@ def _summarise(layer: RecognisedLayer, threshold: float | None) -> LayerSummary:
     rule = layer.family.gate_rule
     scores = posterior.gate_score
     limit = rule.threshold if rule is not None and threshold is None else threshold
-    mean, variance = posterior.mean["weight"], posterior.variance["weight"]
+    mean, variance = (_weights(part) for part in (posterior.mean, posterior.variance))
     with np.errstate(divide="ignore", invalid="ignore"):
         snr = np.nan_to_num(np.abs(mean) / np.sqrt(variance), nan=0.0, posinf=np.inf)
     return LayerSummary(
@@ -112,6 +112,11 @@ def _summarise(layer: RecognisedLayer, threshold: float | None) -> LayerSummary:
         if rule is None or scores is None or limit is None
         else float(rule.closed(scores, limit).mean()),
     )
+
+
+def _weights(parameters: Mapping[str, Float32Array]) -> Float32Array:
+    """All weights of a layer in one row; a recurrent layer has two matrices."""
+    return np.concatenate([array.ravel() for key, array in parameters.items() if "bias" not in key])
 
 
 def _quantiles(values: FloatArray) -> tuple[float, ...]:

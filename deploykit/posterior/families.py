@@ -6,6 +6,9 @@ from dataclasses import replace
 from typing import assert_never
 
 from deploykit.errors import CheckpointError
+from deploykit.posterior import bayesian_torch, torchbnn
+from deploykit.posterior.bayesian_cnn import BAYESIAN_CNN
+from deploykit.posterior.blitz import BLITZ, BLITZ_LSTM
 from deploykit.posterior.diagonal import FORMATS
 from deploykit.posterior.family import Family
 from deploykit.posterior.group_horseshoe import GROUP_HORSESHOE
@@ -15,9 +18,17 @@ from deploykit.posterior.l0 import L0
 from deploykit.posterior.masked_weights import MASKED_WEIGHTS
 from deploykit.posterior.options import Numerics
 from deploykit.posterior.structured_bayesian_pruning import SBP, SBP_GATES
+from deploykit.posterior.torch_uncertainty import TORCH_UNCERTAINTY
 from deploykit.posterior.variational_dropout import VARIATIONAL_DROPOUT
 
 FAMILIES: tuple[Family, ...] = (
+    BAYESIAN_CNN,
+    bayesian_torch.CONVOLUTION,
+    bayesian_torch.LINEAR,
+    bayesian_torch.LSTM,
+    bayesian_torch.QUANTIZED,
+    BLITZ,
+    BLITZ_LSTM,
     GROUP_HORSESHOE,
     GROUP_NORMAL_JEFFREYS,
     INFORMATION_BOTTLENECK,
@@ -25,6 +36,9 @@ FAMILIES: tuple[Family, ...] = (
     MASKED_WEIGHTS,
     SBP,
     SBP_GATES,
+    TORCH_UNCERTAINTY,
+    torchbnn.BATCH_NORM,
+    torchbnn.WEIGHTED,
     *VARIATIONAL_DROPOUT,
 )
 

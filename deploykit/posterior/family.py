@@ -66,6 +66,8 @@ class TwinKind(Enum):
     """A layer that multiplies every channel by a number, see `channel_scale`."""
     BATCH_NORM = auto()
     """BatchNorm1d or 2d; its running statistics are plain tensors beside the posterior."""
+    LSTM = auto()
+    """LSTM of one layer, batch first, with the parameters weight_ih_l0, ... instead of weight."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,11 @@ class Family:
     evaluated: the same as posterior in the arithmetic of the published code, where that has errors
         of its own; the mean forward is then compared with either.
     fits: whether the shapes are those of this family, where another has the same names.
+    plain: names beside the posterior that the twin holds as they are (running statistics).
+    maybe_unused: names that the library saves even for a layer that does not use them; they count
+        only where the network's layer has a bias.
+    silenced: tensors with which a sampled forward gives its mean, the spreads being so small that
+        float32 does not see them; without buffers that only some releases of the library have.
     sample: (tensors, generator) -> one draw of the twin's parameters from the real posterior,
         whose correlations the factorised variance does not carry.
     """
@@ -107,6 +114,9 @@ class Family:
     twin: TwinKind = TwinKind.WEIGHTED
     fits: Callable[[Tensors], bool] = _always
     evaluated: Callable[[str, Tensors], LayerPosterior] | None = None
+    plain: frozenset[str] = frozenset()
+    maybe_unused: frozenset[str] = frozenset()
+    silenced: Callable[[Tensors], Tensors] | None = None
 
     @property
     def keys(self) -> frozenset[str]:

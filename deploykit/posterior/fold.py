@@ -28,6 +28,7 @@ from deploykit.posterior.pruning import apply_pruning, decide_pruning
 from deploykit.posterior.recognise import Recognised, join_key, recognise
 from deploykit.posterior.trace import output_layer
 from deploykit.posterior.twins import Swapped, swap_layers
+from deploykit.posterior.usage import as_used, seen_in
 from deploykit.spec.arrays import AnyArray, Float32Array
 from deploykit.spec.inputs import GraphInputs
 from deploykit.spec.posterior import Checkpoint, Folded, FoldReport, LayerPosterior, LayerPruning
@@ -52,15 +53,16 @@ def fold_posterior(
     families: the rows that the checkpoint is read by.
     """
     _require_calibration(batchnorm, calibration)
-    recognised = recognise(checkpoint, families)
-    posteriors = tuple(layer.posterior() for layer in recognised.layers)
     original = network if isinstance(network, nn.Module) else network()
     require_arguments(original, example_inputs)
-    swapped = swap_layers(original, recognised.layers)
+    saved = recognise(checkpoint, families)
+    swapped = swap_layers(original, saved.layers)
+    recognised = as_used(saved, swapped.module)
+    posteriors = tuple(seen_in(swapped.module, layer.posterior()) for layer in recognised.layers)
     require_told_apart(original, recognised, swapped.layers)
     unpruned = mean_network(swapped.module, recognised, posteriors, checkpoint)
     require_repeatable(unpruned, example_inputs)
-    bayesian = _mean_forward(original, swapped, recognised, checkpoint)
+    bayesian = mean_forward(original, swapped, saved, posteriors, checkpoint)
     difference, golden = None, bayesian
     if bayesian is not None:
         candidates = [
@@ -136,15 +138,37 @@ def variances(
     return result
 
 
-def _mean_forward(
-    original: nn.Module, swapped: Swapped, recognised: Recognised, checkpoint: Checkpoint
+def mean_forward(
+    original: nn.Module,
+    swapped: Swapped,
+    saved: Recognised,
+    posteriors: Sequence[LayerPosterior],
+    checkpoint: Checkpoint,
 ) -> nn.Module | None:
-    """The Bayesian network holding the checkpoint; None where its eval forward is no mean."""
-    own = {layer.name: layer.family.eval_forward for layer in recognised.layers}
-    if not swapped.layers or any(own[name] is EvalForward.SAMPLED for name in swapped.layers):
+    """The Bayesian network holding the checkpoint, in which a sampled layer draws no noise.
+
+    saved: all that the checkpoint holds, used or not. A layer that the network builds as a torch
+    layer already holds its mean. None where nothing was swapped, or where a family's sampled
+    forward cannot be silenced.
+    """
+    if not swapped.layers:
         return None
     bayesian = prepared(copy.deepcopy(original))
-    load_tensors(bayesian, checkpoint.tensors, str(checkpoint.path))
+    held = bayesian.state_dict().keys()
+    tensors: dict[str, AnyArray] = dict(saved.plain)
+    for layer, posterior in zip(saved.layers, posteriors, strict=True):
+        family = layer.family
+        own: Mapping[str, AnyArray] = layer.tensors
+        if layer.name not in swapped.layers:
+            own = posterior.mean
+        elif family.silenced is not None:
+            # What silencing leaves out, some releases of a library hold and others do not.
+            kept = {k: v for k, v in layer.tensors.items() if join_key(layer.name, k) in held}
+            own = kept | dict(family.silenced(layer.tensors))
+        elif family.eval_forward is EvalForward.SAMPLED:
+            return None
+        tensors |= {join_key(layer.name, key): value for key, value in own.items()}
+    load_tensors(bayesian, tensors, str(checkpoint.path))
     return bayesian
 
 

@@ -46,7 +46,15 @@ def mean_difference(
 
     Both in eval mode. Above 1e-4 a ParityError names the first of `layers` that differs.
     """
-    difference = relative_difference(run(bayesian, inputs), run(folded, inputs))
+    reference, values = run(bayesian, inputs), run(folded, inputs)
+    if reference.shape != values.shape:
+        first = _first_differing(bayesian, folded, inputs, layers)
+        raise ParityError(
+            f"the Bayesian network returns the shape {reference.shape} and the folded one "
+            f"{values.shape}, {first}; compare how that layer pads and strides with its stride, "
+            "padding, dilation, groups and padding_mode attributes"
+        )
+    difference = relative_difference(reference, values)
     if not difference <= TOLERANCE:  # NaN too
         first = _first_differing(bayesian, folded, inputs, layers)
         raise ParityError(

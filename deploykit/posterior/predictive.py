@@ -16,6 +16,7 @@ from deploykit.posterior.fold import mean_network
 from deploykit.posterior.forward import BATCH, output_types, run
 from deploykit.posterior.options import BatchNormMode
 from deploykit.posterior.recognise import Recognised, join_key, recognise
+from deploykit.posterior.usage import as_used
 from deploykit.spec.arrays import AnyArray, Float64Array, FloatArray
 from deploykit.spec.inputs import GraphInputs
 from deploykit.spec.posterior import Checkpoint, Folded, Predictive
@@ -48,7 +49,7 @@ def compare_monte_carlo(
     [N, K] has no class probabilities, and its report stays as it is; so does that of a network of
     several outputs, or of one that answers in whole numbers.
     """
-    recognised = recognise(checkpoint, families)
+    recognised = as_used(recognise(checkpoint, families), folded.unpruned)
     if not recognised.layers and samples.labels is None:
         return folded
     posteriors = [layer.posterior() for layer in recognised.layers]

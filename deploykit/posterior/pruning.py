@@ -37,6 +37,11 @@ def decide_pruning(
             "to go by; give --prune-rule none"
         )
     scored = score_layers(spec.rule, layers, output_layer)
+    if not scored and any("weight" not in layer.mean for layer in layers):
+        raise ConfigError(
+            "no layer but recurrent ones and the output layer has a posterior, and --prune-rule "
+            f"{spec.rule.value} prunes neither; give --prune-rule none"
+        )
     if not scored:
         raise ConfigError(
             f"'{output_layer}' is the only layer with a posterior and gives the network's outputs, "

@@ -52,7 +52,7 @@ def recognise(checkpoint: Checkpoint, families: Sequence[Family] = FAMILIES) -> 
     """Explain every key by exactly one family or as part of a plain layer; refuse what is left."""
     if checkpoint.format is not None:
         families = (FORMATS[checkpoint.format], *families)
-    layers = tuple(
+    layers = _outermost(
         _explained(checkpoint, name, candidates)
         for name, candidates in _candidates(checkpoint.tensors, families).items()
     )
@@ -90,12 +90,18 @@ def _candidates(tensors: Tensors, families: Iterable[Family]) -> dict[str, list[
     return found
 
 
+def _outermost(layers: Iterable[RecognisedLayer]) -> tuple[RecognisedLayer, ...]:
+    """Without layers that are parts of another one (the two matrices of a recurrent layer)."""
+    found = [(layer, {join_key(layer.name, key) for key in layer.tensors}) for layer in layers]
+    return tuple(layer for layer, own in found if not any(own < other for _, other in found))
+
+
 def _explained(checkpoint: Checkpoint, layer: str, candidates: Sequence[Family]) -> RecognisedLayer:
     own = _own(checkpoint.tensors, layer, candidates)
     whole = [
         family
         for family in candidates
-        if own <= family.keys
+        if own - family.plain <= family.keys
         and not _half_present(checkpoint.tensors, layer, family)
         and family.fits(_part(checkpoint.tensors, layer, family))
     ]
@@ -148,7 +154,7 @@ def _not_understood(
     keys = ", ".join(join_key(layer, parameter) for parameter in sorted(own))
     missing = sorted(nearest.signature - own)
     half = sorted(part for group in nearest.optional if group & own for part in group - own)
-    foreign = sorted(own - nearest.keys)
+    foreign = sorted(own - nearest.keys - nearest.plain)
     wants = f"it also has {', '.join(missing + half)}" if missing or half else ""
     lacks = f"it has no {', '.join(foreign)}" if foreign else ""
     differences = " and ".join(text for text in (wants, lacks) if text)

@@ -32,34 +32,38 @@ class ScoredLayer:
     closes: Callable[[Float64Array, float], BoolArray]
 
 
-def channel_snr(mean: Float32Array, variance: Float32Array) -> Float64Array:
+def channel_snr(mean: Float32Array, variance: Float32Array, axis: int = 0) -> Float64Array:
     """sqrt(sum mu^2 / sum s^2) over each output channel of [C, ...]; 0 where the mean is zero.
+
+    axis: along which the output channels run, where it is not the first.
 
     Source: Graves 2011; Blundell et al. 2015, section 5.1, per channel instead of per weight.
     """
-    signal = _per_channel(mean.astype(np.float64) ** 2)
-    noise = _per_channel(variance.astype(np.float64))
+    signal = _per_channel(mean.astype(np.float64) ** 2, axis)
+    noise = _per_channel(variance.astype(np.float64), axis)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(signal == 0, 0.0, np.sqrt(signal / noise))
 
 
 def channel_savage_dickey(
-    mean: Float32Array, variance: Float32Array, prior_variance: float
+    mean: Float32Array, variance: Float32Array, prior_variance: float, axis: int = 0
 ) -> Float64Array:
     """sum of log(s_p / s) - mu^2 / (2 s^2) over each output channel of [C, ...].
 
     The log ratio of posterior to prior density at w = 0: above 0, the data speaks for zero.
+    axis: along which the output channels run, where it is not the first.
     Source: Dickey 1971, for two Gaussians, summed over the channel.
     """
     mu = mean.astype(np.float64)
     s2 = np.maximum(variance.astype(np.float64), SMALLEST_VARIANCE)
-    return _per_channel(0.5 * np.log(prior_variance / s2) - mu**2 / (2 * s2))
+    return _per_channel(0.5 * np.log(prior_variance / s2) - mu**2 / (2 * s2), axis)
 
 
 def score_layers(
     rule: PruneRule, layers: Sequence[LayerPosterior], output_layer: str | None
 ) -> tuple[ScoredLayer, ...]:
-    hidden = [layer for layer in layers if layer.name != output_layer]
+    # A recurrent layer's states feed each other, so none of them is an output channel to drop.
+    hidden = [layer for layer in layers if layer.name != output_layer and "weight" in layer.mean]
     match rule:
         case PruneRule.FAMILY:
             gated = tuple(scored for layer in layers for scored in _score_gates(layer))
@@ -89,8 +93,9 @@ def _score_gates(layer: LayerPosterior) -> Iterable[ScoredLayer]:
 
 
 def _score_snr(layer: LayerPosterior) -> ScoredLayer:
-    scores = channel_snr(layer.mean["weight"], layer.variance["weight"])
-    return ScoredLayer(layer.name, "signal-to-noise", 0, scores, None, _below)
+    axis = _output_axis(layer)
+    scores = channel_snr(layer.mean["weight"], layer.variance["weight"], axis)
+    return ScoredLayer(layer.name, "signal-to-noise", axis, scores, None, _below)
 
 
 def _score_savage_dickey(layer: LayerPosterior) -> ScoredLayer:
@@ -99,8 +104,20 @@ def _score_savage_dickey(layer: LayerPosterior) -> ScoredLayer:
             f"layer '{layer.name}': the checkpoint of a {layer.family} layer does not tell its "
             "prior, which savage-dickey needs; give --prune-rule snr or none"
         )
-    scores = channel_savage_dickey(layer.weight_mean, layer.weight_variance, layer.prior_variance)
-    return ScoredLayer(layer.name, "log evidence for zero", 0, scores, 0.0, _above)
+    axis = _output_axis(layer)
+    scores = channel_savage_dickey(
+        layer.weight_mean, layer.weight_variance, layer.prior_variance, axis
+    )
+    return ScoredLayer(layer.name, "log evidence for zero", axis, scores, 0.0, _above)
+
+
+def _output_axis(layer: LayerPosterior) -> int:
+    if layer.output_axis is None:
+        raise ConfigError(
+            f"layer '{layer.name}': the output channels of a transposed convolution with groups "
+            "lie along no axis of its weight, so they cannot be ranked; give --prune-rule none"
+        )
+    return layer.output_axis
 
 
 def _below(scores: Float64Array, threshold: float) -> BoolArray:
@@ -111,5 +128,6 @@ def _above(scores: Float64Array, threshold: float) -> BoolArray:
     return np.asarray(scores > threshold, dtype=np.bool_)
 
 
-def _per_channel(values: Float64Array) -> Float64Array:
-    return np.asarray(values.reshape(values.shape[0], -1).sum(axis=1), dtype=np.float64)
+def _per_channel(values: Float64Array, axis: int) -> Float64Array:
+    first = np.moveaxis(values, axis, 0)
+    return np.asarray(first.reshape(len(first), -1).sum(axis=1), dtype=np.float64)

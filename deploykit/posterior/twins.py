@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, assert_never
 
+import torch
 from torch import nn
 
 from deploykit.errors import ArchitectureError
@@ -17,9 +18,12 @@ from deploykit.spec.posterior import LayerPosterior
 
 Twin = (
     nn.Linear | nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d | nn.ConvTranspose2d
-    | nn.BatchNorm1d | nn.BatchNorm2d | ChannelScale
+    | nn.BatchNorm1d | nn.BatchNorm2d | nn.Embedding | nn.LSTM | ChannelScale
 )  # fmt: skip
-PLAIN = frozenset({"weight", "bias", "running_mean", "running_var", "num_batches_tracked"})
+PLAIN = frozenset({
+    "weight", "bias", "running_mean", "running_var", "num_batches_tracked",
+    "weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0",
+})  # fmt: skip
 """Parameters and buffers of torch layers."""
 IDENTITY = "build the gate layer, or put an nn.Identity() where the gate layer stood"
 
@@ -40,17 +44,21 @@ def swap_layers(module: nn.Module, layers: Sequence[RecognisedLayer]) -> Swapped
     """A deep copy of the module, its Bayesian layers replaced under the same names.
 
     A layer that is a torch layer already stays. Weights are not copied; see `loading`.
+    Where a layer returns a KL divergence beside its output, so does its twin: always 0.
     """
     root = copy.deepcopy(module)
     swapped: list[str] = []
     for layer in layers:
+        posterior = layer.posterior()
         current = _submodule(root, layer)
         if _is_twin(current):
             continue
         if not _stands_for_gates(current, layer):
             _require_same_tensors(current, layer)
             swapped.append(layer.name)
-        twin = build_twin(layer.posterior(), current, layer.family.twin)
+        twin = build_twin(posterior, current, layer.family.twin)
+        if _returns_divergence(current):
+            twin.register_forward_hook(_with_no_divergence)
         if not layer.name:
             root = twin
             continue
@@ -64,14 +72,18 @@ def build_twin(
 ) -> Twin:
     """The torch layer with the posterior's shapes and the Bayesian layer's own geometry.
 
-    weight [O, I] -> Linear, [O, I/groups, k] -> Conv1d, [O, I/groups, kh, kw] -> Conv2d.
+    weight [O, I] -> Linear, [O, I/groups, k] -> Conv1d, [O, I/groups, kh, kw] -> Conv2d;
+    [I, O/groups, ...] -> ConvTranspose1d or 2d, where the layer says so by an attribute
+    `transposed` or by its class's name; [rows, features] -> Embedding, by its class's name. A
+    layer that has a bias in the checkpoint and bias=False itself gets none.
     stride, padding, dilation, groups and padding_mode are the layer's attributes of that name;
     one that it does not have takes torch's default, which the mean-forward check then tests.
     """
-    shape = posterior.mean["weight"].shape
     match kind:
         case TwinKind.CHANNEL_SCALE:
-            return ChannelScale(shape[0])
+            return ChannelScale(posterior.mean["weight"].shape[0])
+        case TwinKind.LSTM:
+            return _lstm(posterior, bayesian)
         case TwinKind.BATCH_NORM:
             return _batch_norm(posterior, bayesian)
         case TwinKind.WEIGHTED:
@@ -87,21 +99,36 @@ def _batch_norm(posterior: LayerPosterior, bayesian: nn.Module) -> nn.BatchNorm1
     return made(posterior.mean["weight"].shape[0], eps=eps)
 
 
+def _lstm(posterior: LayerPosterior, bayesian: nn.Module) -> nn.LSTM:
+    own = type(bayesian).__name__
+    if "GRU" in own or getattr(bayesian, "peephole", False):
+        raise ArchitectureError(
+            f"layer '{posterior.name}': {own} is no plain LSTM (a GRU, or one with peepholes) and "
+            "cannot be folded; write its mean out as a deterministic network and export that one "
+            "with --prune-rule none"
+        )
+    states, inputs = posterior.mean["weight_ih_l0"].shape
+    return nn.LSTM(inputs, states // 4, bias="bias_ih_l0" in posterior.mean, batch_first=True)
+
+
 def _weighted(posterior: LayerPosterior, bayesian: nn.Module) -> Twin:
     shape = posterior.mean["weight"].shape
-    bias = "bias" in posterior.mean
+    bias = "bias" in posterior.mean and getattr(bayesian, "bias", True) is not False
+    if len(shape) == 2 and "Embedding" in type(bayesian).__name__:
+        return nn.Embedding(*shape)
     if len(shape) == 2:
         return nn.Linear(shape[1], shape[0], bias=bias, device="meta").to_empty(device="cpu")
-    if getattr(bayesian, "transposed", False):
-        raise ArchitectureError(
-            f"layer '{posterior.name}': {type(bayesian).__name__} is a transposed convolution, "
-            "which cannot be folded yet"
-        )
     told_by = _wrapped(bayesian)
     groups = int(getattr(told_by, "groups", 1))
+    transposed = _is_transposed(bayesian)
+    if transposed and posterior.gate_axis is not None:
+        raise ArchitectureError(
+            f"layer '{posterior.name}': {type(bayesian).__name__} is a transposed convolution with "
+            "gates, for which its family states no axis; it cannot be folded"
+        )
     geometry: dict[str, Any] = {
-        "in_channels": shape[1] * groups,
-        "out_channels": shape[0],
+        "in_channels": shape[0] if transposed else shape[1] * groups,
+        "out_channels": shape[1] * groups if transposed else shape[0],
         "kernel_size": shape[2:],
         "groups": groups,
         "bias": bias,
@@ -110,15 +137,36 @@ def _weighted(posterior: LayerPosterior, bayesian: nn.Module) -> Twin:
         "dilation": getattr(told_by, "dilation", 1),
         "padding_mode": getattr(told_by, "padding_mode", "zeros"),
     }
+    made: type[nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d | nn.ConvTranspose2d]
+    if transposed:
+        geometry["output_padding"] = getattr(bayesian, "output_padding", 0)
+        made = nn.ConvTranspose1d if len(shape) == 3 else nn.ConvTranspose2d
+    else:
+        made = nn.Conv1d if len(shape) == 3 else nn.Conv2d
     try:
-        if len(shape) == 3:
-            return nn.Conv1d(**geometry, device="meta").to_empty(device="cpu")
-        return nn.Conv2d(**geometry, device="meta").to_empty(device="cpu")
+        return made(**geometry, device="meta").to_empty(device="cpu")
     except (ValueError, TypeError) as error:
         raise ArchitectureError(
             f"layer '{posterior.name}': no torch convolution can take its place with {geometry}: "
             f"{error}; build the layer that was trained"
         ) from error
+
+
+def _is_transposed(bayesian: nn.Module) -> bool:
+    return bool(getattr(bayesian, "transposed", False)) or (
+        "ConvTranspose" in type(bayesian).__name__
+    )
+
+
+def _returns_divergence(bayesian: nn.Module) -> bool:
+    """Whether it returns (output, KL), as bayesian-torch's do unless dnn_to_bnn made them."""
+    return getattr(bayesian, "dnn_to_bnn_flag", True) is False
+
+
+def _with_no_divergence(
+    _twin: nn.Module, _inputs: tuple[torch.Tensor, ...], output: torch.Tensor | tuple[Any, ...]
+) -> tuple[Any, ...]:
+    return (output, 0.0) if isinstance(output, torch.Tensor) else (*output, 0.0)
 
 
 def _wrapped(bayesian: nn.Module) -> nn.Module:
@@ -149,7 +197,7 @@ def _stands_for_gates(module: nn.Module, layer: RecognisedLayer) -> bool:
 
 
 def _require_same_tensors(module: nn.Module, layer: RecognisedLayer) -> None:
-    own = _own_keys(module)
+    own = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
     if not layer.tensors.keys() & own.keys():
         gates = layer.family.twin is TwinKind.CHANNEL_SCALE
         instead = IDENTITY if gates else "build the layer that was trained, or its torch twin"

@@ -14,7 +14,10 @@ from torch import nn
 from deploykit.posterior.recognise import join_key
 from deploykit.spec.arrays import Float32Array
 
-LayerHook = Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]
+LayerOutput = torch.Tensor | tuple[torch.Tensor, float]
+"""What a layer returns: its output, or that and a KL divergence of 0."""
+
+LayerHook = Callable[[nn.Module, tuple[torch.Tensor, ...], LayerOutput], None]
 InputHook = Callable[[nn.Module, tuple[torch.Tensor, ...]], None]
 
 
@@ -89,13 +92,18 @@ def noise_layers(
 
 
 def _producer_hook(name: str, noisy: nn.Module, produced: dict[str, _Produced]) -> LayerHook:
-    def hook(_layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        noise = noisy(inputs[0].square()).double().transpose(0, 1).flatten(1)
+    def hook(_layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: LayerOutput) -> None:
+        noise = _tensor(noisy(inputs[0].square())).double().transpose(0, 1).flatten(1)
+        read = _tensor(output)
         produced[name] = _Produced(
-            weakref.ref(output), output._version, noise.sum(dim=1), noise.shape[1]
+            weakref.ref(read), read._version, noise.sum(dim=1), noise.shape[1]
         )
 
     return hook
+
+
+def _tensor(output: LayerOutput) -> torch.Tensor:
+    return output[0] if isinstance(output, tuple) else output
 
 
 def _reader_hook(

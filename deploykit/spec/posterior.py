@@ -48,11 +48,14 @@ class Checkpoint:
 class LayerPosterior:
     """What one layer of the checkpoint says about its weights.
 
-    mean, variance: per parameter of the deterministic twin ("weight", "bias"), gates multiplied in.
+    mean, variance: per parameter of the deterministic twin ("weight" and "bias"; of an LSTM
+        "weight_ih_l0", ...), gates multiplied in.
     gate_score: per gate, the family's pruning statistic (log alpha for variational dropout kinds).
     gate_axis: axis of `weight` that the gates run along: 0 output channels, 1 inputs; None where
         every weight has a gate of its own, gate_score then having the weight's shape.
     gated: parameters that a gate multiplies; a closed gate makes their slice exactly zero.
+    output_axis: axis of `weight` that output channels run along; 1 in a transposed convolution,
+        None where it has groups, whose output channels no axis holds.
     prior_variance: of the ungated weight, where the family knows it; needed by Savage-Dickey.
     weight_mean, weight_variance: of the ungated weight, in the shape of `weight`.
     """
@@ -67,6 +70,7 @@ class LayerPosterior:
     weight_variance: Float32Array | None = None
     prior_variance: float | None = None
     gated: tuple[str, ...] = ("weight",)
+    output_axis: int | None = 0
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Networks trained by published Bayesian libraries; `frame` says how to add one."""

@@ -1,0 +1,148 @@
+"""What a library's example is, and the little network that most of them train.
+
+`make test-libraries` installs every library of `examples/` into build/libraries (pinned, without
+their dependencies but those that an import asks for), trains each example on Fashion-MNIST, saves
+it as the library's users do, and exports it. `make test` reads the committed checkpoints, without
+any library.
+
+To add a library, write examples/NAME.py, where NAME is the example's own, and not the library's:
+the file's folder leads sys.path while deploykit loads a factory from it. It holds
+
+    def bayesian() -> nn.Module   the network as the library's users build it; imports the library
+                                  by `imported("package")`, so that the file loads without it
+    def twin() -> nn.Module       the same of torch layers under the same names
+    def train(images) -> Trained  trains in seconds (`descend` is a loop for it)
+    LIBRARY = Library(...)
+
+and, once it is installed (`.venv/bin/python -m tests.libraries.environment`),
+
+    PYTHONPATH=build/libraries .venv/bin/python -m tests.libraries.record NAME
+
+writes checkpoints/NAME.pt, at most 100 kB, and NAME.npz: the mean forward that the example computes
+with the library's own tensors, and accuracies. Commit both.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tests.libraries.images import Images
+
+EXAMPLES = Path(__file__).parent / "examples"
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
+BATCH = 100
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network.
+
+    state: what the library's users hand to torch.save. mean: inputs -> outputs at the posterior
+    mean, written with the library's own tensors and nothing of deploykit. draw: inputs -> outputs
+    of one random network, by the library's own forward.
+    """
+
+    state: object
+    mean: Callable[[Tensor], Tensor]
+    draw: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Library:
+    """An example of what a library trains.
+
+    package: what is imported. requirements: pinned, for pip, with all that importing it asks for.
+    families: of deploykit, that its layers are recognised as.
+    factory: the file's function that builds the network as it was trained: "bayesian", or "twin"
+    where the library trains a plain network.
+    """
+
+    name: str
+    package: str
+    requirements: tuple[str, ...]
+    train: Callable[[Images], Trained]
+    families: frozenset[str]
+    factory: str = "bayesian"
+
+    def model(self, factory: str) -> str:
+        """The factory as deploykit's --model takes it."""
+        return f"{EXAMPLES / self.name}.py:{factory}"
+
+    def installed(self) -> bool:
+        """Whether the library can be imported here."""
+        return importlib.util.find_spec(self.package) is not None
+
+
+def libraries() -> Iterator[Library]:
+    """Every example, by name."""
+    for path in sorted(EXAMPLES.glob("*.py")):
+        if path.stem != "__init__":
+            module = importlib.import_module(f"tests.libraries.examples.{path.stem}")
+            assert module.LIBRARY.name == path.stem, f"{path.name} calls itself otherwise"
+            yield module.LIBRARY
+
+
+def imported(name: str) -> Any:
+    """A module of a library that mypy does not find in the project's own environment."""
+    return importlib.import_module(name)
+
+
+def small(
+    conv: Callable[[int, int, int, int, int], nn.Module],
+    linear: Callable[[int, int], nn.Module],
+) -> nn.Sequential:
+    """Two convolutions and a linear layer: [N, 1, 28, 28] -> [N, 10].
+
+    conv: (in, out, kernel, stride, padding) -> layer; linear: (in, out) -> layer.
+    """
+    return nn.Sequential(
+        conv(1, 8, 5, 2, 2),
+        nn.ReLU(),
+        conv(8, 16, 3, 2, 1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        linear(144, 10),
+    )
+
+
+def small_twin() -> nn.Module:
+    """`small` of torch layers."""
+    return small(nn.Conv2d, nn.Linear)
+
+
+def small_forward(
+    x: Tensor, weights: tuple[Tensor, Tensor, Tensor], biases: tuple[Tensor, Tensor, Tensor]
+) -> Tensor:
+    """What `small` computes with these tensors, layer by layer."""
+    x = functional.conv2d(x, weights[0], biases[0], stride=2, padding=2).relu()
+    x = functional.conv2d(x, weights[1], biases[1], stride=2, padding=1).relu()
+    return functional.linear(functional.max_pool2d(x, 2).flatten(1), weights[2], biases[2])
+
+
+def descend(
+    network: nn.Module,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    images: Images,
+    epochs: int = 4,
+    rate: float = 5e-3,
+) -> None:
+    """Adam on loss(inputs, labels), in place; shuffled by torch's own generator."""
+    inputs, labels = torch.tensor(images.inputs), torch.tensor(images.labels)
+    optimizer = torch.optim.Adam(network.parameters(), rate)
+    for _ in range(epochs):
+        order = torch.randperm(len(labels))
+        for start in range(0, len(labels), BATCH):
+            piece = order[start : start + BATCH]
+            optimizer.zero_grad()
+            loss(inputs[piece], labels[piece]).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()

@@ -1,0 +1,101 @@
+"""Train examples and write what `make test` reads: NAME.pt and NAME.npz in checkpoints/.
+
+PYTHONPATH=build/libraries .venv/bin/python -m tests.libraries.record [NAME ...]
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from deploykit.spec.arrays import Float32Array, Float64Array
+from tests.libraries.frame import CHECKPOINTS, Library, Trained, libraries
+from tests.libraries.images import Images, test_images, training_images
+
+DRAWS = 16
+OUTPUTS = 64
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the library says of its network, on the first test images.
+
+    outputs: [64, 10] of the mean forward. mean, predictive: accuracy over 2,000 images of the mean
+    forward and of class probabilities averaged over 16 draws.
+    """
+
+    outputs: Float32Array
+    mean: float
+    predictive: float
+
+
+def trained(library: Library, seed: int = 0) -> Trained:
+    """The example's network, trained from a fixed seed on one thread."""
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    return library.train(training_images())
+
+
+def reference(network: Trained) -> Reference:
+    """The mean forward and the Monte-Carlo predictive."""
+    images = test_images()
+    inputs = torch.tensor(images.inputs)
+    with torch.no_grad():
+        outputs = network.mean(inputs)
+        draws = torch.stack([network.draw(inputs).softmax(-1) for _ in range(DRAWS)]).mean(0)
+    return Reference(
+        outputs[:OUTPUTS].numpy(),
+        accuracy(outputs.numpy(), images),
+        accuracy(draws.numpy(), images),
+    )
+
+
+def accuracy(outputs: Float32Array | Float64Array, images: Images) -> float:
+    """Share of images whose largest output is their class."""
+    return float((outputs.argmax(axis=1) == images.labels).mean())
+
+
+def stored_reference(library: Library) -> Reference:
+    """What is committed for an example."""
+    with np.load(CHECKPOINTS / f"{library.name}.npz") as stored:
+        return Reference(stored["outputs"], float(stored["mean"]), float(stored["predictive"]))
+
+
+def record(library: Library, folder: Path = CHECKPOINTS) -> Reference:
+    """Train, and write both files."""
+    network = trained(library)
+    torch.save(network.state, folder / f"{library.name}.pt")
+    found = reference(network)
+    np.savez_compressed(
+        folder / f"{library.name}.npz",
+        allow_pickle=False,
+        outputs=found.outputs,
+        mean=np.float64(found.mean),
+        predictive=np.float64(found.predictive),
+    )
+    return found
+
+
+def main(names: list[str]) -> int:
+    """Record the named examples, or all."""
+    known = {library.name: library for library in libraries()}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        print(f"no example is called {', '.join(unknown)}; there are {', '.join(known)}")
+        return 2
+    for name in names or known:
+        found = record(known[name])
+        size = (CHECKPOINTS / f"{name}.pt").stat().st_size
+        print(
+            f"{name:<30} mean {found.mean:.4f}  {DRAWS} draws {found.predictive:.4f}  "
+            f"{size:,} bytes"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,91 @@
+"""Networks trained here by the libraries themselves: `make test-libraries`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import deploykit
+from deploykit.posterior.architecture import load_factory
+from deploykit.posterior.checkpoint import load_checkpoint
+from deploykit.posterior.fold import fold_posterior
+from deploykit.posterior.forward import run
+from deploykit.posterior.options import PruneRule, PruneSpec
+from deploykit.spec.posterior import Checkpoint, Folded
+from tests.libraries.frame import Library, Trained, libraries
+from tests.libraries.images import FOLDER, SLICES, test_images
+from tests.libraries.record import Reference, reference, trained
+from tests.tools import require_path
+
+ALL = list(libraries())
+
+
+@dataclass(frozen=True)
+class Example:
+    """A library's network as it left training here, and the file that it was saved to."""
+
+    library: Library
+    network: Trained
+    reference: Reference
+    path: Path
+
+    def checkpoint(self) -> Checkpoint:
+        return load_checkpoint(self.path)
+
+    def folded(self, factory: str) -> Folded:
+        built = load_factory(self.library.model(factory))
+        inputs = test_images().inputs[:8]
+        return fold_posterior(self.checkpoint(), built, inputs, PruneSpec(PruneRule.NONE))
+
+
+@pytest.fixture(scope="module", params=ALL, ids=[library.name for library in ALL])
+def example(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Example:
+    library: Library = request.param
+    if not library.installed():
+        pytest.skip(f"{library.package} is not installed: make test-libraries brings it")
+    require_path(FOLDER, "Debian's package dataset-fashion-mnist")
+    network = trained(library)
+    path = tmp_path_factory.mktemp(library.name) / "weights.pt"
+    torch.save(network.state, path)
+    return Example(library, network, reference(network), path)
+
+
+def test_folded_is_the_mean_forward_of_the_library_s_own_tensors(example: Example) -> None:
+    inputs = test_images().inputs[:256]
+    with torch.no_grad():
+        expected = example.network.mean(torch.tensor(inputs)).numpy()
+    for factory in sorted({example.library.factory, "twin"}):
+        outputs = run(example.folded(factory).module, inputs)
+        largest = np.abs(expected).max()
+        np.testing.assert_allclose(outputs, expected, atol=1e-5 * largest, rtol=0)
+
+
+def test_the_library_s_forward_agrees_once_it_is_silenced(example: Example) -> None:
+    if example.library.factory == "twin":
+        pytest.skip("the library trains a plain network, so no forward of its own is compared")
+    difference = example.folded(example.library.factory).report.mean_difference
+    assert difference is not None
+    assert difference <= 1e-5
+
+
+def test_integers_are_as_accurate_as_the_predictive(example: Example, tmp_path: Path) -> None:
+    bundle = deploykit.export(
+        example.path,
+        out=tmp_path / "bundle",
+        model=example.library.model(example.library.factory),
+        input_shape=(1, 1, 28, 28),
+        data=SLICES / "calibration.npz",
+        eval_data=SLICES / "test-2000.npz",
+        prune_rule="none",
+    )
+    found = bundle.manifest["accuracy"]
+    print(
+        f"{example.library.name}: library's mean {example.reference.mean:.4f}, its predictive "
+        f"{example.reference.predictive:.4f}, model.onnx {found['model.onnx']:.4f}"
+    )
+    assert found["model.onnx"] >= example.reference.predictive - 0.03
+    assert found["model.onnx"] == pytest.approx(example.reference.mean, abs=0.01)

@@ -36,19 +36,17 @@ def apply_pass(name: str, rewrite: Pass, network: Network) -> Network:
 
     Raises GraphError that names the pass and the initializer.
     """
-    values = {
-        parameter: constant(network.model.graph.initializers[parameter])
-        for parameter in network.variance
-    }
+    initializers = network.model.graph.initializers
+    held = {parameter: initializers[parameter].const_value for parameter in network.variance}
     result = rewrite(network)
     after = result.network
     for parameter, variance in after.variance.items():
-        value = constant(after.model.graph.initializers.get(parameter))
-        if value is None:
+        array = constant(after.model.graph.initializers.get(parameter))
+        if array is None:
             raise GraphError(f"pass {name} lost the initializer {parameter} but kept its variance")
-        if value.shape != variance.shape:
+        if array.shape != variance.shape:
             raise GraphError(
-                f"pass {name} left {parameter} with shape {value.shape} and a variance of shape "
+                f"pass {name} left {parameter} with shape {array.shape} and a variance of shape "
                 f"{variance.shape}"
             )
     for parameter, variance in network.variance.items():
@@ -60,10 +58,14 @@ def apply_pass(name: str, rewrite: Pass, network: Network) -> Network:
             raise GraphError(f"pass {name} dropped the variance of {parameter} without saying so")
         if parameter in result.updated:
             continue
-        if not np.array_equal(after.variance[parameter], variance):
+        if after.variance[parameter] is not variance and not np.array_equal(
+            after.variance[parameter], variance
+        ):
             raise GraphError(f"pass {name} changed the variance of {parameter} without saying so")
-        after_value = constant(after.model.graph.initializers[parameter])
-        if not np.array_equal(np.asarray(values[parameter]), np.asarray(after_value)):
+        before, value = held[parameter], after.model.graph.initializers[parameter]
+        if before is value.const_value:
+            continue
+        if before is None or not np.array_equal(before.numpy(), np.asarray(constant(value))):
             raise GraphError(
                 f"pass {name} changed the values of {parameter} and left its variance behind"
             )

@@ -171,8 +171,9 @@ class CheckpointEntry:
 
         checkpoint = load_checkpoint(self.path, self.options.weights)
         factory = load_factory(self.options.model)
-        checkpoint = without_prefix(checkpoint, factory())
-        return Loaded(self, laid_out(checkpoint, factory()), factory)
+        network = factory()
+        checkpoint = without_prefix(checkpoint, network)
+        return Loaded(self, laid_out(checkpoint, network), factory)
 
     def example(self) -> GraphInputs:
         """Zeros in the shapes of the inputs."""

@@ -123,11 +123,10 @@ def _named_tensors(path: Path, content: Mapping[object, object]) -> dict[str, to
             others.append(f"{key} ({type(value).__name__})")
     if not tensors:
         nested = [str(key) for key, value in content.items() if _holds_tensors(value)]
-        several = len(nested) > 1
-        hint = f"; {'entries' if several else 'the entry'} {', '.join(nested)} " if nested else ""
-        hint += (
-            f"{'do' if several else 'does'}: take one with --weights {nested[0]}" if nested else ""
-        )
+        hint = ""
+        if nested:
+            told = "the entry {} does" if len(nested) == 1 else "entries {} do"
+            hint = f"; {told.format(', '.join(nested))}: take one with --weights {nested[0]}"
         raise CheckpointError(f"{path}: holds no tensors by name{hint}; {RESAVE}")
     if others:
         raise CheckpointError(

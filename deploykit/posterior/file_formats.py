@@ -174,43 +174,47 @@ def _stored(tensors: Named) -> ByName | None:
 
 
 def _auto_normal(tensors: Named) -> ByName | None:
-    sites = [
-        key.removeprefix("locs.").removesuffix(UNCONSTRAINED)
-        for key in tensors
-        if key.startswith("locs.") and key.endswith(UNCONSTRAINED)
-    ]
-    if not sites:
-        return None
-    made: Named = {}
-    rest = dict(tensors)
-    for site in sites:
-        mean = rest.pop(f"locs.{site}{UNCONSTRAINED}")
-        scale = rest.pop(f"scales.{site}{UNCONSTRAINED}", None)
-        if scale is None:
-            return None
-        made |= _moments(site, _double(mean), torch.nn.functional.softplus(_double(scale)) ** 2)
-    return ByName(made | rest, "Pyro AutoNormal")
+    """locs.X and scales.X of the guide's state_dict; scale = softplus(unconstrained)."""
+    scale_of = torch.nn.functional.softplus
+    found = _guide(tensors, ("locs.", ""), ("scales.", ""), scale_of)
+    return None if found is None else ByName(found[0] | found[1], "Pyro AutoNormal")
 
 
 def _tyxe(tensors: Named) -> ByName | None:
-    start, loc = "net_guide.net.", f".loc{UNCONSTRAINED}"
+    """X.loc and X.scale of the guide's network; scale = exp(unconstrained)."""
+    start = "net_guide.net."
+    found = _guide(tensors, (start, ".loc"), (start, ".scale"), torch.exp)
+    if found is None:
+        return None
+    made, rest = found
+    return ByName(made | {key.removeprefix("net."): value for key, value in rest.items()}, "TyXe")
+
+
+def _guide(
+    tensors: Named,
+    loc: tuple[str, str],
+    scale: tuple[str, str],
+    scale_of: Callable[[torch.Tensor], torch.Tensor],
+) -> tuple[Named, Named] | None:
+    """Moments of every site, and all other tensors; None where a site has no loc and scale.
+
+    loc, scale: what stands before and behind a site's name, in front of "_unconstrained".
+    """
+    before, behind = loc[0], f"{loc[1]}{UNCONSTRAINED}"
     sites = [
-        key.removeprefix(start).removesuffix(loc)
+        key.removeprefix(before).removesuffix(behind)
         for key in tensors
-        if key.startswith(start) and key.endswith(loc)
+        if key.startswith(before) and key.endswith(behind)
     ]
-    if not sites:
+    names = {f"{scale[0]}{site}{scale[1]}{UNCONSTRAINED}": site for site in sites}
+    if not sites or not names.keys() <= tensors.keys():
         return None
     made: Named = {}
-    rest = dict(tensors)
-    for site in sites:
-        mean = rest.pop(f"{start}{site}{loc}")
-        scale = rest.pop(f"{start}{site}.scale{UNCONSTRAINED}", None)
-        if scale is None:
-            return None
-        made |= _moments(site, _double(mean), torch.exp(2 * _double(scale)))
-    plain = {key.removeprefix("net."): value for key, value in rest.items()}
-    return ByName(made | plain, "TyXe")
+    for name, site in names.items():
+        mean = _double(tensors[f"{before}{site}{behind}"])
+        made |= _moments(site, mean, scale_of(_double(tensors[name])) ** 2)
+    read = names.keys() | {f"{before}{site}{behind}" for site in sites}
+    return made, {key: value for key, value in tensors.items() if key not in read}
 
 
 def _moments(name: str, mean: torch.Tensor, variance: torch.Tensor) -> Named:
@@ -238,4 +242,4 @@ def _flat(
 
 
 def _double(tensor: torch.Tensor) -> torch.Tensor:
-    return torch.as_tensor(tensor).detach().to("cpu", torch.float64).reshape(tensor.shape)
+    return torch.as_tensor(tensor).detach().to("cpu", torch.float64)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from deploykit.graph.edit import fresh_name, set_initializer, take_over
+from deploykit.graph.edit import floats, fresh_name, set_initializer, take_over
 from deploykit.graph.passes.affine import Affine
 from deploykit.graph.tracking import Rewritten
-from deploykit.spec.arrays import AnyArray
+from deploykit.spec.arrays import AnyArray, Float64Array
 from deploykit.spec.network import Network
 
 
@@ -32,6 +32,27 @@ def replace_each(
         if fits(node):
             replace(model.graph, node)
     return Affine(model.graph, dict(network.variance)).finish(network, model)
+
+
+def constant_behind(
+    node: ir.Node, size: int, shape: tuple[int, ...]
+) -> tuple[ir.Node, Float64Array]:
+    """The last node of a product, which is an Add of a constant or itself, and the constant [size].
+
+    shape: the constant's last axes, which say along which axis of the product it is added. Zeros
+    where nothing of that shape is added, or anything else reads the product.
+    """
+    output, nothing = node.outputs[0], (node, np.zeros(size))
+    uses = tuple(output.uses())
+    if len(uses) != 1 or output.is_graph_output() or uses[0].node.op_type != "Add":
+        return nothing
+    follower = uses[0].node
+    values = floats(follower.inputs[1 - uses[0].idx])
+    if values is None or values.size != size or values.shape[-len(shape) :] != shape:
+        return nothing
+    if values.ndim > len(output.shape or ()):
+        return nothing
+    return follower, np.asarray(values.reshape(-1), np.float64)
 
 
 class Replacement:

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from deploykit.graph.edit import constant, floats
-from deploykit.graph.lowering.building import Replacement, replace_each
+from deploykit.graph.lowering.building import Replacement, constant_behind, replace_each
 from deploykit.graph.tracking import Rewritten
 from deploykit.spec.arrays import Float64Array
 from deploykit.spec.network import Network, static_shape
@@ -42,7 +42,7 @@ def _replace(graph: ir.Graph, node: ir.Node) -> None:
     matrix, source = _matrix(node), static_shape(node.inputs[1])
     assert matrix is not None and source is not None
     outputs, length = matrix.shape[0], source[-1]
-    last, bias = _bias_behind(node, outputs)
+    last, bias = constant_behind(node, outputs, (outputs, 1))
     new, rank = Replacement(graph, last), len(source)
     shape = (*source[:-2], outputs, length)
     if rank == SIGNAL:
@@ -67,18 +67,3 @@ def _replace(graph: ir.Graph, node: ir.Node) -> None:
         new.finish(new.node("Transpose", [product], "back", shape, turn))
     if last is not node:
         graph.remove(node, safe=True)
-
-
-def _bias_behind(node: ir.Node, outputs: int) -> tuple[ir.Node, Float64Array]:
-    """The last node of the product, an Add of a constant by row or itself, and the constant."""
-    output, zeros = node.outputs[0], np.zeros(outputs)
-    uses = tuple(output.uses())
-    if len(uses) != 1 or output.is_graph_output() or uses[0].node.op_type != "Add":
-        return node, zeros
-    follower = uses[0].node
-    values = floats(follower.inputs[1 - uses[0].idx])
-    if values is None or values.size != outputs or values.shape[-2:] != (outputs, 1):
-        return node, zeros
-    return (
-        (follower, values.reshape(-1)) if values.ndim <= len(output.shape or ()) else (node, zeros)
-    )

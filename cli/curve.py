@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 WIDTH = 20
 """Characters of a full bar."""
+ONE_POINT = 0.01
 
 
 def curve_table(curve: ThresholdCurve) -> Table:
@@ -53,7 +54,8 @@ def curve_lines(curve: ThresholdCurve, command: str) -> list[str]:
     ]
     if curve.ended:
         lines.append(f"No higher share: {curve.ended}")
-    kept = [point for point in curve.points[1:] if point.accuracy >= best(curve) - ONE_POINT]
+    best = max(point.accuracy for point in curve.points)
+    kept = [point for point in curve.points[1:] if point.accuracy >= best - ONE_POINT]
     if kept:
         last = kept[-1]
         assert last.threshold is not None
@@ -62,14 +64,6 @@ def curve_lines(curve: ThresholdCurve, command: str) -> list[str]:
             f"({last.accuracy:.4f}, {last.parameters:,} parameters)."
         )
     return [*lines, f"Next: {command} export with --threshold T and without --dry-run"]
-
-
-ONE_POINT = 0.01
-
-
-def best(curve: ThresholdCurve) -> float:
-    """The highest accuracy of any threshold."""
-    return max(point.accuracy for point in curve.points)
 
 
 def curve_json(curve: ThresholdCurve) -> dict[str, object]:

@@ -23,11 +23,9 @@ from deploykit.spec.arrays import AnyArray
 from deploykit.spec.bodies import known_body
 from deploykit.spec.operators import Island, Rearrange
 from deploykit.spec.quantized import Batch
+from deploykit.spec.stack_recurrent import RECURRENT
 from deploykit.spec.stacked_body import stacked_body
 from deploykit.spec.stored_weight import stored_weight
-
-RECURRENT = frozenset(("GRU", "LSTM"))
-"""Operators of several results, of which each node of a body gives one (lowering.recurrent)."""
 
 
 def write_island(operator: Island, graph: OnnxGraph) -> None:

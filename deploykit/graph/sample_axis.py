@@ -10,9 +10,7 @@ from deploykit.errors import GraphError
 from deploykit.graph.sample_place import FRONT, SamplePlace
 from deploykit.graph.sample_rules import RULES, Given, Read
 from deploykit.spec.network import Network, static_shape
-
-RECURRENT = {"GRU", "LSTM"}
-
+from deploykit.spec.stack_recurrent import RECURRENT
 
 LEAVE_OUT = "leave --batch out"
 

@@ -20,6 +20,7 @@ from deploykit.errors import CheckpointError
 from deploykit.posterior.family import Closes, EvalForward, Family, GateRule, Trap
 from deploykit.posterior.group_normal_jeffreys import product_variance
 from deploykit.posterior.moments import all_float32, draw, exponential, float32, float64
+from deploykit.posterior.shapes import Shape, require_shapes
 from deploykit.spec.arrays import Float32Array, Float64Array, Tensors
 from deploykit.spec.posterior import LayerPosterior
 
@@ -112,17 +113,12 @@ def _require_shapes(name: str, tensors: Tensors) -> None:
             "have a group horseshoe that can be folded"
         )
     outputs, inputs = weight
-    shapes: dict[str, set[tuple[int, ...]]]
+    shapes: dict[str, set[Shape]]
     shapes = {"weight_logvar": {weight}, "bias_mu": {(outputs,)}, "bias_logvar": {(outputs,)}}
     for part in ("mu", "logvar"):
         shapes |= {f"alpha_{part}": {(inputs,)}, f"beta_{part}": {(inputs,)}}
         shapes |= {f"sa_{part}": {(1,), ()}, f"sb_{part}": {(1,), ()}}
-    for key, allowed in shapes.items():
-        if key in tensors and tensors[key].shape not in allowed:
-            raise CheckpointError(
-                f"layer '{name}': {key} has shape {tensors[key].shape} where weight_mu of shape "
-                f"{weight} asks for {max(allowed)}; the checkpoint mixes two layers"
-            )
+    require_shapes(name, tensors, "weight_mu", shapes)
 
 
 GROUP_HORSESHOE = Family(

@@ -17,6 +17,7 @@ import numpy as np
 from deploykit.errors import CheckpointError
 from deploykit.posterior.family import Closes, EvalForward, Family, GateRule, Trap
 from deploykit.posterior.moments import all_float32, along, draw, exponential, float32, float64
+from deploykit.posterior.shapes import Shape, require_shapes
 from deploykit.spec.arrays import Float32Array, Float64Array, Tensors
 from deploykit.spec.posterior import LayerPosterior
 
@@ -98,19 +99,14 @@ def _gate_axis(name: str, tensors: Tensors) -> int:
                 f"layer '{name}': weight_mu of shape {weight} belongs to no linear layer, "
                 "Conv1d or Conv2d; only those can be folded"
             )
-    expected = {
-        "weight_logvar": weight,
-        "z_mu": (weight[axis],),
-        "z_logvar": (weight[axis],),
-        "bias_mu": (weight[0],),
-        "bias_logvar": (weight[0],),
+    expected: dict[str, set[Shape]] = {
+        "weight_logvar": {weight},
+        "z_mu": {(weight[axis],)},
+        "z_logvar": {(weight[axis],)},
+        "bias_mu": {(weight[0],)},
+        "bias_logvar": {(weight[0],)},
     }
-    for key, shape in expected.items():
-        if key in tensors and tensors[key].shape != shape:
-            raise CheckpointError(
-                f"layer '{name}': {key} has shape {tensors[key].shape} where weight_mu of shape "
-                f"{weight} asks for {shape}; the checkpoint mixes two layers"
-            )
+    require_shapes(name, tensors, "weight_mu", expected)
     return axis
 
 

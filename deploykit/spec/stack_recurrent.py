@@ -9,6 +9,8 @@ from deploykit.spec.stack import OPEN, Stack, numbers_of, shape_of
 
 STATES = {"GRU": (5,), "LSTM": (5, 6)}
 """Inputs that hold the states to begin with."""
+RECURRENT = frozenset(STATES)
+"""Operators that carry a state through time."""
 
 
 def recurrent(node: ir.Node, stack: Stack) -> None:

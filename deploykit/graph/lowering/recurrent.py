@@ -12,8 +12,7 @@ from deploykit.graph.edit import fresh_name
 from deploykit.graph.passes.affine import Affine
 from deploykit.graph.tracking import Rewritten
 from deploykit.spec.network import Network
-
-RECURRENT = frozenset(("GRU", "LSTM"))
+from deploykit.spec.stack_recurrent import RECURRENT
 
 
 def split_recurrent(network: Network) -> Rewritten:

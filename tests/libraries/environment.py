@@ -11,11 +11,9 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
-from tests.libraries.frame import libraries
+from tests.libraries.frame import FOLDER, libraries
 
-FOLDER = Path("build/libraries")
 STAMP = FOLDER / ".installed"
 
 

@@ -18,10 +18,13 @@ from deploykit.posterior.options import PruneRule, PruneSpec
 from tests.libraries.frame import CHECKPOINTS, Library, libraries
 from tests.libraries.images import SLICES
 from tests.libraries.record import stored_reference
+from tests.libraries.restated import CHANNELS, FEATURES
+from tests.posterior.gate_layers import SBPLayer
 
 torch.set_num_threads(1)
 
 BY_NAME = {library.name: library for library in libraries()}
+LOG_ALPHA = -2.498
 PRIORLESS = ["bayesian_torch_layers", "bayesian_torch_quantized", "blitz_layers", "torchbnn_layers"]
 
 
@@ -68,3 +71,72 @@ def test_savage_dickey_without_a_prior_says_so(name: str) -> None:
     inputs = np.zeros((1, 1, 28, 28), np.float32)
     with pytest.raises(ConfigError, match="does not tell its prior, which savage-dickey needs"):
         fold_posterior(checkpoint, twin, inputs, PruneSpec(PruneRule.SAVAGE_DICKEY))
+
+
+def hard_concrete_open(location: torch.Tensor) -> torch.Tensor:
+    """clip(1.2 sigmoid(a) - 0.1, 0, 1) > 0."""
+    return 1.2 * torch.sigmoid(location) - 0.1 > 0
+
+
+def opened(name: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Open gates of both convolutions and of the linear layer's inputs, by the published rule."""
+    content = torch.load(CHECKPOINTS / f"{name}.pt", weights_only=True)
+    every = torch.ones(FEATURES, dtype=torch.bool)
+    match name:
+        case "l0_amlab":
+            scale = 1 - content["beta_ema"] ** content["steps_ema"]
+            gates = [average / scale for average in content["avg_params"] if average.ndim == 1]
+            first, _, second, _, inputs, _ = gates
+            return (
+                hard_concrete_open(first),
+                hard_concrete_open(second),
+                hard_concrete_open(inputs),
+            )
+        case "l0_gates":
+            first, second = (hard_concrete_open(content[f"{n}.qz_loga"]) for n in (2, 5))
+            return first, second, every
+        case "information_bottleneck":
+            state = content["state_dict"]
+            first, second = (
+                state[f"{n}.post_z_logD"] < torch.log(state[f"{n}.post_z_mu"] ** 2 + 1e-8)
+                for n in (2, 5)
+            )
+            return first, second, every
+        case "structured_bayesian_pruning":
+            network = torch.nn.Sequential(*(SBPLayer(count) for count in CHANNELS)).eval()
+            for layer, place in zip(network, (2, 5), strict=True):
+                layer.load_state_dict({k: content[f"{place}.{k}"] for k in ("mu", "log_sigma")})
+            first, second = (layer.gates() > 0 for layer in network)  # type: ignore[operator]
+            return first, second, every
+        case "group_normal_jeffreys":
+            first, second, inputs = (
+                content[f"{n}.z_logvar"] - torch.log(content[f"{n}.z_mu"] ** 2 + 1e-8) < LOG_ALPHA
+                for n in (0, 3, 8)
+            )
+            return first, second, inputs
+    raise AssertionError(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "threshold"),
+    [
+        ("l0_amlab", None),
+        ("l0_gates", None),
+        ("information_bottleneck", None),
+        ("structured_bayesian_pruning", None),
+        ("group_normal_jeffreys", LOG_ALPHA),
+    ],
+)
+def test_channels_left_are_those_that_the_published_rule_keeps(
+    name: str, threshold: float | None, tmp_path: Path
+) -> None:
+    first, second, inputs = opened(name)
+    # A channel of which the linear layer reads nothing goes with its gate open.
+    read = second & inputs.reshape(len(second), -1).any(dim=1)
+    bundle = exported(BY_NAME[name], tmp_path, "family", threshold)
+    convolutions = [layer for layer in bundle.manifest["layers"] if layer["operator"] == "Conv"]
+    assert [layer["channels_after"] for layer in convolutions] == [
+        int(first.sum()),
+        int(read.sum()),
+    ]
+    assert int(read.sum()) < CHANNELS[1]

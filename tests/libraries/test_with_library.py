@@ -46,7 +46,7 @@ class Example:
 def example(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Example:
     library: Library = request.param
     if not library.installed():
-        pytest.skip(f"{library.package} is not installed: make test-libraries brings it")
+        pytest.skip(f"{library.name} trains in make test-libraries, which brings {library.package}")
     require_path(FOLDER, "Debian's package dataset-fashion-mnist")
     network = trained(library)
     path = tmp_path_factory.mktemp(library.name) / "weights.pt"

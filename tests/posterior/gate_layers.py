@@ -5,6 +5,8 @@ Restated from the equations for these tests; evaluation as published, in float32
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -32,9 +34,27 @@ class _LogNormalGates(nn.Module):
         self.mu = nn.Parameter(torch.zeros(channels))
         self.log_sigma = nn.Parameter(torch.full((channels,), -5.0))
 
-    def gates(self) -> Tensor:
+    def _normal(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         mu, sigma = self.mu.clamp(-20, 5), self.log_sigma.clamp(-20, 5).exp()
-        alpha, beta = (LOW - mu) / sigma, (HIGH - mu) / sigma
+        return mu, sigma, (LOW - mu) / sigma, (HIGH - mu) / sigma
+
+    def kl(self) -> Tensor:
+        """To the log-uniform prior on [-20, 0]: log 20 less the entropy; equation 8."""
+        _, sigma, alpha, beta = self._normal()
+        z = _phi(beta) - _phi(alpha)
+        density = (
+            alpha * torch.exp(-(alpha**2) / 2) - beta * torch.exp(-(beta**2) / 2)
+        ) / math.sqrt(2 * math.pi)
+        entropy = torch.log(math.sqrt(2 * math.pi * math.e) * sigma * z) + density / (2 * z)
+        return (math.log(HIGH - LOW) - entropy).sum()
+
+    def gates(self) -> Tensor:
+        """Drawn in training, by the inverse of the distribution function."""
+        mu, sigma, alpha, beta = self._normal()
+        if self.training:
+            low, high = _phi(alpha), _phi(beta)
+            between = (low + (high - low) * torch.rand_like(low)).clamp(1e-6, 1 - 1e-6)
+            return torch.exp((mu + sigma * torch.special.ndtri(between)).clamp(LOW, HIGH))
         z = _phi(beta) - _phi(alpha)
 
         def raised(power: int, shift: Tensor | float) -> Tensor:
@@ -88,8 +108,14 @@ class InformationBottleneck(nn.Module):
         z: Tensor = self.post_z_mu
         if self.training:
             z = z + (self.post_z_logD / 2).exp() * torch.randn_like(z)
-        log_alpha = self.post_z_logD - torch.log(self.post_z_mu.square() + 1e-8)
-        return x * (z * (log_alpha < 0)).reshape(1, -1, *(1,) * (x.ndim - 2))
+        else:
+            z = z * (self.post_z_logD - torch.log(z.square() + 1e-8) < 0)
+        return x * z.reshape(1, -1, *(1,) * (x.ndim - 2))
+
+    def kl(self) -> Tensor:
+        """The bound on the information that passes: sum of log(1 + mu^2 / sigma^2) / 2."""
+        inverse = (torch.log(self.post_z_mu.square() + 1e-8) - self.post_z_logD).exp()
+        return 0.5 * torch.log1p(inverse).sum()
 
 
 class _Horseshoe(nn.Module):
@@ -112,6 +138,33 @@ class _Horseshoe(nn.Module):
             for name in ("sa", "sb", "alpha", "beta")
         ]
 
+    def drawn(self, x: Tensor) -> Tensor:
+        """x z w^T of one draw of the scales and of every weight, without a bias."""
+        logarithm = torch.zeros(())
+        for mean, variance in self.factors():
+            logarithm = logarithm + (mean + variance.sqrt() * torch.randn_like(mean)) / 2
+        spread = (self.get_parameter("weight_logvar") / 2).exp()
+        weight = self.get_parameter("weight_mu") + spread * torch.randn_like(spread)
+        return functional.linear(x * logarithm.exp(), weight)
+
+    def kl(self, scale: float) -> Tensor:
+        """To s_a ~ Gamma(1/2, scale^2), alpha ~ Gamma(1/2, 1), InvGamma(1/2, 1), and N(0, 1).
+
+        Of a log-normal with log-mean m and log-variance v its entropy is m + log(2 pi e v) / 2, and
+        the mean of x^p is exp(p m + p^2 v / 2). Section 4.2 and appendix A, equations 18 to 21.
+        """
+        total = torch.zeros(())
+        for (m, v), power, rate in zip(
+            self.factors(), (1, -1, 1, -1), (scale**-2, 1.0, 1.0, 1.0), strict=True
+        ):
+            entropy = m + 0.5 * torch.log(2 * math.pi * math.e * v)
+            # log p = (power / 2 - 1) log x - rate x^power + log(rate) / 2 - log(pi) / 2
+            log_prior = (power / 2 - 1) * m - rate * (power * m + v / 2).exp()
+            constant = 0.5 * math.log(rate / math.pi)
+            total = total - (entropy + log_prior + constant).sum()
+        mean, logvar = self.get_parameter("weight_mu"), self.get_parameter("weight_logvar")
+        return total + 0.5 * (mean.square() + logvar.exp() - logvar - 1).sum()
+
 
 class LinearGroupHS(_Horseshoe):
     """Evaluates at the mean of the scale."""
@@ -122,6 +175,9 @@ class LinearGroupHS(_Horseshoe):
         self.bias_logvar = nn.Parameter(torch.full((outputs,), -3.0))
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            noise = (self.bias_logvar / 2).exp() * torch.randn_like(self.bias_mu)
+            return self.drawn(x) + self.bias_mu + noise
         m = sum(mean for mean, _ in self.factors()) / 2
         v = sum(variance for _, variance in self.factors()) / 4
         z = torch.exp(torch.as_tensor(m + v / 2))
@@ -135,11 +191,13 @@ class LinearGroupHSWithColumn(_Horseshoe):
         super().__init__(inputs + 1, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([x, torch.ones(len(x), 1)], dim=1)
+        if self.training:
+            return self.drawn(x)
         product = torch.ones(())
         for mean, variance in self.factors():
             product = product * torch.exp(mean + variance / 2)
-        scaled = product.sqrt() * self.get_parameter("weight_mu")
-        return functional.linear(torch.cat([x, torch.ones(len(x), 1)], dim=1), scaled)
+        return functional.linear(x, product.sqrt() * self.get_parameter("weight_mu"))
 
 
 def sbp_net() -> nn.Module:

@@ -111,7 +111,7 @@ def test_published_arithmetic_agrees_where_float32_suffices() -> None:
 
 def test_published_arithmetic_is_that_of_the_restated_layer() -> None:
     generator = np.random.default_rng(0)
-    layer = SBPLayer(400)
+    layer = SBPLayer(400).eval()
     with torch.no_grad():
         layer.mu.copy_(torch.tensor(-generator.uniform(0, 3, 400)))
         layer.log_sigma.copy_(torch.tensor(generator.uniform(-6, 2, 400)))

@@ -109,6 +109,11 @@ class LinearSVDO(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.get_parameter(self.names[0])
+        if self.training:
+            noise = self.dropout_rate().exp() * weight.square()
+            mean = functional.linear(x, weight) + self.bias
+            variance = functional.linear(x.square(), noise)
+            return mean + (variance + 1e-8).sqrt() * torch.randn_like(mean)
         kept = weight * (self.dropout_rate() < THRESHOLD)
         return functional.linear(x, kept) + self.bias
 

@@ -28,6 +28,13 @@ def export(
         str | None,
         typer.Option(help="Entry of the checkpoint that holds the network, for example ema."),
     ] = None,
+    layer_map: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON from `inspect --write-layer-map`: the network's name of each layer, where "
+            "the checkpoint's differ."
+        ),
+    ] = None,
     input_shape: Annotated[
         list[str] | None,
         typer.Option(
@@ -140,7 +147,7 @@ def export(
         "threshold": threshold, "batchnorm": batchnorm, "exact": exact, "align": align,
         "target": target, "calibration": calibration, "rounding": rounding, "io": io,
         "tflite_layout": tflite_layout, "labels": labels, "mean": mean, "std": std,
-        "batch": batch, "numerics": numerics,
+        "batch": batch, "numerics": numerics, "layer_map": layer_map,
     }  # fmt: skip
     if dry_run:
         _show_curve(checkpoint, given, config, "json" if as_json else "table")

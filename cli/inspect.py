@@ -7,18 +7,39 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deploykit.errors import UsageError
 from deploykit_cli.folding import Folded
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from deploykit.bundle import Bundle
-    from deploykit.posterior.describe import CheckpointSummary, LayerSummary
+    from deploykit.posterior.describe import CheckpointSummary
     from deploykit.report.model import ModelSummary
 
 
 def inspect(
     path: Annotated[Path, typer.Argument(help="A checkpoint, a .onnx or .tflite file, a bundle.")],
+    model: Annotated[
+        str | None,
+        typer.Option(help="Of a checkpoint: FILE.py:FACTORY that builds its network."),
+    ] = None,
+    input_shape: Annotated[
+        list[str] | None, typer.Option(help="Shape of the network's input, as in export.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Entry of the checkpoint that holds the network.")
+    ] = None,
+    layer_map: Annotated[
+        Path | None, typer.Option(help="Which layer of the network each layer is, as in export.")
+    ] = None,
+    write_layer_map: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a JSON file: which layer of --model each layer of the checkpoint is, by "
+            "shape and order. Look at it, edit it, and give it to --layer-map."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Describe a checkpoint (families, gates), a model file (operators) or a bundle."""
@@ -26,9 +47,17 @@ def inspect(
 
     from rich.console import Console
 
-    from deploykit.report.describe import describe, describe_json
+    import deploykit
+    from deploykit.report.describe import describe_json
 
-    found = describe(path)
+    if write_layer_map is not None:
+        if layer_map is not None:
+            raise UsageError("give --layer-map, or --write-layer-map, not both")
+        _write_map(path, write_layer_map, model, input_shape, weights, as_json)
+        return
+    found = deploykit.inspect(
+        path, model=model, input_shape=input_shape or None, weights=weights, layer_map=layer_map
+    )
     if as_json:
         typer.echo(json.dumps(describe_json(found), indent=2))
         return
@@ -37,9 +66,34 @@ def inspect(
         console.print(part, highlight=False, soft_wrap=isinstance(part, str), markup=False)
 
 
+def _write_map(
+    path: Path,
+    out: Path,
+    model: str | None,
+    input_shape: list[str] | None,
+    weights: str | None,
+    as_json: bool,
+) -> None:
+    from deploykit.exporting.input_shapes import parse_inputs
+    from deploykit.exporting.inspection import InspectOptions, write_layer_map
+    from deploykit.posterior.layer_map_text import map_table, open_layers
+
+    inputs = parse_inputs(input_shape) if input_shape else None
+    matches = write_layer_map(path, out, InspectOptions(model, inputs, weights))
+    if as_json:
+        typer.echo(out.read_text(encoding="utf-8"), nl=False)
+        return
+    typer.echo(map_table(matches, rows=len(matches)))
+    undecided = open_layers(matches)
+    if undecided:
+        typer.echo(f"{undecided}; edit {out}: leave one candidate for each")
+    typer.echo(f"Next: deploykit inspect {path} --model {model} --layer-map {out}")
+
+
 def _parts(found: CheckpointSummary | ModelSummary | Bundle) -> list[RenderableType]:
     from deploykit.bundle import Bundle
     from deploykit.posterior.describe import CheckpointSummary
+    from deploykit_cli.checkpoint_table import checkpoint_parts
     from deploykit_cli.tables import layer_table, legend, summary_table
 
     if isinstance(found, Bundle):
@@ -48,63 +102,8 @@ def _parts(found: CheckpointSummary | ModelSummary | Bundle) -> list[RenderableT
             layer_table(found.manifest), *legend(operators), summary_table(found.manifest),
         ]  # fmt: skip
     if isinstance(found, CheckpointSummary):
-        return _checkpoint(found)
+        return checkpoint_parts(found)
     return _model(found)
-
-
-def _checkpoint(found: CheckpointSummary) -> list[RenderableType]:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column("layer")
-    table.add_column("family")
-    table.add_column("shape")
-    score = next((layer.score for layer in found.layers if layer.score), "score")
-    scores = f"{score}: min, median, max"
-    for heading in ("gates", scores, "|mean|/sd: min, median, max"):
-        table.add_column(heading, justify="right")
-    for layer in found.layers:
-        name, *others = _layer_row(layer)
-        table.add_row(Folded(name), *map(Folded, others))
-    lines: list[RenderableType] = [table, f"{found.parameters:,} numbers in the file"]
-    if found.unwrapped:
-        lines.append(f"unwrapped: {', '.join(found.unwrapped)}")
-    if found.beside:
-        lines.append(
-            f"also in the file: {', '.join(found.beside)}; `export --weights {found.beside[0]}` "
-            "takes that instead"
-        )
-    lines += [f"note: {note}" for note in _grouped(found.traps)]
-    lines.append(f"Next: {found.suggested_command}")
-    return lines
-
-
-def _grouped(traps: tuple[str, ...]) -> list[str]:
-    """Lines of the form "layer: sentence", one for each sentence with all its layers."""
-    layers: dict[str, list[str]] = {}
-    for trap in traps:
-        layer, _, sentence = trap.partition(": ")
-        layers.setdefault(sentence, []).append(layer)
-    return [f"{', '.join(names)}: {sentence}" for sentence, names in layers.items()]
-
-
-def _layer_row(layer: LayerSummary) -> tuple[str, ...]:
-    shape = max(layer.shapes.values(), key=len, default=())
-    return (
-        layer.name, layer.family, "x".join(map(str, shape)),
-        "" if layer.gates is None else str(layer.gates),
-        _spread(layer.score_quantiles), _spread(layer.snr_quantiles),
-    )  # fmt: skip
-
-
-def _spread(quantiles: tuple[float, ...] | None) -> str:
-    """Minimum, median and maximum of an odd number of quantiles."""
-    if quantiles is None:
-        return ""
-    return ", ".join(
-        f"{q:.3g}" for q in (quantiles[0], quantiles[len(quantiles) // 2], quantiles[-1])
-    )
 
 
 def _model(found: ModelSummary) -> list[RenderableType]:

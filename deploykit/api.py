@@ -46,15 +46,17 @@ def export(
     std: float | Sequence[float] | str | None = None,
     batch: str | None = None,
     numerics: str | None = None,
+    layer_map: StrPath | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
     """Make a bundle from a checkpoint, or from a float .onnx file: `deploykit export`.
 
-    checkpoint: a file that ends in .onnx enters behind folding: model, weights, prune_rule,
-    threshold, batchnorm and numerics do not apply then, and input_shape only where the file leaves
-    a size open.
+    checkpoint: a file that ends in .onnx enters behind folding: model, weights, layer_map,
+    prune_rule, threshold, batchnorm and numerics do not apply then, and input_shape only where the
+    file leaves a size open.
     model: "FILE.py:FACTORY" or "package.module:factory"; the factory takes no arguments.
-    weights: the entry of the checkpoint that holds the network, such as "ema".
+    weights: the entry of the checkpoint that holds the network, such as "ema". layer_map: a JSON
+    file, which layer of the network each layer of the checkpoint is, where their names differ.
     input_shape: with the batch first, NCHW; of several inputs one each by name, which are the
     arguments of the network's forward. data, eval_data: .npz files with `inputs` (or an array for
     each input by its name) and, optionally, `labels`. config: an export.toml; what is given here
@@ -83,7 +85,7 @@ def export(
         "exact": exact, "align": align, "target": target,
         "batchnorm": batchnorm, "calibration": calibration, "rounding": rounding, "io": io,
         "tflite_layout": tflite_layout, "labels": labels, "mean": mean, "std": std,
-        "batch": batch, "numerics": numerics,
+        "batch": batch, "numerics": numerics, "layer_map": layer_map,
     }  # fmt: skip
     file = None if config is None else Path(config)
     options = build_options(given, file, source_of(Path(checkpoint)))
@@ -160,11 +162,21 @@ def bench_bundle(
         return bench_bundle(Path(bundle), target, Effort(rounds=rounds, runs=runs))
 
 
-def inspect(path: StrPath) -> Description:
+def inspect(
+    path: StrPath,
+    *,
+    model: str | None = None,
+    input_shape: InputShape | Mapping[str, InputShape] | Sequence[str] | None = None,
+    weights: str | None = None,
+    layer_map: StrPath | None = None,
+) -> Description:
     """Describe a checkpoint, a model file or a bundle: `deploykit inspect`.
+
+    model, input_shape, weights, layer_map: of a checkpoint, as for `export`. With a model its
+    layers have the network's names, and a posterior in one vector is shown by layer.
 
     Returns a CheckpointSummary, a ModelSummary or a Bundle, whichever the path holds.
     """
-    from deploykit.report.describe import describe
+    from deploykit.exporting.inspection import inspect_path
 
-    return describe(Path(path))
+    return inspect_path(Path(path), model, input_shape, weights, layer_map)

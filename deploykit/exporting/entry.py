@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol, assert_never
 
 import numpy as np
 
-from deploykit.errors import ConfigError, DataError, GraphError
+from deploykit.errors import ConfigError, DataError, GraphError, UsageError
 from deploykit.exporting.file_inputs import difference, draw
-from deploykit.exporting.input_shapes import GivenInputs, check_batches, specs_of
+from deploykit.exporting.input_shapes import GivenInputs, check_batches, shape_flags, specs_of
 from deploykit.exporting.onnx_bytes import model_bytes
 from deploykit.exporting.options import CheckpointOptions, OnnxOptions, Source
 from deploykit.exporting.restoration import is_rounding
@@ -153,6 +153,8 @@ class CheckpointEntry:
                 "kind": Source.CHECKPOINT.name.lower(), **_file_record(self.path),
                 "unwrapped": list(loaded.checkpoint.unwrapped),
                 "beside": list(loaded.checkpoint.beside),
+                "unread": list(loaded.checkpoint.unread),
+                "layer_map": dict(loaded.checkpoint.layer_map),
             },
             stage="folded",
             unpruned=computing(folded.unpruned),
@@ -167,12 +169,28 @@ class CheckpointEntry:
         from deploykit.posterior.architecture import load_factory
         from deploykit.posterior.checkpoint import load_checkpoint
         from deploykit.posterior.flat import laid_out
+        from deploykit.posterior.layer_map_file import read_layer_map
+        from deploykit.posterior.naming import mapped, names_fit, other_names
         from deploykit.posterior.prefixes import without_prefix
 
-        checkpoint = load_checkpoint(self.path, self.options.weights)
-        factory = load_factory(self.options.model)
+        options = self.options
+        checkpoint = load_checkpoint(self.path, options.weights)
+        factory = load_factory(options.model)
         network = factory()
-        checkpoint = without_prefix(checkpoint, network)
+        if options.layer_map is not None:
+            checkpoint = mapped(checkpoint, network, read_layer_map(options.layer_map))
+        else:
+            checkpoint = without_prefix(checkpoint, network)
+            if not names_fit(checkpoint, network):
+                if not options.inputs:
+                    raise UsageError(
+                        f"{self.path}: its layers have other names than the network's; give "
+                        "--input-shape 1,C,H,W, with which the network is run to match them up"
+                    )
+                flags = f"--model {options.model} {shape_flags(options.inputs)}"
+                refusal = other_names(checkpoint, network, self.example(), flags)
+                if refusal is not None:
+                    raise refusal
         return Loaded(self, laid_out(checkpoint, network), factory)
 
     def example(self) -> GraphInputs:

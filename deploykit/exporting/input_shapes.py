@@ -77,6 +77,15 @@ def specs_of(given: GivenInputs, unnamed: str) -> tuple[InputSpec, ...]:
     )
 
 
+def shape_flags(given: GivenInputs) -> str:
+    """shape_flags({"ids": GivenInput((1, 8), "int64")}) -> "--input-shape ids=1,8:int64"."""
+    return " ".join(
+        f"--input-shape {'' if name is None else f'{name}='}{','.join(map(str, one.sizes))}"
+        f"{'' if one.dtype is None else f':{one.dtype}'}"
+        for name, one in given.items()
+    )
+
+
 def check_batches(specs: Sequence[InputSpec]) -> None:
     """Raise ConfigError where inputs differ in their first size, along which samples stand."""
     batches = {spec.name: spec.shape[:1] for spec in specs}

@@ -49,6 +49,7 @@ class CheckpointOptions:
     """How a checkpoint becomes a float graph. inputs: shapes include the batch, NCHW.
 
     weights: the entry of the file that holds the network, where it has several.
+    layer_map: which layer of the network each of the file's is, where their names differ.
     """
 
     model: str
@@ -57,6 +58,7 @@ class CheckpointOptions:
     batchnorm: BatchNormMode = BatchNormMode.KEEP
     weights: str | None = None
     numerics: Numerics = Numerics.EXACT
+    layer_map: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -83,11 +85,13 @@ class ExportOptions:
 KEYS = (
     "model", "input_shape", "data", "eval_data", "bits", "to", "prune_rule", "threshold",
     "batchnorm", "exact", "align", "target", "calibration", "rounding", "io", "tflite_layout",
-    "labels", "mean", "std", "batch", "weights", "numerics",
+    "labels", "mean", "std", "batch", "weights", "numerics", "layer_map",
 )  # fmt: skip
 """Names of all options: keys of export.toml, and flags with dashes for underscores."""
 
-OF_CHECKPOINTS = ("model", "weights", "prune_rule", "threshold", "batchnorm", "numerics")
+OF_CHECKPOINTS = (
+    "model", "weights", "layer_map", "prune_rule", "threshold", "batchnorm", "numerics",
+)  # fmt: skip
 """Options that an ONNX file, whose weights are numbers already, leaves nothing to do for."""
 
 
@@ -140,6 +144,7 @@ def _checkpoint(values: Mapping[str, Any]) -> CheckpointOptions:
         batchnorm=choice(BatchNormMode, "batchnorm", values.get("batchnorm", "keep")),
         weights=None if values.get("weights") is None else str(values["weights"]),
         numerics=choice(Numerics, "numerics", values.get("numerics", "exact")),
+        layer_map=Path(values["layer_map"]) if values.get("layer_map") else None,
     )
 
 
@@ -167,7 +172,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"{path}: unknown option {', '.join(unknown)}; there are {', '.join(KEYS)}"
         )
-    for key in ("data", "eval_data", "labels"):
+    for key in ("data", "eval_data", "labels", "layer_map"):
         if key in values:
             values[key] = path.parent / str(values[key])
     model = str(values.get("model", ""))

@@ -1,7 +1,8 @@
-"""What a checkpoint says about itself, without a network at hand."""
+"""What a checkpoint says about itself; of a vector only where a network laid it out."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from deploykit.posterior.families import DETERMINISTIC
+from deploykit.posterior.layer_shapes import layer_keys
 from deploykit.posterior.recognise import RecognisedLayer, recognise, split_key
+from deploykit.posterior.suggestion import Given, after_it, suggested_command
 from deploykit.spec.arrays import Float32Array, FloatArray
 from deploykit.spec.posterior import Checkpoint
 
@@ -24,6 +27,7 @@ class LayerSummary:
     score: what the gates are ranked by ("log alpha"); score_quantiles and snr_quantiles stand at
         QUANTILES, snr being |mean| / standard deviation per weight of the folded layer.
     dead_share: of the gates, at the threshold that was given or that the family publishes.
+    bits: of an integer grid that is as fine as the variance asks, see `posterior_bits`.
     """
 
     name: str
@@ -35,13 +39,15 @@ class LayerSummary:
     snr_quantiles: tuple[float, ...] | None = None
     prior_variance: float | None = None
     dead_share: float | None = None
+    bits: int | None = None
 
 
 @dataclass(frozen=True)
 class CheckpointSummary:
     """All layers, what was unwrapped, the traps met by layer, and a command to go on with.
 
-    beside: other entries of the file that hold a network.
+    beside: other entries of the file that hold a network. unread: entries that need code.
+    next_step: what follows the command. parameters: numbers in the file.
     """
 
     path: Path
@@ -51,10 +57,19 @@ class CheckpointSummary:
     traps: tuple[str, ...]
     suggested_command: str
     beside: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+    next_step: str = ""
 
 
-def inspect_checkpoint(checkpoint: Checkpoint, threshold: float | None = None) -> CheckpointSummary:
-    """Families, gates and signal-to-noise per layer, in the order of the file."""
+def inspect_checkpoint(
+    checkpoint: Checkpoint,
+    threshold: float | None = None,
+    given: Given = Given(),  # noqa: B008  frozen
+) -> CheckpointSummary:
+    """Families, gates and signal-to-noise per layer, in the order of the file.
+
+    given: what the suggested command need not ask for.
+    """
     recognised = recognise(checkpoint)
     summaries = {layer.name: _summarise(layer, threshold) for layer in recognised.layers}
     shapes: dict[str, dict[str, tuple[int, ...]]] = {}
@@ -62,17 +77,48 @@ def inspect_checkpoint(checkpoint: Checkpoint, threshold: float | None = None) -
         name, parameter = split_key(key)
         shapes.setdefault(name, {})[parameter] = array.shape
     for name, own in shapes.items():
-        summaries.setdefault(name, LayerSummary(name, DETERMINISTIC, own))
-    order = {split_key(key)[0]: None for key in checkpoint.tensors}
+        summaries.setdefault(name, LayerSummary(name, _plain_family(checkpoint), own))
+    order = dict.fromkeys(name for name, _ in layer_keys(recognised, checkpoint).values())
     return CheckpointSummary(
         path=checkpoint.path,
         unwrapped=checkpoint.unwrapped,
         beside=checkpoint.beside,
         layers=tuple(summaries[name] for name in order if name in summaries),
-        parameters=sum(int(array.size) for array in checkpoint.tensors.values()),
+        parameters=_numbers(checkpoint),
         traps=(*_flat(checkpoint), *_traps(recognised.layers)),
-        suggested_command=_suggestion(checkpoint, recognised.layers, threshold),
+        suggested_command=suggested_command(checkpoint, recognised.layers, threshold, given),
+        unread=checkpoint.unread,
+        next_step=after_it(recognised.layers, threshold),
     )
+
+
+def posterior_bits(mean: FloatArray, variance: FloatArray) -> int:
+    """Of an integer grid whose step is as fine as the variance asks, the sign among them.
+
+    Per weight t = ceil(-log2(2 s^2)) - 1 fractional bits, 0 to 23; the layer has the mean of them,
+    rounded up; bits = 1 + ceil(log2(max |mu| / 2^-t)), at least 1.
+    Source: Louizos, Ullrich and Welling 2017, section 4.2, and its reference code, for t.
+    """
+    with np.errstate(divide="ignore"):
+        needed = np.ceil(-np.log2(2 * variance.astype(np.float64))) - 1
+        fraction = math.ceil(float(np.clip(needed, 0, 23).mean()))
+        largest = float(np.abs(mean).max()) * 2.0**fraction
+    return 1 + max(0, math.ceil(math.log2(largest))) if largest > 0 else 1
+
+
+def _numbers(checkpoint: Checkpoint) -> int:
+    """In the file, the vectors of a flat posterior among them."""
+    named = sum(int(array.size) for array in checkpoint.tensors.values())
+    if checkpoint.flat is None:
+        return named
+    mean = checkpoint.flat.mean
+    return named + int(checkpoint.flat.variance.size) + (0 if mean is None else int(mean.size))
+
+
+def _plain_family(checkpoint: Checkpoint) -> str:
+    """Of a layer without a posterior of its own, which a vector may hold."""
+    flat = checkpoint.flat
+    return DETERMINISTIC if flat is None or flat.last_layer else f"in the vector of {flat.format}"
 
 
 def _flat(checkpoint: Checkpoint) -> Iterator[str]:
@@ -80,7 +126,7 @@ def _flat(checkpoint: Checkpoint) -> Iterator[str]:
         covers = "the last layer's" if checkpoint.flat.last_layer else "all"
         yield (
             f"{checkpoint.flat.format}: one vector of {checkpoint.flat.variance.size:,} variances "
-            f"for {covers} parameters, laid out when export has the network"
+            f"for {covers} parameters; --model FILE.py:FACTORY shows it by layer"
         )
 
 
@@ -111,6 +157,7 @@ def _summarise(layer: RecognisedLayer, threshold: float | None) -> LayerSummary:
         dead_share=None
         if rule is None or scores is None or limit is None
         else float(rule.closed(scores, limit).mean()),
+        bits=posterior_bits(mean, variance),
     )
 
 
@@ -121,24 +168,3 @@ def _weights(parameters: Mapping[str, Float32Array]) -> Float32Array:
 
 def _quantiles(values: FloatArray) -> tuple[float, ...]:
     return tuple(float(value) for value in np.quantile(values, QUANTILES, method="nearest"))
-
-
-def _suggestion(
-    checkpoint: Checkpoint, layers: tuple[RecognisedLayer, ...], threshold: float | None
-) -> str:
-    rules = [layer.family.gate_rule for layer in layers]
-    if not layers:
-        pruning = "--prune-rule none"
-    elif all(rule is None for rule in rules):
-        pruning = "--prune-rule snr --threshold T"
-    elif threshold is not None:
-        pruning = f"--threshold {threshold:g}"
-    elif any(rule is not None and rule.threshold is None for rule in rules):
-        pruning = "--threshold T"
-    else:
-        pruning = ""
-    words = (
-        f"deploykit export {checkpoint.path} --model FILE.py:FACTORY --input-shape 1,C,H,W",
-        f"--data calibration.npz --out BUNDLE {pruning}",
-    )
-    return " ".join(words).strip()

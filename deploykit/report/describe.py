@@ -12,6 +12,7 @@ from deploykit.posterior.checkpoint import load_checkpoint
 from deploykit.posterior.describe import CheckpointSummary, inspect_checkpoint
 from deploykit.report.model import ModelSummary, summarize_model
 
+MODEL_ENDINGS = (".onnx", ".tflite")
 Description = CheckpointSummary | ModelSummary | Bundle
 
 
@@ -23,7 +24,7 @@ def describe(path: Path) -> Description:
         raise CheckpointError(
             f"{path}: there is no such file; inspect takes a checkpoint, a model file or a bundle"
         )
-    if path.suffix in {".onnx", ".tflite"}:
+    if path.suffix in MODEL_ENDINGS:
         return summarize_model(path)
     return inspect_checkpoint(load_checkpoint(path))
 

@@ -34,6 +34,8 @@ class Checkpoint:
     `flat`: a posterior that is not laid out by layer yet, see posterior.flat.
     `format`: which of posterior.diagonal's formats wrote the means and variances that lie in
     `tensors`, None where every layer's names tell its family.
+    `unread`: entries of the file that need code to be read and were left out, and why.
+    `layer_map`: the network's names by the file's, of layers that were renamed.
     """
 
     path: Path
@@ -42,6 +44,8 @@ class Checkpoint:
     beside: tuple[str, ...] = ()
     flat: FlatPosterior | None = None
     format: str | None = None
+    unread: tuple[str, ...] = ()
+    layer_map: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

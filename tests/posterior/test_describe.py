@@ -32,9 +32,10 @@ def test_layers_in_order() -> None:
     assert norm.shapes["running_mean"] == (4,)
     assert summary.parameters == sum(array.size for array in checkpoint.tensors.values())
     assert summary.suggested_command == (
-        "deploykit export net.pt --model FILE.py:FACTORY --input-shape 1,C,H,W "
-        "--data calibration.npz --out BUNDLE --threshold T"
+        "deploykit export net.pt --model FILE.py:FACTORY --input-shape 1,1,HEIGHT,WIDTH "
+        "--data calibration.npz --eval-data labelled.npz --dry-run"
     )
+    assert "--threshold T --out bundle" in summary.next_step
 
 
 def test_quantiles_and_dead_share() -> None:

@@ -1,0 +1,99 @@
+"""The command that an export of a checkpoint starts with."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploykit.posterior.recognise import RecognisedLayer
+from deploykit.spec.posterior import Checkpoint
+
+DATA = "--data calibration.npz --eval-data labelled.npz"
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the command line of `inspect` already says, as words of an export's."""
+
+    model: str | None = None
+    input_shape: str | None = None
+    weights: str | None = None
+    layer_map: Path | None = None
+
+
+def suggested_command(
+    checkpoint: Checkpoint,
+    layers: Sequence[RecognisedLayer],
+    threshold: float | None,
+    given: Given,
+) -> str:
+    """With the file's own path, and a placeholder where only its owner knows.
+
+    A family whose threshold nobody published begins with --dry-run, which shows what each costs.
+    """
+    words = [f"deploykit export {shlex.quote(str(checkpoint.path))}"]
+    words.append(
+        f"--model {shlex.quote(given.model)}" if given.model else "--model FILE.py:FACTORY"
+    )
+    words.append(given.input_shape or f"--input-shape {_input_shape(checkpoint, layers)}")
+    if given.weights is not None:
+        words.append(f"--weights {shlex.quote(given.weights)}")
+    if given.layer_map is not None:
+        words.append(f"--layer-map {shlex.quote(str(given.layer_map))}")
+    return " ".join((*words, DATA, *_pruning(layers, threshold)))
+
+
+def after_it(layers: Sequence[RecognisedLayer], threshold: float | None) -> str:
+    """What to do behind the suggested command, "" for nothing."""
+    rules = [layer.family.gate_rule for layer in layers]
+    if not layers or threshold is not None:
+        return ""
+    if all(rule is None for rule in rules):
+        priors = all(layer.posterior().prior_variance is not None for layer in layers)
+        ranked = "snr or savage-dickey" if priors else "snr"
+        return (
+            f"to remove channels too: --prune-rule {ranked} ranks them, and --dry-run shows what "
+            "each threshold costs"
+        )
+    if _without_threshold(layers):
+        return "it shows what each threshold costs; then --threshold T --out bundle for --dry-run"
+    return ""
+
+
+def _pruning(layers: Sequence[RecognisedLayer], threshold: float | None) -> tuple[str, ...]:
+    if all(layer.family.gate_rule is None for layer in layers):
+        return "--out bundle", "--prune-rule none"
+    if threshold is not None:
+        return "--out bundle", f"--threshold {threshold:g}"
+    return ("--dry-run",) if _without_threshold(layers) else ("--out bundle",)
+
+
+def _without_threshold(layers: Sequence[RecognisedLayer]) -> bool:
+    rules = [layer.family.gate_rule for layer in layers]
+    return any(rule is not None and rule.threshold is None for rule in rules)
+
+
+def _input_shape(checkpoint: Checkpoint, layers: Sequence[RecognisedLayer]) -> str:
+    """By the first matrix or kernel in the file, whose second axis is taken for the inputs."""
+    means = {layer.name: layer.posterior().mean for layer in layers}
+    for key, array in checkpoint.tensors.items():
+        own = next((means[name] for name in _above(key) if name in means), None)
+        held = {key.rpartition(".")[2]: array} if own is None else own
+        for name, value in held.items():
+            match value.ndim:
+                case 2:
+                    length = "LENGTH," if name == "weight_ih_l0" else ""
+                    return f"1,{length}{value.shape[1]}"
+                case 3:
+                    return f"1,{value.shape[1]},LENGTH"
+                case 4:
+                    return f"1,{value.shape[1]},HEIGHT,WIDTH"
+    return "1,SIZES"
+
+
+def _above(key: str) -> list[str]:
+    """_above("a.ih.mu") -> ["a.ih", "a", ""]"""
+    parts = key.split(".")
+    return [".".join(parts[:count]) for count in reversed(range(len(parts)))]

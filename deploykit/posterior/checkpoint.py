@@ -17,6 +17,13 @@ from deploykit.posterior.containers import strip_prefixes, unwrap_containers
 from deploykit.posterior.file_formats import named, take_flat
 from deploykit.posterior.pickles import refused_globals
 from deploykit.posterior.shards import is_index, load_shards
+from deploykit.posterior.stand_ins import (
+    Kept,
+    is_harmless,
+    load_with_stand_ins,
+    may_stand_in,
+    without_stand_ins,
+)
 from deploykit.spec.arrays import AnyArray
 from deploykit.spec.listing import listed
 from deploykit.spec.posterior import Checkpoint
@@ -37,29 +44,32 @@ def load_checkpoint(path: Path, weights: str | None = None) -> Checkpoint:
 
     bfloat16, half and 8-bit floats become float32, everything else keeps its type.
     """
-    content = _load_sharded(path) if is_index(path) else _load_one(path)
-    inside = take_flat(path, content)
+    read = Kept(_load_sharded(path), ()) if is_index(path) else _load_one(path)
+    inside = take_flat(path, read.content)
     if inside.flat is not None and not inside.content:
-        return Checkpoint(path, {}, flat=inside.flat)
+        return Checkpoint(path, {}, flat=inside.flat, unread=read.unread)
     found = unwrap_containers(path, inside.content, weights)
     stripped, prefixes = strip_prefixes(path, found.tensors)
-    read = named(stripped)
-    tensors = {name: _to_numpy(path, name, value) for name, value in read.tensors.items()}
+    by_name = named(stripped)
+    tensors = {name: _to_numpy(path, name, value) for name, value in by_name.tensors.items()}
     _require_finite(path, tensors)
+    unwrapped = found.containers + prefixes
     return Checkpoint(
-        path, tensors, found.containers + prefixes, found.beside, inside.flat, read.format
+        path, tensors, unwrapped, found.beside, inside.flat, by_name.format, read.unread
     )
 
 
 def _load_sharded(path: Path) -> object:
     _first_bytes(path)
-    return load_shards(path, lambda shard: unwrap_containers(shard, _load_one(shard)).tensors)
+    return load_shards(
+        path, lambda shard: unwrap_containers(shard, _load_one(shard).content).tensors
+    )
 
 
-def _load_one(path: Path) -> object:
+def _load_one(path: Path) -> Kept:
     magic = _first_bytes(path)
     if path.suffix == ".safetensors":
-        return _load_safetensors(path)
+        return Kept(_load_safetensors(path), ())
     if magic == ZIP_MAGIC:
         return _load_zip(path)
     return _load_torch(path, mmap=False)
@@ -92,7 +102,7 @@ def _load_safetensors(path: Path) -> dict[str, torch.Tensor]:
         ) from error
 
 
-def _load_zip(path: Path) -> object:
+def _load_zip(path: Path) -> Kept:
     if not zipfile.is_zipfile(path):
         raise CheckpointError(f"{path}: is cut off, its end is missing; {COPY_AGAIN}")
     with zipfile.ZipFile(path) as archive:
@@ -108,18 +118,32 @@ def _load_zip(path: Path) -> object:
     return _load_torch(path, mmap=True)
 
 
-def _load_torch(path: Path, mmap: bool) -> object:
+def _load_torch(path: Path, mmap: bool) -> Kept:
+    # torch warns about pickle protocols that it then refuses; the sentence below says it all.
+    with warnings.catch_warnings(action="ignore"):
+        try:
+            return Kept(torch.load(path, map_location="cpu", weights_only=True, mmap=mmap), ())
+        except Exception as error:
+            kept = _without_objects(path, mmap)
+            if kept is None:
+                raise _refusal(path, error) from error
+            return kept
+
+
+def _without_objects(path: Path, mmap: bool) -> Kept | None:
+    """What can be read of a pickle that asks for classes; None where that may not be all of it."""
+    names = refused_globals(path)
+    if not names or not may_stand_in(names):
+        return None
     try:
-        # torch warns about pickle protocols that it then refuses; the sentence below says it all.
-        with warnings.catch_warnings(action="ignore"):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except Exception as error:
-        raise _refusal(path, error) from error
+        return without_stand_ins(load_with_stand_ins(path, names, mmap))
+    except Exception:
+        return None  # the first load says why
 
 
 def _refusal(path: Path, error: Exception) -> CheckpointError:
     """Why torch did not load the file, as a sentence."""
-    refused = refused_globals(path)
+    refused = sorted(refused_globals(path), key=is_harmless)
     if any(name.startswith("torch.nn.modules.") for name in refused):
         return CheckpointError(
             f"{path}: holds a whole pickled network ({listed(refused)}), and unpickling that runs "

@@ -10,6 +10,7 @@ import torch
 
 from deploykit.errors import CheckpointError
 from deploykit.posterior.running_average import ENTRY, RAW, averaged_tensors, holds_average
+from deploykit.spec.listing import listed
 
 CONTAINERS = (
     "state_dict",
@@ -43,6 +44,9 @@ COUNTER = "n_averaged"
 PREFIXES = ("module.", "_orig_mod.")
 """What DataParallel and torch.compile put before every name."""
 
+LIGHTNING_RAW = "current_model_state"
+"""Where Lightning's WeightAveraging keeps the weights whose average is its state_dict."""
+
 RESAVE = "save it as torch.save(model.state_dict(), 'weights.pt')"
 
 
@@ -56,7 +60,8 @@ class Unwrapped:
 
 
 def unwrap_containers(path: Path, content: object, wanted: str | None = None) -> Unwrapped:
-    """The tensors by name. wanted: the entry to take, where there are several networks.
+    """The tensors by name. wanted: the entry to take, where there are several networks, or the
+    part that the names of the one network begin with.
 
     Without it the one entry of CONTAINERS is taken, an average of weights only where it is alone,
     or where the author's evaluation uses it (`running_average`).
@@ -66,7 +71,10 @@ def unwrap_containers(path: Path, content: object, wanted: str | None = None) ->
     if isinstance(content, Mapping) and wanted in (None, ENTRY) and holds_average(content):
         return Unwrapped(averaged_tensors(path, content), (ENTRY,), (RAW,))
     if wanted is not None:
-        content, containers = _wanted(path, content, wanted)
+        entries = content if isinstance(content, Mapping) else {}
+        if not isinstance(entries.get(wanted), Mapping):
+            return _part(path, unwrap_containers(path, content), wanted, entries)
+        content, containers = entries[wanted], (wanted,)
     while isinstance(content, Mapping):
         inside = [key for key in CONTAINERS if isinstance(content.get(key), Mapping)]
         averages = [key for key in AVERAGES if isinstance(content.get(key), Mapping)]
@@ -78,7 +86,8 @@ def unwrap_containers(path: Path, content: object, wanted: str | None = None) ->
         taken = (*inside, *averages)[:1]
         if not taken:
             return Unwrapped(_named_tensors(path, content), containers, beside)
-        beside = (*beside, *(key for key in averages if key not in taken))
+        raw = (LIGHTNING_RAW,) if isinstance(content.get(LIGHTNING_RAW), Mapping) else ()
+        beside = (*beside, *(key for key in (*averages, *raw) if key not in taken))
         content, containers = content[taken[0]], (*containers, taken[0])
     where = "".join(f"['{key}']" for key in containers)
     raise CheckpointError(
@@ -87,14 +96,17 @@ def unwrap_containers(path: Path, content: object, wanted: str | None = None) ->
     )
 
 
-def _wanted(path: Path, content: object, name: str) -> tuple[object, tuple[str, ...]]:
-    """The entry, and the containers that it was in."""
-    entries = content if isinstance(content, Mapping) else {}
+def _part(path: Path, found: Unwrapped, name: str, entries: Mapping[object, object]) -> Unwrapped:
+    """The tensors whose names begin with that part, of a file without such an entry."""
+    start = f"{name.removesuffix('.')}."
+    taken = {k.removeprefix(start): v for k, v in found.tensors.items() if k.startswith(start)}
+    if taken:
+        return Unwrapped(taken, (*found.containers, start))
     networks = [str(key) for key, value in entries.items() if isinstance(value, Mapping)]
-    if name not in networks:
-        found = f"it holds {', '.join(networks)}" if networks else "it holds one network, unnamed"
-        raise CheckpointError(f"{path}: --weights {name}: there is no such entry; {found}")
-    return entries[name], (name,)
+    parts = [key.partition(".")[0] for key in found.tensors if "." in key]
+    held = f"it holds {', '.join(networks)}" if networks else "it holds one network, unnamed"
+    begin = f", whose names begin with {listed(dict.fromkeys(parts))}" if parts else ""
+    raise CheckpointError(f"{path}: --weights {name}: there is no such entry; {held}{begin}")
 
 
 def strip_prefixes(

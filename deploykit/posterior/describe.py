@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from deploykit.posterior.families import DETERMINISTIC
-from deploykit.posterior.layer_shapes import layer_keys
-from deploykit.posterior.recognise import RecognisedLayer, recognise, split_key
+from deploykit.posterior.recognise import RecognisedLayer, layer_keys, recognise, split_key
 from deploykit.posterior.suggestion import Given, after_it, suggested_command
 from deploykit.spec.arrays import Float32Array, FloatArray
 from deploykit.spec.posterior import Checkpoint

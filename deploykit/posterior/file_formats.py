@@ -50,11 +50,13 @@ def take_flat(path: Path, content: object) -> InFile:
     """
     if not isinstance(content, Mapping):
         return InFile(content)
-    for key, entry in content.items():
+    for key, value in content.items():
+        # Lightning keeps a list of optimizers.
+        entry = value[0] if isinstance(value, list) and len(value) == 1 else value
         if _is_ivon(entry):
             rest = {name: value for name, value in content.items() if name != key}
             return InFile(rest, _ivon(path, entry))
-        if _is_laplace(entry):
+        if is_laplace(entry):
             rest = {name: value for name, value in content.items() if name != key}
             return InFile(rest, _laplace(path, entry))
     if _is_ivon(content):
@@ -62,7 +64,7 @@ def take_flat(path: Path, content: object) -> InFile:
             f"{path}: is IVON's optimizer state without the weights: save both, "
             "torch.save({'model': model.state_dict(), 'optimizer': optimizer.state_dict()}, path)"
         )
-    if _is_laplace(content):
+    if is_laplace(content):
         flat = _laplace(path, content)
         if flat.last_layer:
             raise CheckpointError(
@@ -105,7 +107,8 @@ def _ivon(path: Path, entry: Any) -> FlatPosterior:
     return _flat(path, "IVON", None, variance, prior_variance=prior)
 
 
-def _is_laplace(entry: object) -> bool:
+def is_laplace(entry: object) -> bool:
+    """Whether it is the state of a laplace-torch fit."""
     name = entry.get("cls_name") if isinstance(entry, Mapping) else None
     return isinstance(name, str) and name.endswith("Laplace")
 

@@ -54,6 +54,8 @@ def propose(checkpoint: Checkpoint, network: nn.Module, inputs: GraphInputs) -> 
     the network does not run on the inputs.
     """
     stored = stored_layers(checkpoint)
+    if unfitting(stored, placed_layers(network, {})):
+        return ()
     flow = data_flow(network, inputs, owners(network))
     placed = placed_layers(network, flow.channels)
     if _keeps_order(checkpoint):

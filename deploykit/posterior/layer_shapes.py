@@ -16,7 +16,7 @@ from deploykit.posterior.loading import IMPLIED
 from deploykit.posterior.recognise import (
     Recognised,
     RecognisedLayer,
-    join_key,
+    layer_keys,
     recognise,
     split_key,
 )
@@ -103,16 +103,6 @@ def owners(network: nn.Module) -> Mapping[str, str]:
     """The layer of each entry of the network's state dict."""
     held = _as_checkpoint(network)
     return {key: name for key, (name, _) in layer_keys(recognise(held), held).items()}
-
-
-def layer_keys(recognised: Recognised, checkpoint: Checkpoint) -> dict[str, tuple[str, str]]:
-    """Layer and relative name of every tensor; those of a layer's parts are the layer's."""
-    of_layers = {
-        join_key(layer.name, key): (layer.name, key)
-        for layer in recognised.layers
-        for key in layer.tensors
-    }
-    return {full: of_layers.get(full) or split_key(full) for full in checkpoint.tensors}
 
 
 def _as_checkpoint(network: nn.Module) -> Checkpoint:

@@ -12,8 +12,8 @@ from deploykit.errors import ArchitectureError, CheckpointError
 from deploykit.posterior.layer_map import propose, unfitting
 from deploykit.posterior.layer_map_file import LayerMap
 from deploykit.posterior.layer_map_text import map_table, open_layers
-from deploykit.posterior.layer_shapes import layer_keys, placed_layers, shown, stored_layers
-from deploykit.posterior.recognise import join_key, recognise
+from deploykit.posterior.layer_shapes import placed_layers, shown, stored_layers
+from deploykit.posterior.recognise import join_key, layer_keys, recognise
 from deploykit.spec.inputs import GraphInputs
 from deploykit.spec.posterior import Checkpoint
 

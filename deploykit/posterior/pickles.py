@@ -14,7 +14,7 @@ import torch
 LEGACY_PICKLES = 5
 """torch.save before 1.6 wrote magic number, version, system, content and storage keys in a row."""
 
-HARMLESS = ("collections.OrderedDict", "torch._utils._rebuild_", "torch.storage.")
+HARMLESS = ("_codecs.encode", "collections.OrderedDict", "torch._utils._rebuild_", "torch.storage.")
 
 
 def refused_globals(path: Path) -> tuple[str, ...]:

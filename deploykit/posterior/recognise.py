@@ -76,6 +76,16 @@ def join_key(layer: str, parameter: str) -> str:
     return f"{layer}.{parameter}" if layer else parameter
 
 
+def layer_keys(recognised: Recognised, checkpoint: Checkpoint) -> dict[str, tuple[str, str]]:
+    """Layer and relative name of every tensor; those of a layer's parts are the layer's."""
+    of_layers = {
+        join_key(layer.name, key): (layer.name, key)
+        for layer in recognised.layers
+        for key in layer.tensors
+    }
+    return {full: of_layers.get(full) or split_key(full) for full in checkpoint.tensors}
+
+
 def _candidates(tensors: Tensors, families: Iterable[Family]) -> dict[str, list[Family]]:
     """Families whose whole signature stands under a layer, by layer in checkpoint order."""
     found: dict[str, list[Family]] = {}

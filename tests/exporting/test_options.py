@@ -77,7 +77,11 @@ def test_a_package_in_the_file_is_no_path(tmp_path: Path) -> None:
 
 def test_the_sample_s_file_names_every_option() -> None:
     """All but those that choose between networks or arithmetics: its checkpoint has one of each."""
-    assert set(read_config(SAMPLE / "export.toml")) == set(KEYS) - {"weights", "numerics"}
+    assert set(read_config(SAMPLE / "export.toml")) == set(KEYS) - {
+        "weights",
+        "numerics",
+        "layer_map",
+    }
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,15 @@ def test_of_weights_and_their_average_the_weights_are_taken_and_the_rest_is_told
     np.testing.assert_array_equal(checkpoint.tensors["weight"], WEIGHT.numpy())
 
 
+def test_lightning_s_average_is_taken_and_the_weights_are_told(tmp_path: Path) -> None:
+    averaged = {"state_dict": {"w": WEIGHT}, "current_model_state": {"w": 2 * WEIGHT}}
+    path = saved(tmp_path, averaged | {"averaging_state": {"n_averaged": torch.tensor(3)}})
+    checkpoint = load_checkpoint(path)
+    assert (checkpoint.unwrapped, checkpoint.beside) == (("state_dict",), ("current_model_state",))
+    raw = load_checkpoint(path, "current_model_state")
+    np.testing.assert_array_equal(raw.tensors["w"], 2 * WEIGHT.numpy())
+
+
 def test_the_average_is_taken_where_it_is_asked_for(tmp_path: Path) -> None:
     checkpoint = load_checkpoint(saved(tmp_path, BOTH), "ema")
     assert (checkpoint.unwrapped, checkpoint.beside) == (("ema",), ())
@@ -161,10 +170,15 @@ def positions(payload: object) -> list[object]:
         {"params": {"guide.loc": WEIGHT}, "constraints": {"guide.loc": payload}},
         {"cls_name": "DiagLaplace", "mean": WEIGHT, "H": WEIGHT, "likelihood": payload},
         OrderedDict(module=OrderedDict(weight=WEIGHT, bias=payload)),
+        {"state_dict": {"w": WEIGHT}, "hyper_parameters": {"act": payload}, "hparams_name": "x"},
+        {"state_dict": {"w": WEIGHT}, "optimizer_states": [{"param_groups": [payload]}]},
+        {"state_dict": {"w": WEIGHT}, "datamodule_hyper_parameters": argparse.Namespace(a=payload)},
+        {"state_dict": {"w": WEIGHT}, payload: 1},
+        {"state_dict": {"w": WEIGHT}, "args": argparse.Namespace(lr=1), "averaging_state": payload},
     ]
 
 
-@pytest.mark.parametrize("position", range(12))
+@pytest.mark.parametrize("position", range(17))
 @pytest.mark.parametrize("form", ["zip", "legacy", "pickle", "pickle-0"])
 def test_code_in_a_pickle_never_runs(tmp_path: Path, position: int, form: str) -> None:
     canary = tmp_path / "ran"
@@ -197,8 +211,8 @@ def test_whole_network_is_refused(tmp_path: Path, new: bool) -> None:
         load_checkpoint(path)
 
 
-def test_harmless_looking_object_is_refused_by_name(tmp_path: Path) -> None:
-    path = saved(tmp_path, {"state_dict": {"w": WEIGHT}, "args": argparse.Namespace(lr=1)})
+def test_harmless_looking_object_among_the_weights_is_refused_by_name(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"state_dict": {"w": WEIGHT, "args": argparse.Namespace(lr=1)}})
     with pytest.raises(CheckpointError, match=r"argparse\.Namespace"):
         load_checkpoint(path)
 

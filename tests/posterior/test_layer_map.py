@@ -18,10 +18,9 @@ from deploykit.errors import ArchitectureError, ConfigError
 from deploykit.posterior.fold import fold_posterior
 from deploykit.posterior.layer_map import DecidedBy, propose
 from deploykit.posterior.layer_map_file import LayerMap, layer_map_text, read_layer_map
-from deploykit.posterior.layer_shapes import layer_keys
 from deploykit.posterior.naming import mapped, names_fit, other_names
 from deploykit.posterior.options import PruneRule, PruneSpec
-from deploykit.posterior.recognise import join_key, recognise
+from deploykit.posterior.recognise import join_key, layer_keys, recognise
 from deploykit.spec.arrays import Float32Array
 from deploykit.spec.posterior import Checkpoint
 from tests.posterior.checkpoints import checkpoint_of

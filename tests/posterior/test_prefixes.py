@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
-from deploykit.errors import ArchitectureError
+from deploykit.errors import ArchitectureError, CheckpointError
+from deploykit.posterior.checkpoint import load_checkpoint
 from deploykit.posterior.loading import load_tensors
 from deploykit.posterior.prefixes import without_prefix
 from deploykit.spec.posterior import Checkpoint
+from tests.libraries.frame import CHECKPOINTS, small_twin
+from tests.posterior.checkpoints import checkpoint_of
+from tests.posterior.gnj_layers import bayesian_net, plain_net
 
 NAMES = ("conv.weight", "conv.bias", "head.fc.weight", "head.fc.bias")
 
@@ -45,8 +51,51 @@ def test_names_that_fit_stay() -> None:
 
 
 def test_tensors_of_a_posterior_go_by_their_layer() -> None:
-    found = without_prefix(checkpoint("net.conv.weight_mu", "net.conv.weight_rho"), network())
-    assert tuple(found.tensors) == ("conv.weight_mu", "conv.weight_rho")
+    whole = checkpoint_of(nn.ModuleDict({"net": bayesian_net()}))
+    found = without_prefix(whole, plain_net())
+    assert tuple(found.tensors) == tuple(bayesian_net().state_dict())
+
+
+def test_parts_of_a_layer_go_with_it() -> None:
+    """blitz keeps the tensors of a layer in its samplers, which its twin has not."""
+    stored = load_checkpoint(CHECKPOINTS / "blitz_layers.pt")
+    tensors = {f"model.{key}": array for key, array in stored.tensors.items()}
+    found = without_prefix(replace(stored, tensors=tensors), small_twin())
+    assert tuple(found.tensors) == tuple(stored.tensors)
+
+
+def several(*parts: str) -> Checkpoint:
+    """The network under each of the parts, and a loss."""
+    names = [f"{part}.{name}" for part in parts for name in NAMES]
+    return checkpoint(*names, "loss.weight")
+
+
+def test_the_network_beside_other_parts_is_taken_and_they_are_told() -> None:
+    found = without_prefix(several("model"), network())
+    assert (tuple(found.tensors), found.unwrapped) == (NAMES, ("model.",))
+    assert found.beside == ("loss",)
+
+
+def test_of_the_network_and_its_average_the_first_is_taken() -> None:
+    found = without_prefix(several("ema_model", "model"), network())
+    assert (found.unwrapped, found.beside) == (("model.",), ("ema_model", "loss"))
+
+
+def test_the_network_twice_asks_which_one() -> None:
+    told = r"several times, under model\., teacher\.; say which one with --weights model"
+    with pytest.raises(CheckpointError, match=told):
+        without_prefix(several("model", "teacher"), network())
+
+
+def test_weights_names_a_part(tmp_path: Path) -> None:
+    content = {
+        key: torch.tensor(value) for key, value in several("model", "teacher").tensors.items()
+    }
+    torch.save({"state_dict": content}, tmp_path / "a.ckpt")
+    found = load_checkpoint(tmp_path / "a.ckpt", "teacher")
+    assert (tuple(found.tensors), found.unwrapped) == (NAMES, ("state_dict", "teacher."))
+    with pytest.raises(CheckpointError, match=r"it holds state_dict, whose names begin with model"):
+        load_checkpoint(tmp_path / "a.ckpt", "student")
 
 
 def test_a_prefix_that_does_not_make_all_fit_stays_and_is_offered() -> None:

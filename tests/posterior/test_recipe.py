@@ -6,6 +6,7 @@ import subprocess
 import sys
 from argparse import Namespace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ def resaved(content: Any, folder: Path) -> Path:
     [
         LAYER,
         {"model": LAYER, "args": Namespace(lr=1), "best": np.float64(0.9)},
-        {"state_dict": LAYER.state_dict(), "callbacks": {Namespace: 1}, "epoch": 3},
+        {"state_dict": LAYER.state_dict(), "rng": Random(0), "epoch": 3},
     ],
 )
 def test_the_weights_come_through(content: Any, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def checkpoint_parts(found: CheckpointSummary) -> list[RenderableType]:
         parts.append(_layers(found))
     if any(layer.snr_quantiles for layer in found.layers):
         parts += ["", _posteriors(found), *_legend(found)]
-    parts.append(f"{found.parameters:,} numbers in the file")
+    parts.append(f"{found.parameters:,} numbers read")
     if found.unwrapped:
         parts.append(f"unwrapped: {', '.join(found.unwrapped)}")
     if found.beside:

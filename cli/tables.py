@@ -166,6 +166,9 @@ def source_lines(manifest: Any) -> list[str]:
         lines.append(f"Of the checkpoint: {', '.join(taken)}")
     if beside:
         lines.append(f"It holds {', '.join(beside)} too; to take that: --weights {beside[0]}")
+    lines += [f"Left unread: {entry}" for entry in source.get("unread", [])]
+    if source.get("layer_map"):
+        lines.append(f"{len(source['layer_map'])} layers have other names in the file: --layer-map")
     return lines
 
 

@@ -46,7 +46,7 @@ class CheckpointSummary:
     """All layers, what was unwrapped, the traps met by layer, and a command to go on with.
 
     beside: other entries of the file that hold a network. unread: entries that need code.
-    next_step: what follows the command. parameters: numbers in the file.
+    next_step: what follows the command. parameters: numbers read.
     """
 
     path: Path
@@ -106,7 +106,7 @@ def posterior_bits(mean: FloatArray, variance: FloatArray) -> int:
 
 
 def _numbers(checkpoint: Checkpoint) -> int:
-    """In the file, the vectors of a flat posterior among them."""
+    """Those of a flat posterior among them."""
     named = sum(int(array.size) for array in checkpoint.tensors.values())
     if checkpoint.flat is None:
         return named

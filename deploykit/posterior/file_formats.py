@@ -15,6 +15,7 @@ import torch
 
 from deploykit.errors import CheckpointError
 from deploykit.posterior.diagonal import MEAN, VARIANCE, layers_with_a_matrix
+from deploykit.spec.listing import listed
 from deploykit.spec.posterior import FlatPosterior
 
 SMALLEST_SWAG = 1e-30
@@ -25,6 +26,10 @@ DIAGONAL_NORMALS: tuple[tuple[str, str, Callable[[torch.Tensor], torch.Tensor]],
     ("AutoDiagonalNormal.loc", "AutoDiagonalNormal.scale", torch.abs),
 )
 """Names in the guide's state_dict, and in the parameter store, which holds scales themselves."""
+
+
+COVARIANCES = frozenset({"cov_factor", "scale_tril_unconstrained", "scale_tril"})
+"""Of Pyro's guides with loc that are not diagonal."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,11 @@ def take_flat(path: Path, content: object) -> InFile:
             scale = scale_of(_double(content[spread]))
             flat = _flat(path, "Pyro AutoDiagonalNormal", _double(content[loc]), scale**2)
             return InFile({}, flat)
+    if "loc" in content and COVARIANCES & content.keys():
+        raise CheckpointError(
+            f"{path}: is a Pyro guide with {listed(sorted(COVARIANCES & content.keys()))}, whose "
+            "covariance is not diagonal; train an AutoDiagonalNormal or AutoNormal guide"
+        )
     return InFile(content)
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from deploykit.errors import ArchitectureError
 from deploykit.posterior.diagonal import MEAN, PRIOR, VARIANCE, layers_with_a_matrix
-from deploykit.posterior.recognise import join_key
+from deploykit.posterior.recognise import join_key, split_key
 from deploykit.spec.posterior import Checkpoint, FlatPosterior
 
 
@@ -46,7 +46,10 @@ def laid_out(checkpoint: Checkpoint, network: nn.Module) -> Checkpoint:
         prior = checkpoint.flat.prior_variance
         if prior is not None and name.rpartition(".")[2] == "weight":
             tensors[join_key(name.rpartition(".")[0], PRIOR)] = np.array(prior, np.float32)
-    laid = layers_with_a_matrix(tensors)
+    places = {name: place for place, (name, _) in enumerate(network.named_modules())}
+    made = layers_with_a_matrix(tensors)
+    last = len(places)
+    laid = {k: made[k] for k in sorted(made, key=lambda k: places.get(split_key(k)[0], last))}
     return replace(checkpoint, tensors=laid, flat=None, format=checkpoint.flat.format)
 
 

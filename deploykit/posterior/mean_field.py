@@ -198,9 +198,15 @@ def _moments(
     if mean.shape != variance.shape:
         raise CheckpointError(
             f"layer '{name}': {parameter.spread} has shape {variance.shape} and {parameter.mean} "
-            f"{mean.shape}; the checkpoint mixes two layers"
+            f"{mean.shape}; {_cause(mean.shape, variance.shape)}"
         )
     return mean, variance
+
+
+def _cause(mean: tuple[int, ...], spread: tuple[int, ...]) -> str:
+    if mean == spread[::-1]:
+        return "one of them is transposed: save both as the library does"
+    return "the checkpoint mixes two layers"
 
 
 def _require_shapes(name: str, layout: Layout, shapes: Mapping[str, tuple[int, ...]]) -> None:

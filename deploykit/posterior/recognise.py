@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from deploykit.errors import CheckpointError
@@ -11,6 +12,7 @@ from deploykit.posterior.diagonal import FORMATS
 from deploykit.posterior.families import DETERMINISTIC, FAMILIES
 from deploykit.posterior.family import Family
 from deploykit.spec.arrays import Tensors
+from deploykit.spec.listing import listed
 from deploykit.spec.posterior import Checkpoint, LayerPosterior
 
 POSTERIOR_WORDS = re.compile(
@@ -20,6 +22,15 @@ POSTERIOR_WORDS = re.compile(
     re.IGNORECASE,
 )
 """Parameter names that speak of a distribution; a plain layer never has one."""
+PLAIN_NAMES = frozenset({"weight", "bias"})
+"""Names that likeness to a family does not go by."""
+HALVES = {
+    "_sq_mean": "SWAG keeps an X_mean beside each X_sq_mean",
+    "_unconstrained": "Pyro and TyXe keep a loc beside each scale",
+}
+"""What is missing where a posterior of a whole file is there by half, by the ends of its names."""
+MOST_KEYS = 8
+"""Of a layer, that an error lists."""
 
 
 @dataclass(frozen=True)
@@ -156,20 +167,38 @@ def _not_understood(
     checkpoint: Checkpoint, layer: str, families: Sequence[Family]
 ) -> CheckpointError:
     own = _own(checkpoint.tensors, layer, families)
+    where = f"layer '{layer}'" if layer else "the network itself"
+    held = listed((join_key(layer, parameter) for parameter in sorted(own)), MOST_KEYS)
+    told = f"{checkpoint.path}: {where} is not understood: it holds {held}; "
+    alike = [family for family in families if (own & family.keys) - PLAIN_NAMES]
+    if not alike:
+        halves = (text for end, text in HALVES.items() if any(key.endswith(end) for key in own))
+        why = next(halves, "no known family has such names")
+        return CheckpointError(
+            f"{told}{why}. Save it under the names of a family of the same form (README, posterior "
+            "families), or its mean as a plain network, with --prune-rule none."
+        )
 
-    def likeness(family: Family) -> float:
-        return len(own & family.keys) / len(own | family.keys)
+    def distance(family: Family) -> tuple[int, float]:
+        lacking, foreign = _differences(own, family)
+        return len(lacking) + len(foreign), -len(own & family.keys) / len(own | family.keys)
 
-    nearest = max(families, key=likeness)
-    keys = ", ".join(join_key(layer, parameter) for parameter in sorted(own))
-    missing = sorted(nearest.signature - own)
-    half = sorted(part for group in nearest.optional if group & own for part in group - own)
-    foreign = sorted(own - nearest.keys - nearest.plain)
-    wants = f"it also has {', '.join(missing + half)}" if missing or half else ""
-    lacks = f"it has no {', '.join(foreign)}" if foreign else ""
-    differences = " and ".join(text for text in (wants, lacks) if text)
+    nearest = min(alike, key=distance)
+    lacking, foreign = _differences(own, nearest)
+    differences = [f"lacks {listed(lacking, MOST_KEYS)}"] if lacking else []
+    differences += [f"may not have {listed(foreign, MOST_KEYS)}"] if foreign else []
+    close = {key: difflib.get_close_matches(key, lacking, n=1) for key in foreign}
+    renamed = [f"{match[0]} for {key}" for key, match in close.items() if match]
+    hint = f" (perhaps {listed(renamed)})" if renamed else ""
+    wrong = " and ".join(differences) or "has other shapes"
     return CheckpointError(
-        f"{checkpoint.path}: layer '{layer}' is not understood: it holds {keys}; the nearest known "
-        f"family is {nearest.name}, but {differences}. "
+        f"{told}the nearest known family is {nearest.name}; as such a layer it {wrong}{hint}. "
         "Save the layer's complete state_dict under its library's own names."
     )
+
+
+def _differences(own: Set[str], family: Family) -> tuple[list[str], list[str]]:
+    """What a layer lacks to be one of the family's, and what it has that the family has not."""
+    half = (part for group in family.optional if group & own for part in group - own)
+    lacking = [*sorted(family.signature - own), *sorted(half)]
+    return list(dict.fromkeys(lacking)), sorted(own - family.keys - family.plain)

@@ -272,3 +272,11 @@ def test_inspect_names_the_format(name: str, tmp_path: Path) -> None:
     summary = inspect_checkpoint(load_checkpoint(tmp_path / "c.pt"))
     told = [layer.family for layer in summary.layers] + list(summary.traps)
     assert any(name in text for text in told)
+
+
+@pytest.mark.parametrize("covariance", ["cov_factor", "scale_tril_unconstrained"])
+def test_a_guide_that_is_not_diagonal_is_refused(covariance: str, tmp_path: Path) -> None:
+    content = {"loc": torch.ones(3), "scale_unconstrained": torch.ones(3), covariance: torch.eye(3)}
+    torch.save(content, tmp_path / "c.pt")
+    with pytest.raises(CheckpointError, match=f"guide with {covariance}, whose covariance"):
+        load_checkpoint(tmp_path / "c.pt")

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from deploykit.errors import CheckpointError
+from deploykit.posterior.checkpoint import load_checkpoint
 from deploykit.posterior.families import FAMILIES, family_named
 from deploykit.posterior.group_normal_jeffreys import GROUP_NORMAL_JEFFREYS
 from deploykit.posterior.recognise import join_key, recognise, split_key
+from deploykit.spec.posterior import Checkpoint
+from tests.libraries.frame import CHECKPOINTS
 from tests.posterior.checkpoints import checkpoint_of, with_tensor, without
 from tests.posterior.gnj_layers import LinearGNJ, bayesian_net, plain_net
 
@@ -54,9 +57,9 @@ def test_layer_without_bias() -> None:
     ("missing", "sentence"),
     [
         ("7.z_logvar", r"layer '7' is not understood: it holds 7\.bias_logvar, .*"
-         r"nearest known family is group normal-Jeffreys, but it also has z_logvar"),
-        ("7.bias_logvar", r"layer '7' .*but it also has bias_logvar"),
-        ("7.weight_mu", r"layer '7' .*but it also has weight_mu"),
+         r"nearest known family is group normal-Jeffreys; as such a layer it lacks z_logvar"),
+        ("7.bias_logvar", r"layer '7' .*as such a layer it lacks bias_logvar"),
+        ("7.weight_mu", r"layer '7' .*as such a layer it lacks weight_mu"),
     ],
 )  # fmt: skip
 def test_partly_recognised_layer_is_refused(missing: str, sentence: str) -> None:
@@ -66,7 +69,9 @@ def test_partly_recognised_layer_is_refused(missing: str, sentence: str) -> None
 
 def test_layer_with_an_unknown_key_is_refused() -> None:
     checkpoint = with_tensor(checkpoint_of(bayesian_net()), "7.temperature", ONE)
-    with pytest.raises(CheckpointError, match=r"7\.temperature.*but it has no temperature"):
+    with pytest.raises(
+        CheckpointError, match=r"7\.temperature.*as such a layer it may not have temperature"
+    ):
         recognise(checkpoint)
 
 
@@ -79,17 +84,63 @@ def test_layer_with_an_unknown_key_is_refused() -> None:
         "fc.log_sigma2",
         "fc.weight_log_sigma",
         "fc.post_z_logD",
-        "fc.weight_sq_mean",
         "fc.log_alpha",
-        "fc.weight_std",
-        "fc.eps_posterior",
-        "locs.fc_unconstrained",
     ],
 )
-def test_unknown_posterior_is_refused_by_name(key: str) -> None:
+def test_half_a_posterior_is_refused_with_the_nearest_family(key: str) -> None:
     checkpoint = with_tensor(checkpoint_of(plain_net()), key, ONE)
     with pytest.raises(CheckpointError, match=f"it holds {key}; the nearest known family is"):
         recognise(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        ("fc.weight_std", "no known family has such names"),
+        ("fc.eps_posterior", "no known family has such names"),
+        ("fc.weight_sq_mean", "SWAG keeps an X_mean beside each X_sq_mean"),
+        ("locs.fc_unconstrained", "Pyro and TyXe keep a loc beside each scale"),
+    ],
+)
+def test_an_unknown_posterior_is_refused_by_name(key: str, told: str) -> None:
+    checkpoint = with_tensor(checkpoint_of(plain_net()), key, ONE)
+    with pytest.raises(CheckpointError, match=f"it holds {key}; {told}"):
+        recognise(checkpoint)
+
+
+def without_parts(name: str, *ends: str) -> Checkpoint:
+    stored = load_checkpoint(CHECKPOINTS / f"{name}.pt")
+    return without(stored, *(key for key in stored.tensors if key.endswith(ends)))
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "told"),
+    [
+        (without_parts("torchbnn_layers", "log_sigma"), "torchbnn; .* it lacks weight_log_sigma"),
+        (without_parts("blitz_layers", "eps_w"), "blitz; .* it lacks weight_sampler.eps_w"),
+        (without_parts("torch_uncertainty_layers", "bias_mu"), "bias_.* and 5 more; the nearest "
+         "known family is torch-uncertainty; .* it lacks bias_mu"),
+        (without_parts("bayesian_torch_layers", "mu_kernel"), "convolution; .* lacks mu_kernel"),
+        (without(checkpoint_of(bayesian_net()), "0.z_mu", "0.z_logvar"), "it lacks z_logvar, z_mu"),
+    ],
+)  # fmt: skip
+def test_half_a_layer_of_a_library(checkpoint: Checkpoint, told: str) -> None:
+    with pytest.raises(CheckpointError, match=told):
+        recognise(checkpoint)
+
+
+def test_a_misspelt_name_is_told_with_the_right_one() -> None:
+    stored = load_checkpoint(CHECKPOINTS / "bayesian_torch_layers.pt")
+    renamed = {key.replace("rho_kernel", "rho_kernels"): v for key, v in stored.tensors.items()}
+    with pytest.raises(CheckpointError, match=r"\(perhaps rho_kernel for rho_kernels\)"):
+        recognise(replace(stored, tensors=renamed))
+
+
+def test_a_transposed_spread_is_told() -> None:
+    stored = load_checkpoint(CHECKPOINTS / "bayesian_torch_layers.pt")
+    turned = with_tensor(stored, "fc.rho_weight", stored.tensors["fc.rho_weight"].T)
+    with pytest.raises(CheckpointError, match=r"rho_weight .* one of them is transposed"):
+        recognise(turned).layers[-1].posterior()
 
 
 @pytest.mark.parametrize(

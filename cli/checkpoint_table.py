@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from deploykit_cli.folding import Folded
+from deploykit_cli.progress import command_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +36,8 @@ def checkpoint_parts(found: CheckpointSummary) -> list[RenderableType]:
         )
     parts += [f"left unread: {entry}" for entry in found.unread]
     parts += [f"note: {note}" for note in _grouped(found.traps)]
-    parts.append(f"Next: {found.suggested_command}")
+    suggested = found.suggested_command.removeprefix("deploykit ")
+    parts.append(f"Next: {command_name()} {suggested}")
     if found.next_step:
         parts.append(f"      ({found.next_step})")
     return parts

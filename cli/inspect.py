@@ -74,9 +74,12 @@ def _write_map(
     weights: str | None,
     as_json: bool,
 ) -> None:
+    import shlex
+
     from deploykit.exporting.input_shapes import parse_inputs
     from deploykit.exporting.inspection import InspectOptions, write_layer_map
     from deploykit.posterior.layer_map_text import map_table, open_layers
+    from deploykit_cli.progress import command_name
 
     inputs = parse_inputs(input_shape) if input_shape else None
     matches = write_layer_map(path, out, InspectOptions(model, inputs, weights))
@@ -87,7 +90,9 @@ def _write_map(
     undecided = open_layers(matches)
     if undecided:
         typer.echo(f"{undecided}; edit {out}: leave one candidate for each")
-    typer.echo(f"Next: deploykit inspect {path} --model {model} --layer-map {out}")
+    words = ["inspect", str(path), "--model", str(model), "--layer-map", str(out)]
+    words += [] if weights is None else ["--weights", weights]
+    typer.echo(f"Next: {command_name()} {shlex.join(words)}")
 
 
 def _parts(found: CheckpointSummary | ModelSummary | Bundle) -> list[RenderableType]:

@@ -188,6 +188,7 @@ class CheckpointEntry:
                         "--input-shape 1,C,H,W, with which the network is run to match them up"
                     )
                 flags = f"--model {options.model} {shape_flags(options.inputs)}"
+                flags += "" if options.weights is None else f" --weights {options.weights}"
                 refusal = other_names(checkpoint, network, self.example(), flags)
                 if refusal is not None:
                     raise refusal

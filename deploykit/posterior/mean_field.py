@@ -7,7 +7,7 @@ Source: Blundell et al. 2015, "Weight uncertainty in neural networks"; Graves 20
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
@@ -144,16 +144,17 @@ def sample_layer(
 
 def silenced(layout: Layout, tensors: Tensors) -> Tensors:
     """The same means under spreads of no effect, and every copy as the forward's own tensor."""
-    quiet = {layout.weight.spread, layout.bias.spread}
-    result = {
-        key: np.full_like(value, SILENT) if key in quiet else value
+    held = {key: value for key, value in tensors.items() if key not in layout.ignored}
+    return quietened(held, {layout.weight.spread, layout.bias.spread}, layout.copies)
+
+
+def quietened(tensors: Tensors, spreads: Set[str], copies: Mapping[str, str]) -> Tensors:
+    """The tensors with spreads of no effect. copies: of tensors, to the names that are read."""
+    quiet = {
+        key: np.full_like(value, SILENT) if key in spreads else value
         for key, value in tensors.items()
-        if key not in layout.ignored
     }
-    for copied, original in layout.copies.items():
-        if copied in result:
-            result[copied] = result[original]
-    return result
+    return quiet | {copied: quiet[own] for copied, own in copies.items() if copied in quiet}
 
 
 def has_constant_ratio(layout: Layout, tensors: Tensors) -> bool:

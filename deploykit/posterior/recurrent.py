@@ -18,7 +18,7 @@ import numpy as np
 
 from deploykit.errors import CheckpointError
 from deploykit.posterior.family import EvalForward, Family, Trap, TwinKind
-from deploykit.posterior.mean_field import SILENT, Gaussian
+from deploykit.posterior.mean_field import Gaussian, quietened
 from deploykit.posterior.moments import all_float32, draw, float64, softplus
 from deploykit.spec.arrays import Float32Array, Float64Array, Tensors
 from deploykit.spec.posterior import LayerPosterior
@@ -99,11 +99,7 @@ def _sample_layer(
 
 def _silenced(layout: LstmLayout, tensors: Tensors) -> Tensors:
     spreads = {one.spread for one in _gaussians(layout).values()}
-    quiet = {
-        key: np.full_like(value, SILENT) if key in spreads else value
-        for key, value in tensors.items()
-    }
-    return quiet | {copied: quiet[own] for copied, own in layout.copies.items() if own in quiet}
+    return quietened(tensors, spreads, layout.copies)
 
 
 def _moments(layout: LstmLayout, tensors: Tensors) -> dict[str, tuple[Float64Array, Float64Array]]:

@@ -58,7 +58,7 @@ def after_it(layers: Sequence[RecognisedLayer], threshold: float | None) -> str:
             "each threshold costs"
         )
     if _without_threshold(layers):
-        return "it shows what each threshold costs; then --threshold T --out bundle for --dry-run"
+        return "it shows what each threshold costs; then --threshold T --out bundle in its place"
     return ""
 
 

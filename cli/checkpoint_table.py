@@ -105,8 +105,9 @@ def _legend(found: CheckpointSummary) -> Iterator[str]:
         yield "closed: gates that export closes at the family's published threshold"
     elif any(layer.gates for layer in found.layers):
         yield "gates: none closes before you give --threshold; their family publishes none"
-    yield "|mean|/sd: of single weights; under 1 the noise of a weight is larger than the weight"
-    yield "bits: of a grid as fine as the variance asks (Louizos et al. 2017); export writes 8"
+    yield "|mean|/sd: of single weights or gates; under 1 the noise is larger than the mean"
+    if any(layer.bits is not None for layer in found.layers):
+        yield "bits: of a grid as fine as the variance asks (Louizos et al. 2017); export writes 8"
 
 
 def _spread(quantiles: tuple[float, ...] | None) -> str:

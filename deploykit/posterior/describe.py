@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from deploykit.posterior.families import DETERMINISTIC
+from deploykit.posterior.family import TwinKind
 from deploykit.posterior.recognise import RecognisedLayer, layer_keys, recognise, split_key
 from deploykit.posterior.suggestion import Given, after_it, suggested_command
 from deploykit.spec.arrays import Float32Array, FloatArray
@@ -140,6 +141,7 @@ def _summarise(layer: RecognisedLayer, threshold: float | None) -> LayerSummary:
     posterior = layer.posterior()
     rule = layer.family.gate_rule
     scores = posterior.gate_score
+    gates_alone = layer.family.twin is TwinKind.CHANNEL_SCALE
     limit = rule.threshold if rule is not None and threshold is None else threshold
     mean, variance = (_weights(part) for part in (posterior.mean, posterior.variance))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -156,7 +158,7 @@ def _summarise(layer: RecognisedLayer, threshold: float | None) -> LayerSummary:
         dead_share=None
         if rule is None or scores is None or limit is None
         else float(rule.closed(scores, limit).mean()),
-        bits=posterior_bits(mean, variance),
+        bits=None if gates_alone else posterior_bits(mean, variance),
     )
 
 

@@ -135,8 +135,8 @@ FORMATS: Mapping[str, Family] = {
             "Maddox et al. 2019, section 3; its low-rank part is left out of the variance",
             UNTRAINED,
             Trap(
-                "batch norm statistics of the averaged weights are stale: give --batchnorm "
-                "reestimate",
+                "where the network has batch norm, its statistics are not those of the averaged "
+                "weights: give --batchnorm reestimate",
                 lambda tensors: tensors[f"weight{MEAN}"].ndim == 4,
             ),
         ),

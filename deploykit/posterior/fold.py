@@ -20,7 +20,7 @@ from deploykit.posterior.evaluated import arithmetic_differences, evaluations
 from deploykit.posterior.families import FAMILIES
 from deploykit.posterior.family import EvalForward, Family
 from deploykit.posterior.forward import prepared, require_arguments
-from deploykit.posterior.loading import load_tensors
+from deploykit.posterior.loading import fill_absent, load_tensors
 from deploykit.posterior.map_layers import require_told_apart, with_torch_orientation
 from deploykit.posterior.mean_forward import closest, mean_difference, require_repeatable
 from deploykit.posterior.options import BatchNormMode, PruneSpec
@@ -167,6 +167,7 @@ def mean_forward(
             own = kept | dict(family.silenced(layer.tensors))
         elif family.eval_forward is EvalForward.SAMPLED:
             return None
+        fill_absent(bayesian.get_submodule(layer.name), own)
         tensors |= {join_key(layer.name, key): value for key, value in own.items()}
     load_tensors(bayesian, tensors, str(checkpoint.path))
     return bayesian

@@ -34,6 +34,20 @@ def load_tensors(module: nn.Module, tensors: Tensors, origin: str) -> None:
             own[key].copy_(torch.tensor(array))
 
 
+def absent_buffers(layer: nn.Module) -> frozenset[str]:
+    """Names that the layer itself registers for buffers which it does not hold yet."""
+    return frozenset(name for name, held in layer._buffers.items() if held is None)
+
+
+def fill_absent(layer: nn.Module, tensors: Tensors) -> None:
+    """Give such buffers the tensors of their names, in place.
+
+    cplxmodule's masked layers have no mask before one is deployed.
+    """
+    for name in absent_buffers(layer) & tensors.keys():
+        layer.register_buffer(name, torch.tensor(tensors[name]))
+
+
 def _mismatch(origin: str, missing: list[str], unexpected: list[str]) -> str:
     parts = []
     if unexpected:

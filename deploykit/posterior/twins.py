@@ -13,6 +13,7 @@ from torch import nn
 from deploykit.errors import ArchitectureError
 from deploykit.posterior.channel_scale import ChannelScale
 from deploykit.posterior.family import TwinKind
+from deploykit.posterior.loading import absent_buffers
 from deploykit.posterior.recognise import RecognisedLayer
 from deploykit.spec.posterior import LayerPosterior
 
@@ -188,7 +189,7 @@ def _submodule(root: nn.Module, layer: RecognisedLayer) -> nn.Module:
 
 
 def _is_twin(module: nn.Module) -> bool:
-    return isinstance(module, Twin) and _own_keys(module).keys() <= PLAIN
+    return isinstance(module, Twin) and _own_keys(module).keys() | absent_buffers(module) <= PLAIN
 
 
 def _stands_for_gates(module: nn.Module, layer: RecognisedLayer) -> bool:

@@ -224,6 +224,26 @@ def test_masks_are_closed_gates() -> None:
     assert (folded.module[0].weight.numpy() == 0).tolist() == decision.closed.tolist()
 
 
+class Undeployed(nn.Linear):
+    """A masked layer as cplxmodule builds it: a torch layer whose forward wants a mask."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs)
+        self.register_buffer("mask", None)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x, self.weight * self.get_buffer("mask"), self.bias)
+
+
+def test_a_masked_layer_takes_the_mask_of_the_file() -> None:
+    checkpoint = checkpoint_of(trained(nn.Sequential(LinearMasked(6, 4))))
+    network = nn.Sequential(Undeployed(6, 4))
+    folded = fold_posterior(checkpoint, network, inputs_of((3, 6)), NONE)
+    assert type(folded.module[0]) is nn.Linear
+    assert folded.report.mean_difference == pytest.approx(0, abs=1e-6)
+    assert (folded.module[0].weight == 0).any()
+
+
 def traps(layer: nn.Module) -> list[str]:
     return list(inspect_checkpoint(checkpoint_of(nn.Sequential(layer))).traps)
 

@@ -3,7 +3,7 @@
     IVON       the optimizer's hess; variance = 1 / (ess (hess + weight_decay))
     Laplace    mean and H of a fit to all weights or the last layer's;
                variance = 1 / (H / (sigma_noise^2 temperature) + prior_precision)
-    SWAG       X_mean and X_sq_mean; variance = max(X_sq_mean - X_mean^2, 1e-30)
+    SWAG       X_mean and X_sq_mean; variance = X_sq_mean - X_mean^2, see `swag`
     Pyro       AutoNormal and AutoDiagonalNormal; scale = softplus(unconstrained)
     TyXe       scale = exp(unconstrained)
 

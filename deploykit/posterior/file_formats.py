@@ -7,7 +7,7 @@ the network is there, see `flat`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ import torch
 
 from deploykit.errors import CheckpointError
 from deploykit.posterior.diagonal import MEAN, VARIANCE, layers_with_a_matrix
+from deploykit.posterior.swag import averages
 from deploykit.spec.listing import listed
 from deploykit.spec.posterior import FlatPosterior
 
-SMALLEST_SWAG = 1e-30
 UNCONSTRAINED = "_unconstrained"
 Named = dict[str, torch.Tensor]
 DIAGONAL_NORMALS: tuple[tuple[str, str, Callable[[torch.Tensor], torch.Tensor]], ...] = (
@@ -139,33 +139,20 @@ def _laplace(path: Path, entry: Any) -> FlatPosterior:
     noise = float(entry.get("sigma_noise", 1.0)) ** 2 * float(entry.get("temperature", 1.0))
     variance = 1.0 / (_double(entry["H"]) / noise + precision)
     prior = 1.0 / float(precision.reshape(-1)[0]) if precision.numel() == 1 else None
-    return _flat(
+    found = _flat(
         path, "Laplace", mean, variance, last_layer=kind == "DiagLLLaplace", prior_variance=prior
     )
+    return replace(found, layer=entry.get("_last_layer_name"))
 
 
 def _swag(tensors: Named) -> ByName | None:
-    squares = [key.removesuffix("_sq_mean") for key in tensors if key.endswith("_sq_mean")]
-    if not squares or not all(f"{key}{MEAN}" in tensors for key in squares):
+    found = averages(tensors)
+    if found is None:
         return None
     made: Named = {}
-    for key in squares:
-        mean, square = _double(tensors[f"{key}{MEAN}"]), _double(tensors[f"{key}_sq_mean"])
-        made |= _moments(key, mean, (square - mean**2).clamp(min=SMALLEST_SWAG))
-    covered = {f"{key}{end}" for key in squares for end in (MEAN, "_sq_mean", "_cov_mat_sqrt")}
-    rest = {
-        key: value
-        for key, value in tensors.items()
-        if key not in covered and not key.endswith("n_models")
-    }
-    return ByName(_without_base(made | rest), "SWAG")
-
-
-def _without_base(tensors: Named) -> Named:
-    """SWAG keeps the network as its part `base`."""
-    if not all(key.startswith("base.") for key in tensors):
-        return tensors
-    return {key.removeprefix("base."): value for key, value in tensors.items()}
+    for key, moments in found.moments.items():
+        made |= _moments(key, *moments)
+    return ByName(made | found.others, "SWAG")
 
 
 def _stored(tensors: Named) -> ByName | None:

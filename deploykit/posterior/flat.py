@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import nn
 from deploykit.errors import ArchitectureError
 from deploykit.posterior.diagonal import MEAN, PRIOR, VARIANCE, layers_with_a_matrix
 from deploykit.posterior.recognise import join_key, split_key
-from deploykit.spec.posterior import Checkpoint, FlatPosterior
+from deploykit.spec.posterior import Checkpoint
 
 
 def laid_out(checkpoint: Checkpoint, network: nn.Module) -> Checkpoint:
@@ -20,12 +21,13 @@ def laid_out(checkpoint: Checkpoint, network: nn.Module) -> Checkpoint:
     """
     if checkpoint.flat is None:
         return checkpoint
-    covered = _covered(checkpoint.flat, network)
+    covered = _covered(checkpoint, network)
     total = sum(parameter.numel() for parameter in covered.values())
     if total != checkpoint.flat.variance.size:
+        named = "" if checkpoint.flat.layer is None else f" in '{checkpoint.flat.layer}'"
         raise ArchitectureError(
             f"{checkpoint.path}: its {checkpoint.flat.format} posterior has "
-            f"{checkpoint.flat.variance.size} entries and the network {total} parameters "
+            f"{checkpoint.flat.variance.size} entries and the network {total} parameters{named} "
             f"({len(covered)} tensors); build the network that was trained"
         )
     tensors, place = dict(checkpoint.tensors), 0
@@ -53,12 +55,30 @@ def laid_out(checkpoint: Checkpoint, network: nn.Module) -> Checkpoint:
     return replace(checkpoint, tensors=laid, flat=None, format=checkpoint.flat.format)
 
 
-def _covered(flat: FlatPosterior, network: nn.Module) -> dict[str, nn.Parameter]:
-    """Parameters by name, in order; of the last layer those that fill the vector from the end."""
+def _covered(checkpoint: Checkpoint, network: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters by name, in order; of one layer alone where the vector is the last layer's."""
+    flat = checkpoint.flat
+    assert flat is not None
     every = dict(network.named_parameters())
     if flat.format == "Laplace":
         every = {name: value for name, value in every.items() if value.requires_grad}
     if not flat.last_layer:
         return every
-    last = next(reversed(every), "").rpartition(".")[0]
-    return {name: value for name, value in every.items() if name.rpartition(".")[0] == last}
+    by_layer: dict[str, dict[str, nn.Parameter]] = {}
+    for name, value in every.items():
+        by_layer.setdefault(split_key(name)[0], {})[name] = value
+    if flat.layer is not None:
+        return by_layer.get(flat.layer, {})
+    last = next(reversed(by_layer.values()), {})
+    return next((own for own in by_layer.values() if _is_mean(checkpoint, own)), last)
+
+
+def _is_mean(checkpoint: Checkpoint, own: Iterable[str]) -> bool:
+    """Whether the file's weights of these names are the vector's mean, as a fit leaves them.
+
+    The library takes for the last layer what runs last, which need not be registered last.
+    """
+    assert checkpoint.flat is not None
+    mean = checkpoint.flat.mean
+    parts = [checkpoint.tensors[name].reshape(-1) for name in own if name in checkpoint.tensors]
+    return mean is not None and bool(parts) and np.array_equal(np.concatenate(parts), mean)

@@ -15,7 +15,8 @@ class FlatPosterior:
     """A diagonal Gaussian of many parameters in one vector, in the order of a network's parameters.
 
     mean: [D], None where the file holds the weights by name. variance: [D].
-    last_layer: whether it is the last layer's alone. prior_variance: None where not stored.
+    last_layer: whether it is the last layer's alone; layer: what the file calls that, None where
+    it does not say. prior_variance: None where not stored.
     """
 
     format: str
@@ -23,6 +24,7 @@ class FlatPosterior:
     variance: AnyArray
     last_layer: bool = False
     prior_variance: float | None = None
+    layer: str | None = None
 
 
 @dataclass(frozen=True)

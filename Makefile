@@ -49,7 +49,8 @@ test: lint debian-packages
 
 test-libraries: $(STAMP) debian-packages
 	$(BIN)/python -m tests.libraries.environment
-	PYTHONPATH=$(CURDIR)/build/libraries $(BIN)/python -m pytest -q -rP -p no:logging tests/libraries
+	PYTHONPATH=$(CURDIR)/build/libraries $(BIN)/python -m pytest -q -rs --disable-warnings \
+		-n $(JOBS) --dist loadscope tests/libraries
 
 nightly: $(STAMP)
 	DEPLOYKIT_EXAMPLES=2000 $(BIN)/python -m pytest -q -n $(JOBS) \

@@ -30,11 +30,12 @@ from demo import SAMPLE
 import deploykit
 from deploykit.posterior.architecture import load_factory
 from deploykit.posterior.checkpoint import load_checkpoint
+from deploykit.posterior.flat import laid_out
 from deploykit.posterior.fold import fold_posterior
 from deploykit.posterior.options import PruneRule, PruneSpec, Threshold
 from deploykit.posterior.predictive import DRAWS, compare_monte_carlo
 from deploykit.posterior.recognise import recognise
-from deploykit.spec.posterior import Predictive
+from deploykit.spec.posterior import Checkpoint, Predictive
 from deploykit.spec.samples import Samples
 
 sys.path.insert(0, str(SAMPLE.parent.parent))
@@ -71,6 +72,10 @@ class Example:
     model: str
     mean: float | None = None
     draws: float | None = None
+
+    def checkpoint(self) -> Checkpoint:
+        """The file, what it holds in one vector laid out by the parameters of the twin."""
+        return laid_out(load_checkpoint(self.path), load_factory(self.model)())
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,7 @@ def rule_of(example: Example) -> PruneSpec:
         return PruneSpec(PruneRule.FAMILY, CHOSEN[example.name])
     if example.name in UNPRUNED:
         return PruneSpec(PruneRule.NONE)
-    layers = recognise(load_checkpoint(example.path)).layers
+    layers = recognise(example.checkpoint()).layers
     if any(layer.family.gate_rule is not None for layer in layers):
         return PruneSpec(PruneRule.FAMILY)
     return PruneSpec(PruneRule.SNR, SNR)
@@ -129,8 +134,7 @@ def share(metrics: Mapping[str, Predictive], name: str) -> float:
 def row_of(example: Example, images: Images, folder: Path) -> Row:
     """Fold, draw, prune and export one."""
     start, spec = perf_counter(), rule_of(example)
-    checkpoint = load_checkpoint(example.path)
-    twin = load_factory(example.model)
+    checkpoint, twin = example.checkpoint(), load_factory(example.model)
     folded = fold_posterior(checkpoint, twin, images.inputs[:8], PruneSpec(PruneRule.NONE))
     samples = Samples(images.inputs, images.labels)
     metrics = compare_monte_carlo(folded, checkpoint, samples).report.metrics

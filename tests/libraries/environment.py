@@ -27,6 +27,7 @@ def main() -> int:
     text = "\n".join(wanted) + "\n"
     if STAMP.is_file() and STAMP.read_text(encoding="utf-8") == text:
         return 0
+    print(f"installing {len(wanted)} packages into {FOLDER}", flush=True)
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]

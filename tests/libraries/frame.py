@@ -27,15 +27,21 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from deploykit.posterior.architecture import load_factory
+from deploykit.posterior.checkpoint import load_checkpoint
+from deploykit.posterior.flat import laid_out
+from deploykit.spec.posterior import Checkpoint
 from tests.libraries.images import Images
 
 EXAMPLES = Path(__file__).parent / "examples"
@@ -51,12 +57,25 @@ class Trained:
 
     state: what the library's users hand to torch.save. mean: inputs -> outputs at the posterior
     mean, written with the library's own tensors and nothing of deploykit. draw: inputs -> outputs
-    of one random network, by the library's own forward.
+    of one random network, by the library's own forward. masked: inputs -> outputs without what the
+    library itself drops at its published threshold; None where it drops nothing.
     """
 
     state: object
     mean: Callable[[Tensor], Tensor]
     draw: Callable[[Tensor], Tensor]
+    masked: Callable[[Tensor], Tensor] | None = None
+
+
+class Spread(Enum):
+    """What a draw of a library is, beside deploykit's, which draws every weight once, by itself."""
+
+    INDEPENDENT = auto()
+    """The same."""
+    OTHERWISE = auto()
+    """Not that: weights drawn together, drawn several times, or batch norms measured anew."""
+    NONE = auto()
+    """The network that is saved is not random."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +85,7 @@ class Library:
     package: what is imported. requirements: pinned, for pip, with all that importing it asks for.
     families: of deploykit, that its layers are recognised as.
     factory: the file's function that builds the network as it was trained: "bayesian", or "twin"
-    where the library trains a plain network.
+    where the library trains a plain network. spread: what its draws are.
     """
 
     name: str
@@ -75,6 +94,11 @@ class Library:
     train: Callable[[Images], Trained]
     families: frozenset[str]
     factory: str = "bayesian"
+    spread: Spread = Spread.INDEPENDENT
+
+    def checkpoint(self, path: Path) -> Checkpoint:
+        """The file as `deploykit export` reads it: laid out by the parameters of the twin."""
+        return laid_out(load_checkpoint(path), load_factory(self.model("twin"))())
 
     def model(self, factory: str) -> str:
         """The factory as deploykit's --model takes it."""
@@ -137,20 +161,40 @@ def small_forward(
     return functional.linear(functional.max_pool2d(x, 2).flatten(1), weights[2], biases[2])
 
 
+def small_mean(x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    """The same of weights and biases in the order of the network's parameters."""
+    conv1, bias1, conv2, bias2, linear, bias3 = parameters
+    return small_forward(x, (conv1, conv2, linear), (bias1, bias2, bias3))
+
+
 def descend(
     network: nn.Module,
     loss: Callable[[Tensor, Tensor], Tensor],
     images: Images,
     epochs: int = 4,
     rate: float = 5e-3,
+    rates: Mapping[str, float] = MappingProxyType({}),
 ) -> None:
-    """Adam on loss(inputs, labels), in place; shuffled by torch's own generator."""
+    """Adam on loss(inputs, labels), in place.
+
+    rates: of parameters by the last part of their name, where they have another one.
+    """
+    groups = [
+        {"params": [parameter], "lr": rates.get(name.rpartition(".")[2], rate)}
+        for name, parameter in network.named_parameters()
+    ]
+    optimizer = torch.optim.Adam(groups)
+    for inputs, labels in batches(images, epochs):
+        optimizer.zero_grad()
+        loss(inputs, labels).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+
+def batches(images: Images, epochs: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs and labels, 100 at a time; shuffled anew each epoch by torch's own generator."""
     inputs, labels = torch.tensor(images.inputs), torch.tensor(images.labels)
-    optimizer = torch.optim.Adam(network.parameters(), rate)
     for _ in range(epochs):
         order = torch.randperm(len(labels))
         for start in range(0, len(labels), BATCH):
             piece = order[start : start + BATCH]
-            optimizer.zero_grad()
-            loss(inputs[piece], labels[piece]).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+            yield inputs[piece], labels[piece]

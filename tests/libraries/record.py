@@ -25,12 +25,14 @@ class Reference:
     """What the library says of its network, on the first test images.
 
     outputs: [64, 10] of the mean forward. mean, predictive: accuracy over 2,000 images of the mean
-    forward and of class probabilities averaged over 16 draws.
+    forward and of class probabilities averaged over 16 draws. masked: [64, 10] without what the
+    library drops, where it drops anything.
     """
 
     outputs: Float32Array
     mean: float
     predictive: float
+    masked: Float32Array | None = None
 
 
 def trained(library: Library, seed: int = 0) -> Trained:
@@ -46,11 +48,13 @@ def reference(network: Trained) -> Reference:
     inputs = torch.tensor(images.inputs)
     with torch.no_grad():
         outputs = network.mean(inputs)
+        masked = None if network.masked is None else network.masked(inputs[:OUTPUTS]).numpy()
         draws = torch.stack([network.draw(inputs).softmax(-1) for _ in range(DRAWS)]).mean(0)
     return Reference(
         outputs[:OUTPUTS].numpy(),
         accuracy(outputs.numpy(), images),
         accuracy(draws.numpy(), images),
+        masked,
     )
 
 
@@ -62,7 +66,9 @@ def accuracy(outputs: Float32Array | Float64Array, images: Images) -> float:
 def stored_reference(library: Library) -> Reference:
     """What is committed for an example."""
     with np.load(CHECKPOINTS / f"{library.name}.npz") as stored:
-        return Reference(stored["outputs"], float(stored["mean"]), float(stored["predictive"]))
+        masked = stored.get("masked")
+        mean, predictive = float(stored["mean"]), float(stored["predictive"])
+        return Reference(stored["outputs"], mean, predictive, masked)
 
 
 def record(library: Library, folder: Path = CHECKPOINTS) -> Reference:
@@ -76,6 +82,7 @@ def record(library: Library, folder: Path = CHECKPOINTS) -> Reference:
         outputs=found.outputs,
         mean=np.float64(found.mean),
         predictive=np.float64(found.predictive),
+        **({} if found.masked is None else {"masked": found.masked}),
     )
     return found
 

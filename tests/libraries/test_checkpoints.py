@@ -18,11 +18,16 @@ from deploykit.posterior.fold import fold_posterior
 from deploykit.posterior.forward import run
 from deploykit.posterior.options import PruneRule, PruneSpec
 from deploykit.posterior.recognise import recognise
-from tests.libraries.frame import CHECKPOINTS, Library, libraries
+from tests.libraries.frame import CHECKPOINTS, Library, Spread, libraries
 from tests.libraries.images import SLICES, test_images
 from tests.libraries.record import OUTPUTS, accuracy, stored_reference
 
 EVERY = pytest.mark.parametrize("library", list(libraries()), ids=lambda library: library.name)
+MASKED = pytest.mark.parametrize(
+    "library",
+    [library for library in libraries() if stored_reference(library).masked is not None],
+    ids=lambda library: library.name,
+)
 LARGEST = 100_000
 NONE = PruneSpec(PruneRule.NONE)
 
@@ -36,14 +41,14 @@ def test_the_file_is_small(library: Library) -> None:
 
 @EVERY
 def test_the_family_is_recognised(library: Library) -> None:
-    found = recognise(load_checkpoint(CHECKPOINTS / f"{library.name}.pt"))
+    found = recognise(library.checkpoint(CHECKPOINTS / f"{library.name}.pt"))
     assert {layer.family.name for layer in found.layers} == library.families
 
 
 @EVERY
 def test_the_folded_twin_is_the_library_s_mean(library: Library) -> None:
     images, expected = test_images(), stored_reference(library)
-    checkpoint = load_checkpoint(CHECKPOINTS / f"{library.name}.pt")
+    checkpoint = library.checkpoint(CHECKPOINTS / f"{library.name}.pt")
     factory = load_factory(library.model("twin"))
     folded = fold_posterior(checkpoint, factory, images.inputs[:8], NONE)
     outputs = run(folded.module, images.inputs)
@@ -53,7 +58,19 @@ def test_the_folded_twin_is_the_library_s_mean(library: Library) -> None:
     gates_alone = all(
         family_named(name).twin is TwinKind.CHANNEL_SCALE for name in library.families
     )
-    assert gates_alone or any(values.any() for values in folded.variance.values())
+    spread = any(values.any() for values in folded.variance.values())
+    assert spread is (library.spread is not Spread.NONE and not gates_alone)
+
+
+@MASKED
+def test_the_rule_of_the_family_drops_what_the_library_drops(library: Library) -> None:
+    images, expected = test_images(), stored_reference(library)
+    checkpoint = library.checkpoint(CHECKPOINTS / f"{library.name}.pt")
+    folded = fold_posterior(checkpoint, load_factory(library.model("twin")), images.inputs[:8])
+    outputs = run(folded.module, images.inputs[:OUTPUTS])
+    assert expected.masked is not None
+    largest = np.abs(expected.masked).max()
+    np.testing.assert_allclose(outputs, expected.masked, atol=1e-5 * largest, rtol=0)
 
 
 @EVERY

@@ -38,15 +38,28 @@ class Case:
         modules: dict[str, Callable[[], Any]] = {
             "bayesian_torch": lambda: imported("bayesian_torch.layers"),
             "blitz": lambda: imported("blitz.modules"),
+            "cplxmodule": self.cplxmodule,
+            "torch_ard": lambda: imported("torch_ard"),
             "torch_uncertainty": torch_uncertainty,
             "torchbnn": lambda: imported("torchbnn"),
         }
         layer: nn.Module = getattr(modules[self.package](), self.layer)(**self.arguments)
         if "LSTM" in self.layer:
             return FirstOutput(layer)
+        if "Masked" in self.layer:
+            deploy_half(layer)
         if hasattr(layer, "dnn_to_bnn_flag"):
             setattr(layer, "dnn_to_bnn_flag", True)  # noqa: B010  mypy takes it for a tensor
         return layer
+
+    def cplxmodule(self) -> Any:
+        """The module of real layers that has it."""
+        return imported(f"cplxmodule.nn.{'masked' if 'Masked' in self.layer else 'relevance'}")
+
+
+def deploy_half(layer: Any) -> None:
+    """A mask that drops about half of the weights."""
+    layer.mask = (torch.rand_like(layer.weight) > 0.5).float()
 
 
 class FirstOutput(nn.Module):
@@ -88,6 +101,19 @@ CASES = [
     Case("blitz", "BayesianConv2d", sized((3, 5), **CONV), IMAGE),
     Case("blitz", "BayesianConv2d", sized((3, 3), bias=False), IMAGE),
     Case("blitz", "BayesianLSTM", LINEAR, SEQUENCE),
+    *(Case("cplxmodule", f"Linear{kind}", LINEAR, ROW) for kind in ("VD", "ARD", "Masked")),
+    *(
+        Case("cplxmodule", f"Conv{axes}d{kind}", sized(3, **CONV), shape)
+        for kind in ("VD", "ARD", "Masked")
+        for axes, shape in ((1, SIGNAL), (2, IMAGE))
+    ),
+    Case("cplxmodule", "LinearVD", LINEAR | {"bias": False}, ROW),
+    *(
+        Case("cplxmodule", "LinearL0", LINEAR | {"group": group}, ROW)
+        for group in ("input", "output", None)
+    ),
+    Case("torch_ard", "LinearARD", LINEAR, ROW),
+    Case("torch_ard", "Conv2dARD", sized(3, **CONV), IMAGE),
     Case("torch_uncertainty", "BayesLinear", LINEAR, ROW),
     Case("torch_uncertainty", "BayesLinear", LINEAR | {"bias": False}, ROW),
     Case("torch_uncertainty", "BayesConv1d", sized(3, **CONV), SIGNAL),

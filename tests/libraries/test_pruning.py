@@ -12,7 +12,6 @@ import deploykit
 from deploykit.bundle import Bundle
 from deploykit.errors import ConfigError
 from deploykit.posterior.architecture import load_factory
-from deploykit.posterior.checkpoint import load_checkpoint
 from deploykit.posterior.fold import fold_posterior
 from deploykit.posterior.options import PruneRule, PruneSpec
 from tests.libraries.frame import CHECKPOINTS, Library, libraries
@@ -25,7 +24,15 @@ torch.set_num_threads(1)
 
 BY_NAME = {library.name: library for library in libraries()}
 LOG_ALPHA = -2.498
-PRIORLESS = ["bayesian_torch_layers", "bayesian_torch_quantized", "blitz_layers", "torchbnn_layers"]
+PRIORLESS = [
+    "bayesian_torch_layers",
+    "bayesian_torch_quantized",
+    "blitz_layers",
+    "pyro_auto_diagonal_normal",
+    "pyro_auto_normal",
+    "torchbnn_layers",
+    "tyxe_variational",
+]
 
 
 def exported(library: Library, folder: Path, rule: str, threshold: float | None) -> Bundle:
@@ -51,6 +58,14 @@ def exported(library: Library, folder: Path, rule: str, threshold: float | None)
         ("blitz_layers", "snr", 1.0, 14),
         # 4 are noise, and both groups of the convolution keep the wider one's 7.
         ("torchbnn_layers", "snr", 1.0, 14),
+        # weight_decay and ess tell IVON's prior, prior_precision that of a Laplace fit.
+        ("ivon_optimizer", "savage-dickey", None, 14),
+        ("ivon_optimizer", "snr", 2.5, 14),
+        ("laplace_all_weights", "savage-dickey", None, 16),
+        ("laplace_all_weights", "savage-dickey", -10.0, 15),
+        ("laplace_all_weights", "snr", 1.0, 15),
+        ("pyro_auto_normal", "snr", 1.0, 15),
+        ("tyxe_variational", "snr", 1.0, 15),
     ],
 )
 def test_channels_of_noise_leave_the_file_and_not_the_accuracy(
@@ -64,9 +79,29 @@ def test_channels_of_noise_leave_the_file_and_not_the_accuracy(
     assert bundle.manifest["accuracy"]["model.tflite"] == pytest.approx(mean, abs=0.01)
 
 
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        # Two of 8 and 4 of 16 channels are gone, and with the second also their 36 inputs.
+        ("pytorch_ard_layers", 1906),
+        ("cplxmodule_layers", 1636),
+        ("cplxmodule_masked", 1636),
+        # One of 16 units; the 22 pixels whose gates are closed stay inputs of the network.
+        ("cplxmodule_l0", 6959),
+    ],
+)
+def test_what_the_library_drops_leaves_the_file(name: str, parameters: int, tmp_path: Path) -> None:
+    library = BY_NAME[name]
+    bundle = exported(library, tmp_path, "family", None)
+    assert bundle.manifest["removal"]["parameters_after"] == parameters
+    found = bundle.manifest["accuracy"]
+    assert found["pruned"] == pytest.approx(found["folded"], abs=0.005)
+    assert found["model.tflite"] == pytest.approx(found["pruned"], abs=0.01)
+
+
 @pytest.mark.parametrize("name", PRIORLESS)
 def test_savage_dickey_without_a_prior_says_so(name: str) -> None:
-    checkpoint = load_checkpoint(CHECKPOINTS / f"{name}.pt")
+    checkpoint = BY_NAME[name].checkpoint(CHECKPOINTS / f"{name}.pt")
     twin = load_factory(BY_NAME[name].model("twin"))
     inputs = np.zeros((1, 1, 28, 28), np.float32)
     with pytest.raises(ConfigError, match="does not tell its prior, which savage-dickey needs"):

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.libraries.frame import Library, Trained, descend, imported
+from tests.libraries.frame import Library, Spread, Trained, descend, imported
 from tests.libraries.images import Images
 
 ROWS, STATES = 14, 16
@@ -93,4 +93,6 @@ LIBRARY = Library(
     requirements=("bayesian-torch==0.5.0",),
     train=train,
     families=frozenset({"bayesian-torch LSTM", "bayesian-torch linear"}),
+    # Its recurrence draws the weights anew at every step.
+    spread=Spread.OTHERWISE,
 )

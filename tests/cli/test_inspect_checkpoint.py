@@ -39,9 +39,11 @@ class Heads(nn.Module):
 def test_tables_fit_the_terminal(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(WIDTH))
     lines = run("inspect", path).stdout.splitlines()
-    table = lines[: next(place for place, line in enumerate(lines) if line.startswith("|mean|"))]
-    assert len(table) > 6
-    assert max(map(len, table)) <= WIDTH
+    ends = [line.startswith("|mean|") or line.endswith(" numbers read") for line in lines]
+    table = lines[: ends.index(True)]
+    alone = any("one vector of" in line for line in lines)
+    assert len(table) > 4 or (alone and not table)
+    assert max(map(len, table), default=0) <= WIDTH
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -49,10 +51,10 @@ def test_a_whole_file_s_posterior_is_shown_by_layer(name: str, tmp_path: Path) -
     torch.save(WRITERS[name](network())[0], tmp_path / "c.pt")
     result = run("inspect", tmp_path / "c.pt", "--model", FORMATS, "--json")
     assert result.exit_code == 0, result.stderr
-    layers = json.loads(result.stdout)["layers"]
+    layers, family = json.loads(result.stdout)["layers"], name.partition(",")[0]
     named = [layer["name"] for layer in layers]
     assert named == ["0", "1", "4"]
-    assert [layer["family"] for layer in layers] == [name, "deterministic", name]
+    assert [layer["family"] for layer in layers] == [family, "deterministic", family]
     assert layers[0]["snr_quantiles"] is not None
     assert layers[2]["shapes"]["weight_variance"] == [3, 16]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import inspect
 import io
@@ -16,18 +17,27 @@ import onnx_ir as ir
 from deploykit.errors import ArchitectureError, GraphError
 from deploykit.graph.edit import set_initializer
 from deploykit.spec.arrays import Float32Array
+from deploykit.spec.given import NOTHING_GIVEN, ActivationGrid, Given
 from deploykit.spec.inputs import ONLY, GraphInputs
 from deploykit.spec.joined import named_outputs
 from deploykit.spec.network import Network, static_shape
 
 OPSET = 20
+SCOPES = "pkg.torch.onnx.name_scopes"
+"""Where the exporter writes of a node through which submodules it was reached, then its own."""
 
 
-def capture(module: Any, variance: Mapping[str, Float32Array], example: GraphInputs) -> Network:
+def capture(
+    module: Any,
+    variance: Mapping[str, Float32Array],
+    example: GraphInputs,
+    given: Given = NOTHING_GIVEN,
+) -> Network:
     """Trace `module` (torch.nn.Module, eval mode) at the shapes of `example` into a Network.
 
     example: values of its only argument, which becomes `input`, or of arguments by name. Outputs
-    are called as spec.joined names them.
+    are called as spec.joined names them. given: as folding returns it; activations are by tensor
+    name from here on.
 
     optimize=False: the exporter's default folds batch norm into `0.weight` under the same name,
     and the variance of that name would silently belong to other numbers.
@@ -41,20 +51,20 @@ def capture(module: Any, variance: Mapping[str, Float32Array], example: GraphInp
     order = list(inspect.signature(module.forward).parameters)
     values = example if isinstance(example, Mapping) else {ONLY: example}
     # The exporter hands names out in the order of the call, whatever forward's own is.
-    given = {name: torch.tensor(values[name]) for name in sorted(values, key=_places(order))}
-    positional = () if by_name else tuple(given.values())
-    keywords = given if by_name else {}
+    arguments = {name: torch.tensor(values[name]) for name in sorted(values, key=_places(order))}
+    positional = () if by_name else tuple(arguments.values())
+    keywords = arguments if by_name else {}
     try:
         with torch.no_grad():
             returned = module(*positional, **keywords)
     except Exception as error:
-        shapes = [list(tensor.shape) for tensor in given.values()]
+        shapes = [list(tensor.shape) for tensor in arguments.values()]
         raise ArchitectureError(
             f"the input shape {', '.join(map(str, shapes))} does not fit the network: "
             f"{_cause(error)}; give the shape that the factory's network takes with --input-shape"
         ) from error
     outputs = {name: tuple(tensor.shape) for name, tensor in named_outputs(returned).items()}
-    inputs = {name: tuple(tensor.shape) for name, tensor in given.items()}
+    inputs = {name: tuple(tensor.shape) for name, tensor in arguments.items()}
     try:
         with _quiet():
             program = torch.onnx.export(
@@ -75,6 +85,7 @@ def capture(module: Any, variance: Mapping[str, Float32Array], example: GraphInp
         ) from error
     if program is None:
         raise GraphError("torch.onnx.export returned no graph for the network")
+    activations = _by_tensor(program.model, given.activations)
     model = _detached(program.model)
     for what, expected, side in (
         ("inputs", inputs, model.graph.inputs), ("outputs", outputs, model.graph.outputs)
@@ -95,7 +106,29 @@ def capture(module: Any, variance: Mapping[str, Float32Array], example: GraphInp
             f"the captured graph has no initializer named {', '.join(missing)}: the network's "
             "forward does not use these parameters, or uses them under another name"
         )
-    return Network(model, kept)
+    weights = {name: held for name, held in given.weights.items() if name in variance}
+    return Network(model, kept, Given(weights, activations))
+
+
+def _by_tensor(
+    model: ir.Model, activations: Mapping[str, ActivationGrid]
+) -> dict[str, ActivationGrid]:
+    """What was stated of submodules, of the last tensor that each of their calls gives."""
+    found: dict[str, ActivationGrid] = {}
+    seen: set[str] = set()
+    for node in model.graph:
+        scopes = ast.literal_eval(node.metadata_props.get(SCOPES, "[]"))
+        module = scopes[-2] if len(scopes) > 1 else ""
+        if module in activations and node.op_type == "Clip":
+            found[str(node.outputs[0].name)] = activations[module]
+            seen.add(module)
+    missing = sorted(activations.keys() - seen)
+    if missing:
+        raise GraphError(
+            f"the captured graph computes nothing in {', '.join(missing)}: the network's forward "
+            "does not use these layers"
+        )
+    return found
 
 
 def _places(order: list[str]) -> Callable[[str], int]:

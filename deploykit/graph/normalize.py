@@ -7,6 +7,7 @@ import onnx_ir as ir
 from deploykit.errors import UnsupportedOperatorError
 from deploykit.graph.edit import label
 from deploykit.graph.passes.batchnorm import fold_batchnorm
+from deploykit.graph.passes.bounds import merge_bounds
 from deploykit.graph.passes.canonical import canonicalize
 from deploykit.graph.passes.constants import fold_constants
 from deploykit.graph.passes.scales import fold_channel_scales
@@ -21,6 +22,7 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("fold_batchnorm_behind_scales", fold_batchnorm),
     ("simplify", simplify),
     ("canonicalize", canonicalize),
+    ("merge_bounds", merge_bounds),
 )
 """Our own folding goes before onnxsim: it would fold gates and rename, and lose the variances."""
 

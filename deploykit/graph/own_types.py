@@ -32,7 +32,7 @@ def in_own_types(network: Network, exact: Network) -> Network:
         if array.dtype == np.float64 and wanted != np.float64:
             set_initializer(model.graph, name, array.astype(wanted))
     _name_apart(model.graph, {str(node.name) for node in network.model.graph if node.name})
-    return Network(model, exact.variance)
+    return exact.rewritten(model)
 
 
 def _read_as(

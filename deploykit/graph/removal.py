@@ -166,7 +166,7 @@ def _cut(
     unarranged: list[str] = []
     steps: list[Step] = []
     exact = apart
-    limits = Limits(options.max_growth, ranges)
+    limits = Limits(options.max_growth, ranges, frozenset(network.given.weights))
     # Groups that are apart come together again: only then do widths say anything.
     align = None if parts.made else options.align
     while True:

@@ -42,7 +42,7 @@ def separate_denominators(network: Network) -> Network:
         shared = {node: _regions(node, membership) for node in model.graph}
         node = next((node for node in reversed(list(model.graph)) if shared[node]), None)
         if node is None:
-            return Network(model, network.variance)
+            return network.rewritten(model)
         for number, readers in enumerate(shared[node].values()):
             _copy(model.graph, node, readers, number)
         if not node.outputs[0].uses() and not node.outputs[0].is_graph_output():

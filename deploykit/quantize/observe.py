@@ -97,7 +97,7 @@ def _watched(network: Network, names: Iterable[str]) -> Network:
     model = network.model.clone()
     computed = {str(value.name): value for node in model.graph for value in node.outputs}
     model.graph.outputs[:] = [computed[name] for name in dict.fromkeys(names) if name in computed]
-    return Network(model, network.variance)
+    return network.rewritten(model)
 
 
 def _channel_means(values: AnyArray) -> Float64Array:

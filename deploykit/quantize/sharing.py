@@ -195,4 +195,4 @@ def _rescale(network: Network, edges: Sequence[tuple[str, str]]) -> Network:
         graph.insert_before(join, added)
         for place in places:
             join.replace_input_with(place, result)
-    return Network(model, network.variance)
+    return network.rewritten(model)

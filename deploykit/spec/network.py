@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import onnx_ir as ir
 
 from deploykit.spec.arrays import Float32Array, Tensors
+from deploykit.spec.given import NOTHING_GIVEN, Given
 from deploykit.spec.inputs import GraphInputs
 
 
@@ -25,10 +26,16 @@ class Network:
     """A float ONNX graph and the variance of each initializer that has one.
 
     Whoever receives a Network never changes `model` in place: a pass works on a clone.
+    given: the grids that it was trained on.
     """
 
     model: ir.Model
     variance: Mapping[str, Float32Array]
+    given: Given = NOTHING_GIVEN
+
+    def rewritten(self, model: ir.Model) -> Network:
+        """Another graph, with the same beside it."""
+        return replace(self, model=model)
 
 
 def input_names(network: Network) -> tuple[str, ...]:

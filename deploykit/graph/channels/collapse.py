@@ -43,11 +43,12 @@ class Limits:
     """growth: how far a merge may stretch the weight range of an output channel.
 
     ranges: by tensor, the largest magnitude that it holds, where that is known: no constant is
-    restated above it.
+    restated above it. on_grid: weights whose kernels do not add up, as sums would leave their grid.
     """
 
     growth: float = 1.0
     ranges: Mapping[str, float] = field(default_factory=dict)
+    on_grid: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -144,8 +145,9 @@ def collapse(
     where some layers state other ones.
     """
     uses_by_tensor = _padded_readers(sites, labels, constants, needed)
+    apart = {site.inputs[0] for site in sites if _weight_name(site) in limits.on_grid}
     wishes = [
-        _wish(tensor, uses, labels, constants, needed, limits)
+        _wish(tensor, uses, labels, constants, needed, limits, tensor in apart)
         for tensor, uses in uses_by_tensor.items()
     ]
     settled = _agreed([wish for wish in wishes if wish is not None], labels, limits)
@@ -218,6 +220,12 @@ def _padded_readers(
     return found
 
 
+def _weight_name(site: Site) -> str:
+    """Of the initializer that a layer multiplies with; empty where there is none."""
+    weight = site.node.inputs[1] if len(site.node.inputs) > 1 else None
+    return "" if weight is None else str(weight.name)
+
+
 def _wish(
     tensor: str,
     uses: list[tuple[str, Mixing, BoolArray, BoolArray]],
@@ -225,14 +233,15 @@ def _wish(
     constants: Mapping[str, Constants],
     needed: BoolArray,
     limits: Limits,
+    apart: bool,
 ) -> _Wish | None:
-    """What could merge; constants that a grouped layer reads stay apart."""
+    """What could merge; constants stay apart that a grouped layer reads, or one on a grid."""
     values, atoms = constants[tensor].reshape(-1), labels[tensor].reshape(-1)
     read = np.any([reads for _, _, _, reads in uses], axis=0)
     members = np.flatnonzero(read & ~np.isnan(values) & (values != 0.0))
     if not len(members):
         return None
-    if any(mixing.layout.groups > 1 for _, mixing, _, _ in uses):
+    if apart or any(mixing.layout.groups > 1 for _, mixing, _, _ in uses):
         needed[atoms[members]] = True
         return None
     staying = members[needed[atoms[members]]]

@@ -17,7 +17,7 @@ def merge_concats(network: Network) -> Rewritten:
     while True:
         found = next((pair for node in model.graph if (pair := _inner(node))), None)
         if found is None:
-            return Rewritten(Network(model, network.variance))
+            return Rewritten(network.rewritten(model))
         _merge(model.graph, *found)
 
 

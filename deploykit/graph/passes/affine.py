@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from deploykit.graph.edit import (
 )
 from deploykit.graph.tracking import Rewritten
 from deploykit.spec.arrays import AnyArray, Float32Array, Float64Array, IntArray
+from deploykit.spec.given import Given
 from deploykit.spec.network import Network, static_shape
 
 
@@ -26,12 +27,15 @@ from deploykit.spec.network import Network, static_shape
 class Affine:
     """The graph being rewritten, its variances, and the names whose values changed.
 
-    element: type of the numbers that are stored; None: the initializer's own.
+    element: type of the numbers that are stored; None: the initializer's own. factors: by which an
+    initializer was scaled, which its grid follows. copies: by name, of which initializer each is.
     """
 
     graph: ir.Graph
     variance: dict[str, Float32Array]
     updated: set[str] = field(default_factory=set)
+    factors: dict[str, list[Float64Array]] = field(default_factory=dict)
+    copies: dict[str, str] = field(default_factory=dict)
     element: np.dtype[Any] | None = None
 
     def scale(self, name: str, factor: Float64Array) -> None:
@@ -40,6 +44,7 @@ class Affine:
         assert value is not None
         spread = self.spread(name)
         self.store(name, value * factor, None if spread is None else spread * factor**2)
+        self.factors.setdefault(name, []).append(factor)
 
     def shift(self, name: str, offset: Float64Array) -> None:
         """Add a constant; the variance stays."""
@@ -79,7 +84,21 @@ class Affine:
         left = model.graph.initializers
         variance = {name: v for name, v in self.variance.items() if name in left}
         dropped = frozenset(before.variance) - frozenset(variance)
-        return Rewritten(Network(model, variance), frozenset(self.updated), dropped)
+        given = self._given(before.given)
+        return Rewritten(Network(model, variance, given), frozenset(self.updated), dropped)
+
+    def _given(self, before: Given) -> Given:
+        """The grids of scaled weights; of a weight that was scaled otherwise, the old one.
+
+        The weight is no longer on that one, and planning says so.
+        """
+        held = before.weights
+        copied = {name: held[old] for name, old in self.copies.items() if old in held}
+        weights = dict(held) | copied
+        for name, factors in self.factors.items():
+            for factor in factors if name in weights else ():
+                weights[name] = weights[name].scaled(factor) or weights[name]
+        return replace(before, weights=weights) if weights else before
 
 
 def own_weight(value: ir.Value | None) -> bool:

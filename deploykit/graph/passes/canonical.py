@@ -124,6 +124,7 @@ def _unshare(affine: Affine) -> None:
             assert array is not None
             copy = set_initializer(graph, fresh_name(graph, f"{name}.copy"), array)
             node.replace_input_with(index, copy)
+            affine.copies[str(copy.name)] = name
             if name in affine.variance:
                 affine.variance[str(copy.name)] = affine.variance[name]
 

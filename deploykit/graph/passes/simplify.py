@@ -40,7 +40,7 @@ def simplify(network: Network) -> Rewritten:
     ):
         model = ir.from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True))
     model.producer_name, model.producer_version = "deploykit", ""
-    return Rewritten(Network(model, dict(network.variance)))
+    return Rewritten(network.rewritten(model))
 
 
 def _uses(model: ir.Model, name: str) -> int:

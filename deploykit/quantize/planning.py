@@ -12,22 +12,26 @@ from deploykit.errors import QuantizationError
 from deploykit.quantize.calibration import Calibration
 from deploykit.quantize.compensation import compensated_weights
 from deploykit.quantize.constants import bound_operand, constant_operand
+from deploykit.quantize.dynamic import check_dynamic
+from deploykit.quantize.given import (
+    activation_uses,
+    fits_runtimes,
+    given_integers,
+    group_grid,
+    weight_name,
+    weight_uses,
+)
 from deploykit.quantize.histogram import Histogram, merge
 from deploykit.quantize.moments import compensates
 from deploykit.quantize.nodes import (
-    activations,
-    constant,
     groups_of,
-    joined_axis,
     parameter,
-    spans_of,
     window_of,
 )
 from deploykit.quantize.observe import Observations, observe_tensors
-from deploykit.quantize.operators import BINARY, JOINING, WEIGHTED, Kind
-from deploykit.quantize.regions import body_of
+from deploykit.quantize.operators import BINARY, WEIGHTED, Kind
 from deploykit.quantize.scales import activation_quantization, input_quantization
-from deploykit.quantize.settling import Runners, settle_scales
+from deploykit.quantize.settling import Fixed, Runners, settle_scales
 from deploykit.quantize.sharing import Group, find_groups, fixed_quantization
 from deploykit.quantize.structure import Layer, build_structure, tails
 from deploykit.quantize.tied import joint_moments, tied_layers
@@ -35,18 +39,22 @@ from deploykit.quantize.weights import pair_scales, round_bias, round_weights, w
 from deploykit.quantize.whole_numbers import integer_table, table_histograms
 from deploykit.spec.arrays import AnyArray
 from deploykit.spec.correction import corrected_bias
+from deploykit.spec.given import GivenIntegers
 from deploykit.spec.network import Network, static_shape
 from deploykit.spec.pairs import LARGEST_PAIR, Target, pair_sums
 from deploykit.spec.parallel import in_parallel
 from deploykit.spec.plan import ConstantPlan, LayerPlan, PairPlan, QuantPlan, Rounding, WeightPlan
 from deploykit.spec.quantized import Batch, IoType, Quantization
 from deploykit.spec.samples import Samples
-from deploykit.spec.stacked_body import stacked_body
 from deploykit.spec.stem import Runtime, as_blocks, chosen_blocks
 from deploykit.spec.whole_numbers import real_inputs, whole_inputs, whole_outputs
 
-CARRIERS: Mapping[int, Mapping[str, str]] = {8: {"onnx": "int8", "tflite": "int8"}}
+CARRIERS: Mapping[int, Mapping[str, str]] = {
+    bits: {"onnx": "int8", "tflite": "int8"} for bits in (2, 4, 8)
+}
 """Storage form of a weight by bit width and format."""
+CARRIED_BITS = 8
+"""Of an integer in these forms, whatever it needs."""
 
 
 @dataclass(frozen=True)
@@ -102,23 +110,28 @@ def plan_quantization(
             "they are; leave --io out"
         )
     if options.batch is Batch.DYNAMIC:
-        _check_dynamic(network, layers)
+        check_dynamic(network, layers)
     sources = real_inputs(network)
     groups = find_groups(layers, sources)
     makers = [name for group in groups for name in group.makers]
     weighted = [layer for layer in layers if layer.kind in WEIGHTED]
     read = [layer.inputs[0] for layer in weighted]
+    tied = tied_layers(layers)
+    held = given_integers(layers, tied, network.given)
     compensated = []
     if options.rounding is Rounding.COMPENSATED:
-        compensated = [layer for layer in weighted if compensates(layer)]
-    tied = tied_layers(layers)
+        compensated = [layer for layer in weighted if compensates(layer) and layer.name not in held]
     seen = observe_tensors(
         network, makers, read, compensated, samples.inputs, runners.evaluate, progress
     )
     histograms = {**seen.histograms, **table_histograms(layers)}
     chosen: dict[str, Quantization] = {}
+    on_grid: set[str] = set()
     for group in groups:
-        quantization = _wanted(group, layers, sources, histograms, options.calibration)
+        grid = group_grid(group, layers, sources, network.given)
+        if grid is not None:
+            on_grid.update(group.tensors)
+        quantization = grid or _wanted(group, layers, sources, histograms, options.calibration)
         chosen.update(dict.fromkeys(group.tensors, quantization))
     constants = {
         layer.name: constant_operand(
@@ -128,7 +141,8 @@ def plan_quantization(
         if layer.kind in BINARY
     }
     quantized = [layer for layer in layers if layer.kind is not Kind.ARG_MAX]
-    proofs = settle_scales(quantized, groups, chosen, constants, runners)
+    proofs = settle_scales(quantized, groups, chosen, constants, runners, Fixed(on_grid, held))
+    fitting = {name: fits_runtimes(integers, tied[name], chosen) for name, integers in held.items()}
 
     constants.update(
         {layer.name: bound_operand(layer, chosen[layer.output]) for layer in quantized}
@@ -137,7 +151,8 @@ def plan_quantization(
 
     def planned(layer: Layer) -> LayerPlan:
         if layer.kind in WEIGHTED:
-            return _weighted_plan(network, layer, tied[layer.name], chosen, seen, options)
+            own = held[layer.name] if fitting.get(layer.name) else None
+            return _weighted_plan(network, layer, tied[layer.name], chosen, seen, options, own)
         return _plain_plan(network, layer, constants.get(layer.name), chosen.get(layer.output))
 
     return QuantPlan(
@@ -153,52 +168,11 @@ def plan_quantization(
         proofs,
         options.target,
         options.batch,
+        (
+            *weight_uses(layers, fitting, tied, network.given),
+            *activation_uses(groups, layers, sources, chosen, network.given),
+        ),
     )
-
-
-CUTS = "cuts or joins along the batch; keep the samples apart in the network"
-
-
-def _check_dynamic(network: Network, layers: Sequence[Layer]) -> None:
-    """Refuse what means one thing to a batch of 1 and another to a batch of more."""
-    for value in network.model.graph.inputs:
-        shape = static_shape(value)
-        if shape is None or shape[0] != 1:
-            raise QuantizationError(
-                f"--batch dynamic: the network's input {value.name} is {list(shape or ())}; give "
-                "it a batch of 1 with --input-shape"
-            )
-    for layer in layers:
-        if layer.region is not None:
-            stacked_body(body_of(network, layer.region), 1)  # raises where it has no such form
-            continue
-        along = joined_axis(layer.nodes[0]) if layer.kind is Kind.CONCAT else None
-        if layer.kind is Kind.SLICE:
-            along = spans_of(layer.nodes[0])[layer.place][0]
-        met = CUTS if along == 0 else _meeting(layer)
-        if met is not None:
-            raise QuantizationError(f"--batch dynamic: {layer.name} {met}, or leave --batch out")
-
-
-def _meeting(layer: Layer) -> str | None:
-    """Why a row of a layer's output is not made of one row of what it reads; None where it is.
-
-    A constant of several rows would be for one sample alone.
-    """
-    read = activations(layer.nodes[0])
-    shapes = [static_shape(value) for value in (*read, *layer.nodes[-1].outputs)]
-    rows = {None if shape is None else shape[0] for shape in shapes}
-    if layer.kind in BINARY | JOINING and layer.kind is not Kind.CONCAT:
-        (rank,) = {len(shape) for shape in shapes if shape is not None}
-        held = [constant(layer.nodes[0], index) for index in (0, 1)]
-        for one in held:
-            if one is not None and one.ndim == rank and one.shape[0] != 1:
-                return (
-                    f"reads a constant {list(one.shape)}, whose {one.shape[0]} rows lie along the "
-                    "first axis, as the samples do in files of any batch; put the samples in front "
-                    "(batch_first=True)"
-                )
-    return None if len(rows) == 1 and None not in rows else CUTS
 
 
 def _wanted(
@@ -243,10 +217,12 @@ def _weighted_plan(
     chosen: Mapping[str, Quantization],
     seen: Observations,
     options: QuantizationOptions,
+    held: GivenIntegers | None,
 ) -> LayerPlan:
     """Weights are rounded to the nearest where no second moments of the input were observed.
 
     tied: all layers of these weights, which get the same integers at scales that suit them all.
+    held: the integers and scales that the weights were trained on.
     """
     node, bits, first = layer.nodes[0], options.bits, tied[0].nodes[0]
     weight, bias, groups = parameter(node, 1), parameter(node, 2), groups_of(node)
@@ -260,13 +236,17 @@ def _weighted_plan(
             for one in tied
         ]
     )  # fmt: skip
+    if held is not None:
+        full, bits = held.scale, network.given.weights[weight_name(tied[0])].bits
     least = full
-    if options.target is not None:
+    if held is None and options.target is not None:
         paired = [_in_onnx(one.nodes[0], weight) for one in tied]
         pairs_fit = [pair_scales(one, groups, options.rounding) for one in paired]
         least = np.maximum.reduce([full, *pairs_fit])
-    moments = joint_moments(tied, seen.moments)
-    if moments is None:
+    moments = None if held is not None else joint_moments(tied, seen.moments)
+    if held is not None:
+        values, scale = held.values, held.scale
+    elif moments is None:
         values, scale = round_weights(weight, least, bits), least
     else:
         values, scale = compensated_weights(weight, least, moments, bits)
@@ -276,6 +256,12 @@ def _weighted_plan(
         float((least / full).max(initial=1.0)),
     )
     if options.target is not None and pairs.largest > LARGEST_PAIR:
+        if held is not None:
+            raise QuantizationError(
+                f"--target {options.target.value}: the weights of {layer.name} were trained as "
+                f"integers, of which two add up to {pairs.largest}, over the {LARGEST_PAIR} that "
+                "16-bit sums hold; leave --target out"
+            )
         raise QuantizationError(
             f"{layer.name}: two weights that are added in 16 bits reach {pairs.largest}, over "
             f"{LARGEST_PAIR}; this is not expected: please report the layer"

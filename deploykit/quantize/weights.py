@@ -33,10 +33,14 @@ def weight_scales(
     largest = np.abs(weight).reshape(weight.shape[0], -1).max(axis=1)
     whole = float(largest.max(initial=0.0))
     filled = np.where(largest > 0, largest, whole if whole > 0 else 1.0)
-    scale = filled / highest
-    scale = np.maximum(scale, np.abs(bias) / (input_scale * LARGEST_BIAS))
-    scale = np.maximum(scale, SMALLEST_MULTIPLIER * output_scale / input_scale)
+    scale = np.maximum(filled / highest, smallest_scales(bias, input_scale, output_scale))
     return scale.astype(np.float32)
+
+
+def smallest_scales(bias: Float64Array, input_scale: float, output_scale: float) -> Float64Array:
+    """[O], at which biases fit int32 and runtimes take the requantization multiplier."""
+    for_bias = np.abs(bias) / (input_scale * LARGEST_BIAS)
+    return np.maximum(for_bias, SMALLEST_MULTIPLIER * output_scale / input_scale)
 
 
 def pair_scales(weight: Float64Array, groups: int, rounding: Rounding) -> Float32Array:

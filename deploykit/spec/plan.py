@@ -41,7 +41,8 @@ class Rounding(Enum):
 class WeightPlan:
     """Integers of one weight and how they are stored. values: [O, ...]; scale: [O].
 
-    carrier: the storage form that keeps the runtime's integer kernel (kernels differ by width).
+    bits: that the integers take. carrier: the storage form that keeps the runtime's integer kernel
+    (kernels differ by width).
     """
 
     name: str
@@ -99,10 +100,30 @@ class Proof:
 
 
 @dataclass(frozen=True)
+class GridUse:
+    """What became of a grid that the network was trained on. kind: weight or activation.
+
+    name: of the layer, or of the tensor. bits: of the grid's integers. why: it was not kept; empty
+    where it was.
+    """
+
+    kind: str
+    name: str
+    bits: int
+    why: str = ""
+
+    @property
+    def kept(self) -> bool:
+        """Whether scale, zero point and integers are the given ones."""
+        return not self.why
+
+
+@dataclass(frozen=True)
 class QuantPlan:
     """Frozen: per tensor scale and zero point, per layer weights, and the proofs of agreement.
 
     target: processors for whose 16-bit sums the weights are planned, None where for none.
+    given: what became of the grids that the network came with.
     """
 
     tensors: Mapping[str, Quantization]
@@ -114,6 +135,7 @@ class QuantPlan:
     proofs: tuple[Proof, ...] = ()
     target: Target | None = None
     batch: Batch = Batch.FIXED
+    given: tuple[GridUse, ...] = ()
 
     def __str__(self) -> str:
         """The plan as a table, one line per layer."""

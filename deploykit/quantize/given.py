@@ -1,0 +1,145 @@
+"""What planning makes of the grids that a network was trained on.
+
+A grid is kept where integers and runtimes allow it: weights whose values lie on it, tensors whose
+scale nothing else decides. The others are planned as if there were none, and the plan says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from deploykit.quantize.nodes import parameter
+from deploykit.quantize.operators import WEIGHTED
+from deploykit.quantize.sharing import Group, fixed_quantization
+from deploykit.quantize.structure import Layer
+from deploykit.quantize.tied import Tied
+from deploykit.quantize.weights import smallest_scales
+from deploykit.spec.given import ActivationGrid, Given, GivenIntegers, integers_on
+from deploykit.spec.plan import GridUse
+from deploykit.spec.quantized import Quantization
+
+OFF_GRID = "its values are no longer on the grid: something between training and here scaled them"
+FINE = "at that scale its biases or its output would leave what runtimes take"
+INPUT = "it shares its scale with an input of the network"
+INSISTED = "runtimes insist on a scale for what computes it"
+JOINED = "it shares its scale with {}, which has another grid"
+MOVED = "its scale moved by {:.2%}, so that runtimes take it and round alike"
+GONE = "no layer of that name is left"
+
+
+def weight_name(layer: Layer) -> str:
+    """Of the initializer that a layer multiplies with."""
+    value = layer.nodes[0].inputs[1]
+    return "" if value is None else str(value.name)
+
+
+def given_integers(layers: Sequence[Layer], tied: Tied, given: Given) -> dict[str, GivenIntegers]:
+    """By name of a layer, of those whose weights are on their grid; tied ones share it."""
+    found: dict[str, GivenIntegers] = {}
+    for layer in layers:
+        if layer.kind not in WEIGHTED:
+            continue
+        grid = given.weights.get(weight_name(tied[layer.name][0]))
+        held = None if grid is None else integers_on(parameter(layer.nodes[0], 1), grid)
+        if held is not None:
+            found[layer.name] = held
+    return found
+
+
+def group_grid(
+    group: Group, layers: Sequence[Layer], sources: Collection[str], given: Given
+) -> Quantization | None:
+    """The quantization that a group's tensors were trained on; None where deploykit chooses."""
+    stated = _stated(group, given)
+    if not stated or _taken(group, layers, sources) is not None:
+        return None
+    return next(iter(stated.values())).quantization
+
+
+def fits_runtimes(
+    held: GivenIntegers, tied: Sequence[Layer], chosen: Mapping[str, Quantization]
+) -> bool:
+    """Whether biases and multipliers stay within what runtimes take, at the given scale."""
+    return all(
+        bool(
+            (
+                held.scale
+                >= smallest_scales(
+                    parameter(one.nodes[0], 2), chosen[one.inputs[0]].scale,
+                    chosen[one.output].scale,
+                )
+            ).all()
+        )
+        for one in tied
+    )  # fmt: skip
+
+
+def weight_uses(
+    layers: Sequence[Layer], kept: Mapping[str, bool], tied: Tied, given: Given
+) -> Iterator[GridUse]:
+    """kept: by name of a layer whose weights are on their grid, whether the scale is too."""
+    for layer in layers:
+        name = weight_name(tied[layer.name][0]) if layer.kind in WEIGHTED else ""
+        grid = given.weights.get(name)
+        if grid is None:
+            continue
+        held = kept.get(layer.name)
+        why = OFF_GRID if held is None else "" if held else FINE
+        yield GridUse("weight", layer.name, grid.bits, why)
+    left = {weight_name(tied[layer.name][0]) for layer in layers if layer.kind in WEIGHTED}
+    for name, grid in given.weights.items():
+        if name not in left:
+            yield GridUse("weight", name, grid.bits, GONE)
+
+
+def activation_uses(
+    groups: Sequence[Group],
+    layers: Sequence[Layer],
+    sources: Collection[str],
+    chosen: Mapping[str, Quantization],
+    given: Given,
+) -> Iterator[GridUse]:
+    """chosen: after scales settled."""
+    left = set(given.activations)
+    for group in groups:
+        stated = _stated(group, given)
+        taken = _taken(group, layers, sources)
+        first = next(iter(stated.values()), None)
+        for name, grid in stated.items():
+            left.discard(name)
+            why = taken or ""
+            if not why and first is not None and grid.quantization != first.quantization:
+                why = JOINED.format(next(iter(stated)))
+            if not why and chosen[name] != grid.quantization:
+                why = MOVED.format(chosen[name].scale / grid.quantization.scale - 1)
+            yield GridUse("activation", name, grid.bits, why)
+    for name in sorted(left):
+        yield GridUse("activation", name, given.activations[name].bits, GONE)
+
+
+def _stated(group: Group, given: Given) -> dict[str, ActivationGrid]:
+    return {name: given.activations[name] for name in group.tensors if name in given.activations}
+
+
+def _taken(group: Group, layers: Sequence[Layer], sources: Collection[str]) -> str | None:
+    """Why a group's scale is not free, None where it is."""
+    if any(name in sources for name in group.makers):
+        return INPUT
+    makers = [layer for layer in layers if layer.output in group.makers]
+    return INSISTED if any(fixed_quantization(one) is not None for one in makers) else None
+
+
+def largest_sum(held: GivenIntegers | None, layer: Layer) -> float:
+    """Of |products| that an output can add up, in steps of input and weight.
+
+    Without given integers a weight's steps are 127 for its largest, and no output has more.
+    """
+    if held is not None:
+        steps = np.abs(held.values.astype(np.float64)).reshape(len(held.values), -1).sum(axis=1)
+        return float(255.0 * steps.max(initial=0.0))
+    weight = parameter(layer.nodes[0], 1)
+    largest = np.abs(weight).max(initial=0.0)
+    rows = np.abs(weight).reshape(len(weight), -1).sum(axis=1)
+    return float(255.0 * 127.0 * rows.max(initial=0.0) / largest) if largest > 0 else 0.0

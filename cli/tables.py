@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from deploykit.spec.listing import listed
@@ -88,6 +88,8 @@ def summary_table(manifest: Any) -> Table:
             f"gates of {layer['layer']}",
             f"{layer['closed']} of {layer['gates']} closed ({layer['rule']}, {layer['threshold']})",
         )
+    for what, told in _trained(manifest):
+        row(what, told)
     accuracy = manifest["accuracy"]
     if accuracy is None:
         row("accuracy", _without_accuracy(manifest["evaluation"]))
@@ -115,6 +117,24 @@ def summary_table(manifest: Any) -> Table:
             ", ".join(f"{count} {operator}" for operator, count in counted.most_common()),
         )
     return table
+
+
+def _trained(manifest: Any) -> Iterator[tuple[str, str]]:
+    """Bits that training chose, and whether the plan keeps its integers."""
+    for kind, called in (("weight", "trained weights"), ("activation", "trained activations")):
+        uses = [use for use in manifest.get("given", []) if use["kind"] == kind]
+        kept = Counter(use["bits"] for use in uses if use["why"] is None)
+        if uses:
+            told = ", ".join(f"{count} of {bits} bits" for bits, count in sorted(kept.items()))
+            yield called, f"integers kept: {told or 'none'}"
+        for use in uses:
+            if use["why"] is not None:
+                yield called, f"{use['name']} ({use['bits']} bits) not kept: {use['why']}"
+    bits = (manifest["fold"] or {}).get("trained_bits", {})
+    for kind in ("weights", "activations"):
+        wide = [f"{name} ({held[kind]})" for name, held in bits.items() if (held[kind] or 8) > 8]
+        if wide:
+            yield f"{kind} over 8 bits", f"{', '.join(wide)}: 8 bits here, chosen as for floats"
 
 
 def _without_accuracy(evaluation: Any) -> str:

@@ -104,6 +104,7 @@ def plan_record(plan: QuantPlan, network: QuantizedNetwork) -> dict[str, Any]:
             }
             for proof in plan.proofs
         ],
+        **({"given": _grids(plan)} if plan.given else {}),
         "network": record_network(network),
     }  # fmt: skip
 
@@ -123,6 +124,14 @@ def _layer_decisions(layer: LayerPlan, forms: Mapping[str, Mapping[str, str]]) -
     if layer.input_means is not None:
         decisions["bias_corrected_by_input_means"] = [float(mean) for mean in layer.input_means]
     return decisions
+
+
+def _grids(plan: QuantPlan) -> list[dict[str, Any]]:
+    """What became of the grids that training chose; `why` one was not kept, None where it was."""
+    return [
+        {"kind": use.kind, "name": use.name, "bits": use.bits, "why": use.why or None}
+        for use in plan.given
+    ]
 
 
 def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
@@ -156,6 +165,7 @@ def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
             **alignment_record(options.removal, removal),
         },
         "int16_pairs": _pairs(outcome.plan),
+        "given": _grids(outcome.plan),
         "layers": _layers(outcome, sqnr),
         "sqnr_db": {name: _number(value) for name, value in sqnr.items()},
         "agreement": agreement(
@@ -270,7 +280,7 @@ def _numbers(outcome: Outcome, layer: LayerPlan, cost: LayerCost | None) -> dict
     activation_bytes = sum(math.prod(outcome.network.shape(name)) for name in touched)
     index_bytes = (WHOLE_BYTES - 1) * sum(math.prod(outcome.network.shape(name)) for name in whole)
     weight, bias = layer.weight, layer.bias
-    weight_bytes = 0 if weight is None else weight.values.size * weight.bits // 8
+    weight_bytes = 0 if weight is None else weight.values.size  # of int8
     bias_bytes = 0 if bias is None else 4 * bias.size
     return {
         "bits": None if weight is None else weight.bits,
@@ -318,6 +328,7 @@ def _fold(
             }
             for layer in report.pruning
         ],
+        **({"trained_bits": _trained_bits(report)} if report.precision else {}),
         "mean_difference": report.mean_difference,
         "monte_carlo_difference": report.monte_carlo_difference,
         "monte_carlo_samples": report.monte_carlo_samples,
@@ -327,6 +338,17 @@ def _fold(
             for stage, found in report.metrics.items()
         },
     }  # fmt: skip
+
+
+def _trained_bits(report: FoldReport) -> dict[str, dict[str, int | None]]:
+    """By layer; None where training left in float what is not there or not quantized."""
+    return {
+        name: {
+            "weights": held.weight_bits,
+            "activations": None if held.activation is None else held.activation.bits,
+        }
+        for name, held in report.precision.items()
+    }
 
 
 def _versions() -> dict[str, str]:

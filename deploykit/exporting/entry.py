@@ -135,7 +135,7 @@ class CheckpointEntry:
                 folded, loaded.checkpoint, compared, progress=advance, families=families
             )
         with progress.stage("capture graph"):
-            captured = capture(folded.module, folded.variance, self.example())
+            captured = capture(folded.module, folded.variance, self.example(), folded.given)
         check_size(captured.model, str(self.path))
 
         def computing(module: Any) -> Forward:

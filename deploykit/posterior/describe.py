@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from deploykit.posterior.family import TwinKind
 from deploykit.posterior.recognise import RecognisedLayer, layer_keys, recognise, split_key
 from deploykit.posterior.suggestion import Given, after_it, suggested_command
 from deploykit.spec.arrays import Float32Array, FloatArray
-from deploykit.spec.posterior import Checkpoint
+from deploykit.spec.posterior import Checkpoint, LayerPosterior, Precision
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
@@ -28,6 +29,7 @@ class LayerSummary:
         QUANTILES, snr being |mean| / standard deviation per weight of the folded layer.
     dead_share: of the gates, at the threshold that was given or that the family publishes.
     bits: of an integer grid that is as fine as the variance asks, see `posterior_bits`.
+    weight_bits, activation_bits: that training chose, where it chose any; `bits` is None there.
     """
 
     name: str
@@ -40,6 +42,8 @@ class LayerSummary:
     prior_variance: float | None = None
     dead_share: float | None = None
     bits: int | None = None
+    weight_bits: int | None = None
+    activation_bits: int | None = None
 
 
 @dataclass(frozen=True)
@@ -141,11 +145,8 @@ def _summarise(layer: RecognisedLayer, threshold: float | None) -> LayerSummary:
     posterior = layer.posterior()
     rule = layer.family.gate_rule
     scores = posterior.gate_score
-    gates_alone = layer.family.twin is TwinKind.CHANNEL_SCALE
     limit = rule.threshold if rule is not None and threshold is None else threshold
-    mean, variance = (_weights(part) for part in (posterior.mean, posterior.variance))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        snr = np.nan_to_num(np.abs(mean) / np.sqrt(variance), nan=0.0, posinf=np.inf)
+    told = _trained_bits(posterior.precision) if posterior.precision else _spread(layer, posterior)
     return LayerSummary(
         name=layer.name,
         family=layer.family.name,
@@ -153,13 +154,32 @@ def _summarise(layer: RecognisedLayer, threshold: float | None) -> LayerSummary:
         gates=None if scores is None else int(scores.size),
         score=None if rule is None else rule.score,
         score_quantiles=None if scores is None else _quantiles(scores),
-        snr_quantiles=_quantiles(snr),
         prior_variance=posterior.prior_variance,
         dead_share=None
         if rule is None or scores is None or limit is None
         else float(rule.closed(scores, limit).mean()),
-        bits=None if gates_alone else posterior_bits(mean, variance),
+        **told,
     )
+
+
+def _trained_bits(precision: Precision) -> dict[str, Any]:
+    activation = precision.activation
+    return {
+        "weight_bits": precision.weight_bits,
+        "activation_bits": None if activation is None else activation.bits,
+    }
+
+
+def _spread(layer: RecognisedLayer, posterior: LayerPosterior) -> dict[str, Any]:
+    """Of random weights: signal-to-noise, and the bits that the variance asks for."""
+    mean, variance = (_weights(part) for part in (posterior.mean, posterior.variance))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        snr = np.nan_to_num(np.abs(mean) / np.sqrt(variance), nan=0.0, posinf=np.inf)
+    gates_alone = layer.family.twin is TwinKind.CHANNEL_SCALE
+    return {
+        "snr_quantiles": _quantiles(snr),
+        "bits": None if gates_alone else posterior_bits(mean, variance),
+    }
 
 
 def _weights(parameters: Mapping[str, Float32Array]) -> Float32Array:

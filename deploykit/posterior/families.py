@@ -7,6 +7,7 @@ from typing import assert_never
 
 from deploykit.errors import CheckpointError
 from deploykit.posterior import bayesian_torch, torchbnn
+from deploykit.posterior.bayesian_bits import BAYESIAN_BITS
 from deploykit.posterior.bayesian_cnn import BAYESIAN_CNN
 from deploykit.posterior.blitz import BLITZ, BLITZ_LSTM
 from deploykit.posterior.diagonal import FORMATS
@@ -22,6 +23,7 @@ from deploykit.posterior.torch_uncertainty import TORCH_UNCERTAINTY
 from deploykit.posterior.variational_dropout import VARIATIONAL_DROPOUT
 
 FAMILIES: tuple[Family, ...] = (
+    *BAYESIAN_BITS,
     BAYESIAN_CNN,
     bayesian_torch.CONVOLUTION,
     bayesian_torch.LINEAR,

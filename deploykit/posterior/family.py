@@ -49,12 +49,14 @@ class EvalForward(Enum):
 
     MASKED_MEAN: the mean, with the gates closed that the published threshold closes.
     MEAN_OR_MASKED: one of these two, by the library, where two libraries write the same names.
+    ROUNDED: the masked mean, with activations rounded to integers, which the float mean is not.
     """
 
     MEAN = auto()
     MASKED_MEAN = auto()
     MEAN_OR_MASKED = auto()
     SAMPLED = auto()
+    ROUNDED = auto()
 
 
 class TwinKind(Enum):
@@ -66,6 +68,10 @@ class TwinKind(Enum):
     """A layer that multiplies every channel by a number, see `channel_scale`."""
     BATCH_NORM = auto()
     """BatchNorm1d or 2d; its running statistics are plain tensors beside the posterior."""
+    QUANTIZED = auto()
+    """As WEIGHTED, with an activation and a range behind it, see `activation_range`."""
+    ACTIVATION_RANGE = auto()
+    """No layer: the range of what a module gives."""
     LSTM = auto()
     """LSTM of one layer, batch first, with the parameters weight_ih_l0, ... instead of weight."""
 

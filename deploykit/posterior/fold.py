@@ -10,6 +10,7 @@ import numpy as np
 from torch import nn
 
 from deploykit.errors import ConfigError, DataError
+from deploykit.posterior.activation_range import RANGE
 from deploykit.posterior.architecture import ModuleFactory
 from deploykit.posterior.batchnorm import (
     copy_running_statistics,
@@ -30,6 +31,7 @@ from deploykit.posterior.trace import output_layer
 from deploykit.posterior.twins import Swapped, swap_layers
 from deploykit.posterior.usage import as_used, seen_in
 from deploykit.spec.arrays import AnyArray, Float32Array
+from deploykit.spec.given import Given
 from deploykit.spec.inputs import GraphInputs
 from deploykit.spec.posterior import Checkpoint, Folded, FoldReport, LayerPosterior, LayerPruning
 from deploykit.spec.samples import Samples
@@ -86,8 +88,23 @@ def fold_posterior(
         mean_difference=difference,
         batchnorm=batchnorm.value,
         arithmetic=arithmetic_differences(recognised.layers),
+        precision={one.name: one.precision for one in posteriors if one.precision is not None},
     )
-    return Folded(module, unpruned, variances(module, pruned_posteriors), report, golden)
+    variance = variances(module, pruned_posteriors)
+    return Folded(module, unpruned, variance, report, golden, given(posteriors))
+
+
+def given(posteriors: Sequence[LayerPosterior]) -> Given:
+    """The grids that the layers were trained on."""
+    stated = [(one.name, one.precision) for one in posteriors if one.precision is not None]
+    return Given(
+        {join_key(name, "weight"): held.grid for name, held in stated if held.grid is not None},
+        {
+            join_key(name, RANGE): held.activation.grid
+            for name, held in stated
+            if held.activation is not None and held.activation.grid is not None
+        },
+    )
 
 
 def mean_network(
@@ -165,7 +182,7 @@ def mean_forward(
             # What silencing leaves out, some releases of a library hold and others do not.
             kept = {k: v for k, v in layer.tensors.items() if join_key(layer.name, k) in held}
             own = kept | dict(family.silenced(layer.tensors))
-        elif family.eval_forward is EvalForward.SAMPLED:
+        elif family.eval_forward in {EvalForward.SAMPLED, EvalForward.ROUNDED}:
             return None
         fill_absent(bayesian.get_submodule(layer.name), own)
         tensors |= {join_key(layer.name, key): value for key, value in own.items()}

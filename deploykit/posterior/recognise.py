@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from deploykit.errors import CheckpointError
+from deploykit.posterior.bayesian_bits import refusal
 from deploykit.posterior.diagonal import FORMATS
 from deploykit.posterior.families import DETERMINISTIC, FAMILIES
 from deploykit.posterior.family import Family
@@ -69,6 +70,9 @@ def recognise(checkpoint: Checkpoint, families: Sequence[Family] = FAMILIES) -> 
     )
     claimed = {join_key(layer.name, key) for layer in layers for key in layer.tensors}
     plain = {key: value for key, value in checkpoint.tensors.items() if key not in claimed}
+    reason = refusal(plain)
+    if reason is not None:
+        raise CheckpointError(f"{checkpoint.path}: {reason}")
     for key in plain:
         layer, parameter = split_key(key)
         if POSTERIOR_WORDS.search(parameter):

@@ -48,7 +48,7 @@ def suggested_command(
 def after_it(layers: Sequence[RecognisedLayer], threshold: float | None) -> str:
     """What to do behind the suggested command, "" for nothing."""
     rules = [layer.family.gate_rule for layer in layers]
-    if not layers or threshold is not None:
+    if not layers or threshold is not None or _ungated(layers):
         return ""
     if all(rule is None for rule in rules):
         priors = all(layer.posterior().prior_variance is not None for layer in layers)
@@ -63,11 +63,17 @@ def after_it(layers: Sequence[RecognisedLayer], threshold: float | None) -> str:
 
 
 def _pruning(layers: Sequence[RecognisedLayer], threshold: float | None) -> tuple[str, ...]:
-    if all(layer.family.gate_rule is None for layer in layers):
+    if all(layer.family.gate_rule is None for layer in layers) or _ungated(layers):
         return "--out bundle", "--prune-rule none"
     if threshold is not None:
         return "--out bundle", f"--threshold {threshold:g}"
     return ("--dry-run",) if _without_threshold(layers) else ("--out bundle",)
+
+
+def _ungated(layers: Sequence[RecognisedLayer]) -> bool:
+    """Whether training chose bits, and no channels."""
+    posteriors = [layer.posterior() for layer in layers]
+    return all(one.precision is not None and one.gate_score is None for one in posteriors)
 
 
 def _without_threshold(layers: Sequence[RecognisedLayer]) -> bool:

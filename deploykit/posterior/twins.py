@@ -11,6 +11,12 @@ import torch
 from torch import nn
 
 from deploykit.errors import ArchitectureError
+from deploykit.posterior.activation_range import (
+    activations_of,
+    add_activations,
+    add_range,
+    told_sign,
+)
 from deploykit.posterior.channel_scale import ChannelScale
 from deploykit.posterior.family import TwinKind
 from deploykit.posterior.loading import absent_buffers
@@ -52,9 +58,12 @@ def swap_layers(module: nn.Module, layers: Sequence[RecognisedLayer]) -> Swapped
     for layer in layers:
         posterior = layer.posterior()
         current = _submodule(root, layer)
-        if _is_twin(current):
+        if layer.family.twin is TwinKind.ACTIVATION_RANGE:
+            _add_range(current, told_sign(current, posterior))
             continue
-        if not _stands_for_gates(current, layer):
+        if _is_twin(current) and layer.family.twin is not TwinKind.QUANTIZED:
+            continue
+        if not (_stands_for_gates(current, layer) or _stands_for_quantized(current, layer)):
             _require_same_tensors(current, layer)
             swapped.append(layer.name)
         twin = build_twin(posterior, current, layer.family.twin)
@@ -89,8 +98,29 @@ def build_twin(
             return _batch_norm(posterior, bayesian)
         case TwinKind.WEIGHTED:
             return _weighted(posterior, bayesian)
+        case TwinKind.QUANTIZED:
+            return _quantized(posterior, bayesian)
+        case TwinKind.ACTIVATION_RANGE:
+            raise ValueError(f"{posterior.name}: a range takes no layer's place")
         case _:
             assert_never(kind)
+
+
+def _quantized(posterior: LayerPosterior, current: nn.Module) -> Twin:
+    """The layer that a network has there, behind it the activation that it has there, and a range.
+
+    A batch norm between them is in the layer's weights.
+    """
+    twin = _weighted(posterior, current)
+    add_activations(twin, activations_of(current))
+    _add_range(twin, told_sign(current, posterior))
+    return twin
+
+
+def _add_range(module: nn.Module, posterior: LayerPosterior) -> None:
+    precision = posterior.precision
+    if precision is not None and precision.activation is not None:
+        add_range(module, precision.activation)
 
 
 def _batch_norm(posterior: LayerPosterior, bayesian: nn.Module) -> nn.BatchNorm1d | nn.BatchNorm2d:
@@ -195,6 +225,16 @@ def _is_twin(module: nn.Module) -> bool:
 def _stands_for_gates(module: nn.Module, layer: RecognisedLayer) -> bool:
     """Whether a deterministic network marks with nn.Identity where a gate layer was."""
     return layer.family.twin is TwinKind.CHANNEL_SCALE and isinstance(module, nn.Identity)
+
+
+def _stands_for_quantized(module: nn.Module, layer: RecognisedLayer) -> bool:
+    """Whether a deterministic network has a torch layer where a quantized one was, alone or with
+    what follows it.
+    """
+    if layer.family.twin is not TwinKind.QUANTIZED:
+        return False
+    first = next(iter(module.children()), None) if isinstance(module, nn.Sequential) else module
+    return first is not None and _is_twin(first)
 
 
 def _require_same_tensors(module: nn.Module, layer: RecognisedLayer) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from torch import nn
 
+from deploykit.posterior.activation_range import told_sign, with_constants_on_grid
 from deploykit.posterior.recognise import Recognised, RecognisedLayer
 from deploykit.spec.posterior import LayerPosterior
 
@@ -21,6 +22,8 @@ def as_used(recognised: Recognised, twin: nn.Module) -> Recognised:
 def seen_in(twin: nn.Module, posterior: LayerPosterior) -> LayerPosterior:
     """The same, knowing along which axis of the weight the output channels run."""
     layer = twin.get_submodule(posterior.name)
+    if posterior.precision is not None:
+        return with_constants_on_grid(layer, told_sign(layer, posterior))
     if isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d):
         return replace(posterior, output_axis=1 if layer.groups == 1 else None)
     if isinstance(layer, nn.Embedding):

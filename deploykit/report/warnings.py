@@ -12,6 +12,8 @@ POINTS_LOST_TO_INTEGERS = 1.0
 POINTS_TO_MONTE_CARLO = 5.0
 LOW_SQNR_DB = 15.0
 FEW_SAMPLES = 32
+EIGHT = 8
+"""Bits, under which SQNR says how coarse training's grid is."""
 FAR_FROM_TRAINING = 5.0
 """Ratio of deviations, and shift in deviations, at a batch norm. benchmarks/networks: a
 ratio of 1.0 on their data and of 56 to 87 on pixels, a shift of 0.1 at most and of 50 at least."""
@@ -25,8 +27,8 @@ def warnings_of(manifest: Any) -> list[str]:
     """One sentence per finding, the costliest kind first; empty where nothing stands out."""
     return [
         *_accuracy(manifest["accuracy"]),
-        *_sqnr(manifest["layers"]),
-        *_kernels(manifest["layers"]),
+        *_sqnr(manifest["layers"], manifest.get("given", [])),
+        *_kernels(manifest["layers"], manifest.get("given", [])),
         *_posterior(manifest["fold"]),
         *_arithmetic(manifest["fold"]),
         *_calibration(manifest["calibration"]),
@@ -58,7 +60,11 @@ def _widths(alignment: Any) -> Iterator[str]:
         yield alignment["note"]
 
 
-def _sqnr(layers: Any) -> Iterator[str]:
+def _sqnr(layers: Any, given: Any) -> Iterator[str]:
+    """given: grids; what was trained on fewer bits lies that far from a network without them."""
+    coarse = [x for x in given if x["kind"] == "activation" and x["bits"] < EIGHT and not x["why"]]
+    if coarse:
+        return
     low = {x["name"]: x["sqnr_db"] for x in layers if (x["sqnr_db"] or LOW_SQNR_DB) < LOW_SQNR_DB}
     if low:
         worst = min(low, key=lambda name: float(low[name]))
@@ -68,11 +74,15 @@ def _sqnr(layers: Any) -> Iterator[str]:
         )
 
 
-def _kernels(layers: Any) -> Iterator[str]:
+def _kernels(layers: Any, given: Any) -> Iterator[str]:
+    """given: grids; a clip to one that does not fill int8 is what training asks for."""
+    asked = {use["name"] for use in given if use["kind"] == "activation"}
     outside = [
         x["name"]
         for x in layers
-        if x["kernels"].get("litert", "XNNPACK") not in FAST and x["operator"] not in AS_FAST
+        if x["kernels"].get("litert", "XNNPACK") not in FAST
+        and x["operator"] not in AS_FAST
+        and x["name"] not in asked
     ]
     if outside:
         yield (

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deploykit.spec.arrays import AnyArray, BoolArray, Float32Array
+from deploykit.spec.given import NOTHING_GIVEN, ActivationGrid, Given, WeightGrid
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,34 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class ActivationRange:
+    """What training decided about a layer's activations: bits, and the reals that they are held to.
+
+    grid: None where no int8 tensor holds its integers. if_signed: where the file does not tell
+    whether values may be negative, what it is if so; the others are what it is if not.
+    """
+
+    bits: int
+    low: float
+    high: float
+    grid: ActivationGrid | None
+    if_signed: ActivationRange | None = None
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The bits that training chose for a layer: of its weights and of what it gives.
+
+    None where there is nothing to quantize, or where training left it in float. grid: of the
+    weight, None where int8 does not hold its integers.
+    """
+
+    weight_bits: int | None = None
+    grid: WeightGrid | None = None
+    activation: ActivationRange | None = None
+
+
+@dataclass(frozen=True)
 class LayerPosterior:
     """What one layer of the checkpoint says about its weights.
 
@@ -64,6 +93,7 @@ class LayerPosterior:
         None where it has groups, whose output channels no axis holds.
     prior_variance: of the ungated weight, where the family knows it; needed by Savage-Dickey.
     weight_mean, weight_variance: of the ungated weight, in the shape of `weight`.
+    precision: the bits that training chose, where it chose any.
     """
 
     name: str
@@ -77,6 +107,7 @@ class LayerPosterior:
     prior_variance: float | None = None
     gated: tuple[str, ...] = ("weight",)
     output_axis: int | None = 0
+    precision: Precision | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +156,7 @@ class FoldReport:
     monte_carlo_difference: largest difference of class probability between the mean network and
         the Monte-Carlo predictive, which shows what collapsing the posterior costs.
     arithmetic: layers where the published arithmetic has errors that matter.
+    precision: by layer, the bits that training chose.
     compared_inputs: on how many inputs that difference and `metrics` were measured.
     """
 
@@ -137,6 +169,7 @@ class FoldReport:
     metrics: Mapping[str, Predictive] = field(default_factory=dict)
     batchnorm: str = "keep"
     arithmetic: tuple[ArithmeticDifference, ...] = ()
+    precision: Mapping[str, Precision] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -148,6 +181,8 @@ class Folded:
     bayesian: the Bayesian network in eval mode holding the checkpoint, where the factory builds
         one whose eval forward is its mean.
     variance: by parameter name of `module`, each in the shape of its parameter.
+    given: weights by parameter name, activations by the name of the submodule that holds them to
+    their range.
     """
 
     module: Any
@@ -155,3 +190,4 @@ class Folded:
     variance: Mapping[str, Float32Array]
     report: FoldReport
     bayesian: Any = None
+    given: Given = NOTHING_GIVEN

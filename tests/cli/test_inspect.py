@@ -9,6 +9,7 @@ import pytest
 
 from tests.cli.running import assert_refused, run
 from tests.exported import CHECKPOINT, TWIN, copy_of, flip
+from tests.libraries.frame import CHECKPOINTS
 
 
 def json_of(path: Path) -> dict[str, object]:
@@ -103,3 +104,17 @@ def test_a_damaged_bundle_is_refused_by_file(sample_bundle: Path, tmp_path: Path
     damaged = copy_of(sample_bundle, tmp_path)
     flip(damaged / "plan.json", 3)
     assert_refused(run("inspect", damaged), 1, "plan.json is not the file that was written")
+
+
+def test_bits_that_training_chose_stand_by_layer() -> None:
+    path = CHECKPOINTS / "bayesian_bits.pt"
+    result = run("inspect", path)
+    assert result.exit_code == 0, result.stderr
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert "layer family shape gates closed weight bits activation bits" in lines
+    assert "2 Bayesian Bits 24x16x3x3 24 16.7% 4 2" in lines
+    assert "4 Bayesian Bits 10x600 8" in lines
+    assert any("that training chose" in line for line in lines)
+    layers = json_of(path)["layers"]
+    assert isinstance(layers, list)
+    assert [layer["weight_bits"] for layer in layers] == [2, 4, 8]

@@ -79,3 +79,13 @@ def test_a_finding_is_told_with_its_figure(path: str, value: object, told: str) 
 @pytest.mark.parametrize("kernel", ["XNNPACK", "GELU"])
 def test_a_kernel_as_fast_as_its_float_form_is_no_finding(kernel: str) -> None:
     assert warnings_of(changed("layers/0/kernels/litert", kernel)) == []
+
+
+def test_what_training_rounded_to_few_bits_is_no_finding() -> None:
+    manifest = changed("layers/0/sqnr_db", 3.0)
+    clip = {"name": "clamp", "operator": "Clamp", "sqnr_db": 3.0, "kernels": {"litert": "MINIMUM"}}
+    manifest["layers"].append(clip)
+    assert len(warnings_of(manifest)) == 2
+    held = {"kind": "activation", "name": "clamp", "bits": 4, "why": None}
+    assert warnings_of(manifest | {"given": [held]}) == []
+    assert len(warnings_of(manifest | {"given": [held | {"bits": 8}]})) == 1

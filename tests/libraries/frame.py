@@ -58,13 +58,15 @@ class Trained:
     state: what the library's users hand to torch.save. mean: inputs -> outputs at the posterior
     mean, written with the library's own tensors and nothing of deploykit. draw: inputs -> outputs
     of one random network, by the library's own forward. masked: inputs -> outputs without what the
-    library itself drops at its published threshold; None where it drops nothing.
+    library itself drops at its published threshold; None where it drops nothing. rounded: inputs ->
+    outputs of the library's evaluation, where that rounds activations and is not the mean.
     """
 
     state: object
     mean: Callable[[Tensor], Tensor]
     draw: Callable[[Tensor], Tensor]
     masked: Callable[[Tensor], Tensor] | None = None
+    rounded: Callable[[Tensor], Tensor] | None = None
 
 
 class Spread(Enum):

@@ -26,13 +26,16 @@ class Reference:
 
     outputs: [64, 10] of the mean forward. mean, predictive: accuracy over 2,000 images of the mean
     forward and of class probabilities averaged over 16 draws. masked: [64, 10] without what the
-    library drops, where it drops anything.
+    library drops, where it drops anything. rounded, evaluation: outputs and accuracy of its
+    evaluation, where that rounds activations and is not the mean.
     """
 
     outputs: Float32Array
     mean: float
     predictive: float
     masked: Float32Array | None = None
+    rounded: Float32Array | None = None
+    evaluation: float | None = None
 
 
 def trained(library: Library, seed: int = 0) -> Trained:
@@ -50,11 +53,14 @@ def reference(network: Trained) -> Reference:
         outputs = network.mean(inputs)
         masked = None if network.masked is None else network.masked(inputs[:OUTPUTS]).numpy()
         draws = torch.stack([network.draw(inputs).softmax(-1) for _ in range(DRAWS)]).mean(0)
+        rounded = None if network.rounded is None else network.rounded(inputs).numpy()
     return Reference(
         outputs[:OUTPUTS].numpy(),
         accuracy(outputs.numpy(), images),
         accuracy(draws.numpy(), images),
         masked,
+        None if rounded is None else rounded[:OUTPUTS],
+        None if rounded is None else accuracy(rounded, images),
     )
 
 
@@ -68,7 +74,9 @@ def stored_reference(library: Library) -> Reference:
     with np.load(CHECKPOINTS / f"{library.name}.npz") as stored:
         masked = stored.get("masked")
         mean, predictive = float(stored["mean"]), float(stored["predictive"])
-        return Reference(stored["outputs"], mean, predictive, masked)
+        rounded = stored.get("rounded")
+        evaluation = None if rounded is None else float(stored["evaluation"])
+        return Reference(stored["outputs"], mean, predictive, masked, rounded, evaluation)
 
 
 def record(library: Library, folder: Path = CHECKPOINTS) -> Reference:
@@ -76,13 +84,14 @@ def record(library: Library, folder: Path = CHECKPOINTS) -> Reference:
     network = trained(library)
     torch.save(network.state, folder / f"{library.name}.pt")
     found = reference(network)
+    own = {"masked": found.masked, "rounded": found.rounded, "evaluation": found.evaluation}
     np.savez_compressed(
         folder / f"{library.name}.npz",
         allow_pickle=False,
         outputs=found.outputs,
         mean=np.float64(found.mean),
         predictive=np.float64(found.predictive),
-        **({} if found.masked is None else {"masked": found.masked}),
+        **{key: np.asarray(value) for key, value in own.items() if value is not None},
     )
     return found
 

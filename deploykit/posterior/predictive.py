@@ -16,7 +16,7 @@ from deploykit.posterior.fold import mean_network
 from deploykit.posterior.forward import BATCH, output_types, run
 from deploykit.posterior.options import BatchNormMode
 from deploykit.posterior.recognise import Recognised, join_key, recognise
-from deploykit.posterior.usage import as_used
+from deploykit.posterior.usage import as_used, seen_in
 from deploykit.spec.arrays import AnyArray, Float64Array, FloatArray
 from deploykit.spec.inputs import GraphInputs
 from deploykit.spec.posterior import Checkpoint, Folded, Predictive
@@ -52,7 +52,7 @@ def compare_monte_carlo(
     recognised = as_used(recognise(checkpoint, families), folded.unpruned)
     if not recognised.layers and samples.labels is None:
         return folded
-    posteriors = [layer.posterior() for layer in recognised.layers]
+    posteriors = [seen_in(folded.unpruned, layer.posterior()) for layer in recognised.layers]
     mean = mean_network(folded.unpruned, recognised, posteriors, checkpoint)
     types = output_types(mean, samples.inputs)
     if len(types) > 1 and samples.labels is not None:

@@ -18,11 +18,13 @@ from deploykit.posterior.describe import inspect_checkpoint
 from deploykit.posterior.fold import fold_posterior
 from deploykit.posterior.forward import run
 from deploykit.posterior.options import PruneRule, PruneSpec
+from deploykit.posterior.predictive import compare_monte_carlo
 from deploykit.posterior.recognise import recognise
 from deploykit.posterior.trained_quantizer import CLOSED_AT, TrainedQuantizer, is_open
 from deploykit.spec.arrays import Float32Array
 from deploykit.spec.given import ActivationGrid, integers_on
 from deploykit.spec.posterior import Checkpoint
+from deploykit.spec.samples import Samples
 from tests.posterior.bayesian_bits_layers import (
     GAMMAS,
     BitsQuantizer,
@@ -309,6 +311,14 @@ def test_draws_open_gates_as_training_does() -> None:
         theirs = torch.stack([layer.train().weight_quantizer(layer.weight) for _ in range(4_000)])
     error = np.sqrt((own.var(0) + theirs.numpy().var(0)) / len(own)) + 1e-6
     assert (np.abs(own.mean(0) - theirs.numpy().mean(0)) < 5 * error).all()
+
+
+def test_the_mean_that_draws_are_held_against_is_the_folded_network() -> None:
+    checkpoint, inputs = checkpoint_of(bayesian(given_bits=2)), images(64)
+    labels = np.random.default_rng(0).integers(0, 5, 64)
+    folded = fold_posterior(checkpoint, twin(), inputs, NONE)
+    metrics = compare_monte_carlo(folded, checkpoint, Samples(inputs, labels)).report.metrics
+    assert metrics["mean"] == metrics["pruned"]
 
 
 def test_inspect_says_bits_and_what_is_pruned() -> None:

@@ -27,7 +27,7 @@ def checkpoint_parts(found: CheckpointSummary) -> list[RenderableType]:
     if any(layer.snr_quantiles for layer in found.layers):
         parts += ["", _posteriors(found), *_legend(found)]
     if any(layer.weight_bits for layer in found.layers):
-        parts.append("weight bits, activation bits: that training chose; export keeps 2, 4 and 8")
+        parts.append("weights, activations: bits that training chose; export keeps 2, 4 and 8")
     parts.append(f"{found.parameters:,} numbers read")
     if found.unwrapped:
         parts.append(f"unwrapped: {', '.join(found.unwrapped)}")
@@ -52,8 +52,8 @@ def _layers(found: CheckpointSummary) -> Table:
         "gates": [_told(layer.gates, ",") for layer in found.layers],
         "closed": [_told(layer.dead_share, ".1%") for layer in found.layers],
         "bits": [_told(layer.bits, "d") for layer in found.layers],
-        "weight bits": [_told(layer.weight_bits, "d") for layer in found.layers],
-        "activation bits": [_told(layer.activation_bits, "d") for layer in found.layers],
+        "weights": [_told(layer.weight_bits, "d") for layer in found.layers],
+        "activations": [_told(layer.activation_bits, "d") for layer in found.layers],
     }
     filled = {name: cells for name, cells in columns.items() if any(cells)}
     table = _table("layer", "family")

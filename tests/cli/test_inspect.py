@@ -111,10 +111,10 @@ def test_bits_that_training_chose_stand_by_layer() -> None:
     result = run("inspect", path)
     assert result.exit_code == 0, result.stderr
     lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
-    assert "layer family shape gates closed weight bits activation bits" in lines
+    assert "layer family shape gates closed weights activations" in lines
     assert "2 Bayesian Bits 24x16x3x3 24 16.7% 4 2" in lines
     assert "4 Bayesian Bits 10x600 8" in lines
-    assert any("that training chose" in line for line in lines)
+    assert any("bits that training chose" in line for line in lines)
     layers = json_of(path)["layers"]
     assert isinstance(layers, list)
     assert [layer["weight_bits"] for layer in layers] == [2, 4, 8]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from deploykit_cli.folding import Folded
@@ -69,7 +70,7 @@ def _told(value: float | None, form: str) -> str:
 
 
 def _largest(layer: LayerSummary) -> tuple[int, ...]:
-    return max(layer.shapes.values(), key=len, default=())
+    return max(layer.shapes.values(), key=lambda shape: (len(shape), math.prod(shape)), default=())
 
 
 def _posteriors(found: CheckpointSummary) -> Table:

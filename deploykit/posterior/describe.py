@@ -132,6 +132,7 @@ def _flat(checkpoint: Checkpoint) -> Iterator[str]:
             f"{checkpoint.flat.format}: one vector of {checkpoint.flat.variance.size:,} variances "
             f"for {covers} parameters; --model FILE.py:FACTORY shows it by layer"
         )
+        yield from (f"{checkpoint.flat.format}: {note}" for note in checkpoint.flat.notes)
 
 
 def _traps(layers: Iterable[RecognisedLayer]) -> Iterator[str]:
@@ -173,6 +174,8 @@ def _trained_bits(precision: Precision) -> dict[str, Any]:
 def _spread(layer: RecognisedLayer, posterior: LayerPosterior) -> dict[str, Any]:
     """Of random weights: signal-to-noise, and the bits that the variance asks for."""
     mean, variance = (_weights(part) for part in (posterior.mean, posterior.variance))
+    if not variance.any():
+        return {}
     with np.errstate(divide="ignore", invalid="ignore"):
         snr = np.nan_to_num(np.abs(mean) / np.sqrt(variance), nan=0.0, posinf=np.inf)
     gates_alone = layer.family.twin is TwinKind.CHANNEL_SCALE

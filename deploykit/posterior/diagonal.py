@@ -15,12 +15,14 @@ al. 2019; pyro-ppl 1.9.2; Ritter and Karaletsos 2022, tyxe 0.0.2.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 import numpy as np
 
 from deploykit.posterior.family import EvalForward, Family, Trap
 from deploykit.posterior.moments import draw, float32, float64
+from deploykit.posterior.options import BatchNormMode
 from deploykit.spec.arrays import Float32Array, Tensors
 from deploykit.spec.posterior import LayerPosterior
 
@@ -130,15 +132,18 @@ FORMATS: Mapping[str, Family] = {
     for family in (
         _family("IVON", "Shen et al. 2024; ivon-opt 0.1.3", UNTRAINED, IN_ORDER),
         _family("Laplace", "Daxberger et al. 2021; laplace-torch 0.3", UNTRAINED),
-        _family(
-            "SWAG",
-            "Maddox et al. 2019, section 3; its low-rank part is left out of the variance",
-            UNTRAINED,
-            Trap(
-                "where the network has batch norm, its statistics are not those of the averaged "
-                "weights: give --batchnorm reestimate",
-                lambda tensors: tensors[f"weight{MEAN}"].ndim == 4,
+        replace(
+            _family(
+                "SWAG",
+                "Maddox et al. 2019, section 3; its low-rank part is left out of the variance",
+                UNTRAINED,
+                Trap(
+                    "where the network has batch norm, its statistics are not those of the "
+                    "averaged weights: give --batchnorm reestimate",
+                    lambda tensors: tensors[f"weight{MEAN}"].ndim == 4,
+                ),
             ),
+            batchnorm=BatchNormMode.REESTIMATE,
         ),
         _family("Pyro AutoNormal", "pyro-ppl 1.9.2, infer/autoguide", UNTRAINED),
         _family("Pyro AutoDiagonalNormal", "pyro-ppl 1.9.2, infer/autoguide", UNTRAINED, IN_ORDER),

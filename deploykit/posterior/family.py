@@ -9,6 +9,7 @@ from typing import assert_never
 
 import numpy as np
 
+from deploykit.posterior.options import BatchNormMode
 from deploykit.spec.arrays import BoolArray, Float32Array, FloatArray, Tensors
 from deploykit.spec.posterior import LayerPosterior
 
@@ -102,6 +103,7 @@ class Family:
     plain: names beside the posterior that the twin holds as they are (running statistics).
     maybe_unused: names that the library saves even for a layer that does not use them; they count
         only where the network's layer has a bias.
+    batchnorm: what the family asks of --batchnorm where the network has a batch norm.
     silenced: tensors with which a sampled forward gives its mean, the spreads being so small that
         float32 does not see them; without buffers that only some releases of the library have.
     sample: (tensors, generator) -> one draw of the twin's parameters from the real posterior,
@@ -123,6 +125,7 @@ class Family:
     plain: frozenset[str] = frozenset()
     maybe_unused: frozenset[str] = frozenset()
     silenced: Callable[[Tensors], Tensors] | None = None
+    batchnorm: BatchNormMode = BatchNormMode.KEEP
 
     @property
     def keys(self) -> frozenset[str]:

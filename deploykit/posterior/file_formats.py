@@ -20,6 +20,10 @@ from deploykit.spec.listing import listed
 from deploykit.spec.posterior import FlatPosterior
 
 UNCONSTRAINED = "_unconstrained"
+HOLDS_DATA = (
+    "the fit keeps a batch of training data in its entry 'data', which deploykit leaves unread; "
+    "take it out before you share the file"
+)
 Named = dict[str, torch.Tensor]
 DIAGONAL_NORMALS: tuple[tuple[str, str, Callable[[torch.Tensor], torch.Tensor]], ...] = (
     ("loc", f"scale{UNCONSTRAINED}", torch.nn.functional.softplus),
@@ -142,7 +146,8 @@ def _laplace(path: Path, entry: Any) -> FlatPosterior:
     found = _flat(
         path, "Laplace", mean, variance, last_layer=kind == "DiagLLLaplace", prior_variance=prior
     )
-    return replace(found, layer=entry.get("_last_layer_name"))
+    notes = (HOLDS_DATA,) if entry.get("data") else ()
+    return replace(found, layer=entry.get("_last_layer_name"), notes=notes)
 
 
 def _swag(tensors: Named) -> ByName | None:

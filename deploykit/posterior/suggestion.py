@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploykit.posterior.options import BatchNormMode
 from deploykit.posterior.recognise import RecognisedLayer
 from deploykit.spec.posterior import Checkpoint
 
@@ -42,7 +43,7 @@ def suggested_command(
         words.append(f"--weights {shlex.quote(given.weights)}")
     if given.layer_map is not None:
         words.append(f"--layer-map {shlex.quote(str(given.layer_map))}")
-    return " ".join((*words, DATA, *_pruning(layers, threshold)))
+    return " ".join((*words, DATA, *_batchnorm(checkpoint, layers), *_pruning(layers, threshold)))
 
 
 def after_it(layers: Sequence[RecognisedLayer], threshold: float | None) -> str:
@@ -60,6 +61,13 @@ def after_it(layers: Sequence[RecognisedLayer], threshold: float | None) -> str:
     if _without_threshold(layers):
         return "it shows what each threshold costs; then --threshold T --out bundle in its place"
     return ""
+
+
+def _batchnorm(checkpoint: Checkpoint, layers: Sequence[RecognisedLayer]) -> list[str]:
+    """What the families ask for, where the file holds running statistics."""
+    asked = {layer.family.batchnorm for layer in layers} - {BatchNormMode.KEEP}
+    held = any(key.endswith("running_mean") for key in checkpoint.tensors)
+    return [f"--batchnorm {mode.value}" for mode in sorted(asked, key=str)] if held else []
 
 
 def _pruning(layers: Sequence[RecognisedLayer], threshold: float | None) -> tuple[str, ...]:

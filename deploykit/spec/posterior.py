@@ -17,7 +17,7 @@ class FlatPosterior:
 
     mean: [D], None where the file holds the weights by name. variance: [D].
     last_layer: whether it is the last layer's alone; layer: what the file calls that, None where
-    it does not say. prior_variance: None where not stored.
+    it does not say. prior_variance: None where not stored. notes: what to mind about the file.
     """
 
     format: str
@@ -26,6 +26,7 @@ class FlatPosterior:
     last_layer: bool = False
     prior_variance: float | None = None
     layer: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -193,3 +193,16 @@ def test_options_of_checkpoints_are_refused_for_anything_else(
     assert_refused(run("inspect", sample_bundle, "--model", FORMATS), 2, told)
     assert_refused(run("inspect", sample_bundle / "model.onnx", "--model", FORMATS), 2, told)
     assert_refused(run("inspect", CHECKPOINT, "--input-shape", "1,8"), 2, "--input-shape is about")
+
+
+def test_what_the_real_libraries_files_need_told() -> None:
+    masked = json.loads(run("inspect", CHECKPOINTS / "cplxmodule_masked.pt", "--json").stdout)
+    assert all(layer["bits"] is None for layer in masked["layers"])
+    assert all(layer["snr_quantiles"] is None for layer in masked["layers"])
+    fit = json.loads(run("inspect", CHECKPOINTS / "laplace_last_layer.pt", "--json").stdout)
+    assert any("keeps a batch of training data" in trap for trap in fit["traps"])
+    swag = json.loads(run("inspect", CHECKPOINTS / "torch_uncertainty_swag.pt", "--json").stdout)
+    assert "--batchnorm reestimate" in swag["suggested_command"]
+    plain = json.loads(run("inspect", CHECKPOINTS / "swag.pt", "--json").stdout)
+    assert "--batchnorm" not in plain["suggested_command"]
+    assert "32x196" in run("inspect", CHECKPOINTS / "cplxmodule_l0.pt").stdout

@@ -164,6 +164,7 @@ def test_the_deterministic_twin_s_factory_gives_the_same_integers(
         assert twin.file(name).read_bytes() == unpruned.file(name).read_bytes()
     first = verified(twin).steps[0]
     assert (first.number, first.verdict) == (1, Verdict.INAPPLICABLE)
+    assert first.detail == "no Bayesian mean forward: --model named a deterministic twin"
     assert verified(unpruned).steps[0].verdict is Verdict.PASSED
 
 

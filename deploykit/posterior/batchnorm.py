@@ -8,7 +8,7 @@ Maddox et al. 2019 (re-estimation after averaging).
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import nn
@@ -29,6 +29,8 @@ __all__ = [
     "subtract_weight_noise",
 ]
 
+LARGEST_SHARE = 2.0
+"""Of noise in a running variance, beyond which the noise cannot have been in it."""
 SMALLEST_SHARE = 0.01
 """What is left of a running variance at the least, so that the gain grows tenfold at most."""
 
@@ -73,19 +75,24 @@ def subtract_weight_noise(
     variance: Mapping[str, Float32Array],
     inputs: GraphInputs,
     batch: int = BATCH,
+    together: Collection[str] = (),
 ) -> nn.Module:
     """A copy with running_var - E[sum x^2 s_w^2 + s_b^2] in each batch norm that a layer feeds.
 
-    module: at the posterior mean. variance: of its parameters, by name. E is over the inputs
+    module: at the posterior mean. variance: of its parameters, by name. together: layers of which
+    a batch sees one draw; what that adds to all of the batch alike goes into the batch's own mean,
+    so sum Var[x] s_w^2 is subtracted there. E and Var are over the inputs
     [N, ...] and positions, streaming. Which layer feeds which batch norm is observed, not named:
     the layer's output tensor, unchanged, is the batch norm's input. The noise of the weights of
     one layer counts as independent, as in the local reparametrisation; a gate that a whole output
     channel shares is correlated, for which --batchnorm reestimate is exact.
+
+    Raises ConfigError where the noise is far more than all of a running variance.
     """
     _require_batchnorm(module, BatchNormMode.ANALYTIC)
     result = copy.deepcopy(module)
     layers = batchnorm_layers(result)
-    with measuring_noise(result, variance, layers) as noise:
+    with measuring_noise(result, variance, layers, together) as noise:
         for piece in batches(inputs, batch):
             run_batch(result, piece)
     if not noise:
@@ -96,6 +103,7 @@ def subtract_weight_noise(
     for name, added in noise.items():
         running = layers[name].running_var
         if running is not None:
+            _require_less(name, added.mean(), running.double())
             reduced = (running.double() - added.mean()).to(running.dtype)
             running.copy_(torch.maximum(reduced, SMALLEST_SHARE * running))
     return result
@@ -108,6 +116,18 @@ def copy_running_statistics(source: nn.Module, target: nn.Module) -> nn.Module:
     for name, layer in batchnorm_layers(result).items():
         layer.load_state_dict(originals[name].state_dict() | dict(layer.named_parameters()))
     return result
+
+
+def _require_less(name: str, noise: torch.Tensor, running: torch.Tensor) -> None:
+    """Of a channel that is all noise the two are the same, but for the data they are of."""
+    beyond = noise > LARGEST_SHARE * running
+    if beyond.any():
+        raise ConfigError(
+            f"--batchnorm analytic: the weights' noise would add more than the whole running "
+            f"variance to {int(beyond.sum())} of {len(running)} channels in front of {name}, so "
+            "training did not draw its noise that way, or on other data; give --batchnorm "
+            "reestimate"
+        )
 
 
 def _require_batchnorm(module: nn.Module, mode: BatchNormMode) -> None:

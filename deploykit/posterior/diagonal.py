@@ -20,7 +20,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from deploykit.posterior.family import EvalForward, Family, Trap
+from deploykit.posterior.family import Draws, EvalForward, Family, Trap
 from deploykit.posterior.moments import draw, float32, float64
 from deploykit.posterior.options import BatchNormMode
 from deploykit.spec.arrays import Float32Array, Tensors
@@ -84,6 +84,7 @@ def _family(name: str, source: str, *traps: Trap) -> Family:
         sample=_sample,
         gate_rule=None,
         eval_forward=EvalForward.SAMPLED,
+        draws=Draws.EVERY_BATCH,
         source=source,
         traps=traps,
     )

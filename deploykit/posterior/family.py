@@ -60,6 +60,17 @@ class EvalForward(Enum):
     ROUNDED = auto()
 
 
+class Draws(Enum):
+    """How often training draws a layer's noise anew, which batch norm behind it sees.
+
+    EVERY_NUMBER: for every sample and position, as in the local reparametrisation. EVERY_BATCH: one
+    set of weights for all samples of a batch, whose common part a batch's own mean takes off.
+    """
+
+    EVERY_NUMBER = auto()
+    EVERY_BATCH = auto()
+
+
 class TwinKind(Enum):
     """Which torch layer computes a family's mean."""
 
@@ -104,6 +115,7 @@ class Family:
     maybe_unused: names that the library saves even for a layer that does not use them; they count
         only where the network's layer has a bias.
     batchnorm: what the family asks of --batchnorm where the network has a batch norm.
+    draws: how training's noise is drawn; of two ways under the same names, the rarer.
     silenced: tensors with which a sampled forward gives its mean, the spreads being so small that
         float32 does not see them; without buffers that only some releases of the library have.
     sample: (tensors, generator) -> one draw of the twin's parameters from the real posterior,
@@ -126,6 +138,7 @@ class Family:
     maybe_unused: frozenset[str] = frozenset()
     silenced: Callable[[Tensors], Tensors] | None = None
     batchnorm: BatchNormMode = BatchNormMode.KEEP
+    draws: Draws = Draws.EVERY_NUMBER
 
     @property
     def keys(self) -> frozenset[str]:

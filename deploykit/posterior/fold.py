@@ -19,7 +19,7 @@ from deploykit.posterior.batchnorm import (
 )
 from deploykit.posterior.evaluated import arithmetic_differences, evaluations
 from deploykit.posterior.families import FAMILIES
-from deploykit.posterior.family import EvalForward, Family
+from deploykit.posterior.family import Draws, EvalForward, Family
 from deploykit.posterior.forward import prepared, require_arguments
 from deploykit.posterior.loading import fill_absent, load_tensors
 from deploykit.posterior.map_layers import require_told_apart, with_torch_orientation
@@ -81,7 +81,8 @@ def fold_posterior(
     pruned_posteriors = _pruned(posteriors, decisions)
     module = mean_network(unpruned, recognised, pruned_posteriors, checkpoint)
     variance = variances(unpruned, posteriors)
-    module, unpruned = _batchnorm(batchnorm, module, unpruned, variance, calibration)
+    together = _drawn_together(recognised)
+    module, unpruned = _batchnorm(batchnorm, module, unpruned, variance, calibration, together)
     report = FoldReport(
         families=recognised.families(),
         pruning=decisions,
@@ -211,12 +212,20 @@ def _require_calibration(mode: BatchNormMode, calibration: Samples | None) -> No
         raise DataError("the calibration inputs hold NaN or infinity; clean them first")
 
 
+def _drawn_together(recognised: Recognised) -> frozenset[str]:
+    """Layers of which training drew one set of weights for a whole batch."""
+    return frozenset(
+        layer.name for layer in recognised.layers if layer.family.draws is Draws.EVERY_BATCH
+    )
+
+
 def _batchnorm(
     mode: BatchNormMode,
     module: nn.Module,
     unpruned: nn.Module,
     variance: Mapping[str, Float32Array],
     calibration: Samples | None,
+    together: frozenset[str],
 ) -> tuple[nn.Module, nn.Module]:
     """Pruned and unpruned network with their batch norm statistics as the mode asks."""
     if mode is BatchNormMode.KEEP or calibration is None:
@@ -226,7 +235,7 @@ def _batchnorm(
         case BatchNormMode.REESTIMATE:
             return reestimate_batchnorm(module, inputs), reestimate_batchnorm(unpruned, inputs)
         case BatchNormMode.ANALYTIC:
-            denoised = subtract_weight_noise(unpruned, variance, inputs)
+            denoised = subtract_weight_noise(unpruned, variance, inputs, together=together)
             return copy_running_statistics(denoised, module), denoised
         case _:
             assert_never(mode)

@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 
 from deploykit.errors import CheckpointError
-from deploykit.posterior.family import EvalForward, Family, Trap, TwinKind
+from deploykit.posterior.family import Draws, EvalForward, Family, Trap, TwinKind
 from deploykit.posterior.moments import all_float32, draw, exponential, float64, softplus
 from deploykit.spec.arrays import AnyArray, Float32Array, Float64Array, Tensors
 from deploykit.spec.posterior import LayerPosterior
@@ -92,6 +92,7 @@ def mean_field(
         sample=partial(sample_layer, layout),
         gate_rule=None,
         eval_forward=EvalForward.SAMPLED,
+        draws=Draws.EVERY_BATCH,
         source=source,
         traps=(*traps, Trap(CONSTANT_RATIO, partial(has_constant_ratio, layout))),
         twin=twin,

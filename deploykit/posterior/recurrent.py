@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 
 from deploykit.errors import CheckpointError
-from deploykit.posterior.family import EvalForward, Family, Trap, TwinKind
+from deploykit.posterior.family import Draws, EvalForward, Family, Trap, TwinKind
 from deploykit.posterior.mean_field import Gaussian, quietened
 from deploykit.posterior.moments import all_float32, draw, float64, softplus
 from deploykit.spec.arrays import Float32Array, Float64Array, Tensors
@@ -63,6 +63,7 @@ def lstm(
         sample=partial(_sample_layer, layout),
         gate_rule=None,
         eval_forward=EvalForward.SAMPLED,
+        draws=Draws.EVERY_BATCH,
         source=source,
         traps=traps,
         twin=TwinKind.LSTM,

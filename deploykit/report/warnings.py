@@ -43,8 +43,9 @@ def _accuracy(accuracy: Any) -> Iterator[str]:
     if lost > POINTS_LOST_TO_PRUNING:
         yield (
             f"pruning costs {lost:.1f} points ({accuracy['folded']:.4f} to "
-            f"{accuracy['pruned']:.4f}): raise the threshold, by layer in export.toml where only "
-            "some layers suffer (a small gate in front of a batch norm is not a weak channel)"
+            f"{accuracy['pruned']:.4f}): give a threshold that closes fewer gates (--dry-run), "
+            "by layer in export.toml where only some layers suffer (a small gate in front of a "
+            "batch norm is not a weak channel)"
         )
     for file in ("model.onnx", "model.tflite"):
         lost = 100 * (accuracy["pruned"] - accuracy.get(file, accuracy["pruned"]))

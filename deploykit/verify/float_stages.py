@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from deploykit.bundle import Bundle, Golden
 from deploykit.errors import GraphError, RemovalError
 from deploykit.spec.arrays import AnyArray
@@ -27,12 +29,22 @@ def mean_forward_step(golden: Golden, bundle: Bundle) -> Step:
         reason = "no Bayesian mean forward: the export began at an ONNX file"
         return Step(1, FOLDED, Verdict.INAPPLICABLE, reason)
     if golden.mean_forward is None:
-        reason = "no Bayesian mean forward: deterministic twin, or batch norm was re-estimated"
+        reason = _why_unrecorded(bundle.manifest.get("fold", {}))
         return Step(1, FOLDED, Verdict.INAPPLICABLE, reason)
     difference = relative_difference(golden.mean_forward, golden.folded)
     detail = f"relative difference {difference:.1e}, as recorded at export"
     # float32 on both sides, through every layer: a little above the float64 comparison's bound.
     return Step(1, FOLDED, verdict(difference <= 10 * FLOAT_ROUNDING), detail)
+
+
+def _why_unrecorded(fold: Any) -> str:
+    """Why a bundle keeps no outputs of the Bayesian network's own forward."""
+    compared = fold.get("mean_difference")
+    if compared is None:
+        return "no Bayesian mean forward: --model named a deterministic twin"
+    # A forward that rounds or closes gates by itself is not that of the unpruned network.
+    changed = "batch norm changed after it" if fold["batchnorm"] != "keep" else "it closes gates"
+    return f"relative difference {compared:.1e} at export, which recorded no outputs: {changed}"
 
 
 def pruned_step(golden: Golden, output: AnyArray) -> Step:

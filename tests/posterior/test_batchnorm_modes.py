@@ -106,8 +106,9 @@ def test_analytic_equals_the_slow_loop(padding: int) -> None:
 
 def test_analytic_stays_positive() -> None:
     network = conv_bn()
-    variance = {"0.weight": np.full((4, 1, 3, 3), 1e6, np.float32)}
-    result = subtract_weight_noise(network, variance, images())
+    noise = running(network)[1] / np.square(np.pad(images()[:, 0], ((0, 0), (1, 1), (1, 1)))).mean()
+    shares = (noise * 1.2 / 9)[:, None, None, None] * np.ones((4, 1, 3, 3), np.float32)
+    result = subtract_weight_noise(network, {"0.weight": shares.astype(np.float32)}, images())
     np.testing.assert_allclose(running(result)[1], 0.01 * running(network)[1], rtol=1e-6)
 
 
@@ -173,3 +174,35 @@ def test_copied_statistics() -> None:
     result = copy_running_statistics(source, target)
     np.testing.assert_array_equal(running(result), running(source))
     assert (result.state_dict()["1.weight"] == 7).all()
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+def test_analytic_of_one_draw_a_batch_is_what_training_saw(padding: int) -> None:
+    data = images(200) + np.float32(1.5)  # a mean of its own, which the noise multiplies
+    network = conv_bn(padding)
+    convolution = network.get_submodule("0")
+    spread = torch.full((4, 1, 3, 3), 0.05)
+    seen = torch.zeros(4)
+    generator = torch.Generator().manual_seed(0)
+    draws = 2000
+    with torch.no_grad():
+        mean = convolution.get_parameter("weight").clone()
+        clean = convolution(torch.tensor(data)).transpose(0, 1).flatten(1).var(1)
+        for _ in range(draws):
+            noise = spread * torch.randn(spread.shape, generator=generator)
+            convolution.get_parameter("weight").copy_(mean + noise)
+            seen += convolution(torch.tensor(data)).transpose(0, 1).flatten(1).var(1) / draws
+        convolution.get_parameter("weight").copy_(mean)
+        network.get_submodule("1").get_buffer("running_var").copy_(seen)
+    variance = {"0.weight": spread.square().numpy(), "0.bias": np.full(4, 0.01, np.float32)}
+    network.requires_grad_(False)  # as folding hands it over
+    result = subtract_weight_noise(network, variance, data, batch=64, together={"0"})
+    np.testing.assert_allclose(running(result)[1], clean, rtol=0.05)
+    alone = subtract_weight_noise(network, variance, data, batch=64)
+    assert (running(alone)[1] < running(result)[1] - 0.01).all()
+
+
+def test_noise_that_was_not_in_the_statistics_is_refused() -> None:
+    variance = {"0.weight": np.full((4, 1, 3, 3), 1e6, np.float32)}
+    with pytest.raises(ConfigError, match="to 4 of 4 channels in front of 1, so training did not"):
+        subtract_weight_noise(conv_bn(), variance, images())

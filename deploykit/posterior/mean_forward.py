@@ -54,6 +54,13 @@ def mean_difference(
             f"{values.shape}, {first}; compare how that layer pads and strides with its stride, "
             "padding, dilation, groups and padding_mode attributes"
         )
+    if np.isfinite(values).all() and not np.isfinite(reference).all():
+        raise ParityError(
+            "the Bayesian network's own forward gives NaN or infinity, "
+            f"{_first_not_finite(bayesian, inputs, layers)}, where its formula in double precision "
+            "does not, so that nothing can be compared with it; let --model name the deterministic "
+            "twin, which is folded without it"
+        )
     difference = relative_difference(reference, values)
     if not difference <= TOLERANCE:  # NaN too
         first = _first_differing(bayesian, folded, inputs, layers)
@@ -79,6 +86,13 @@ def _first_differing(
         if difference > TOLERANCE:
             return f"first at layer '{layer}' ({difference:.1e})"
     return "though every swapped layer agrees"
+
+
+def _first_not_finite(bayesian: nn.Module, inputs: GraphInputs, layers: Iterable[str]) -> str:
+    for layer, output in _layer_outputs(bayesian, tuple(layers), inputs).items():
+        if not np.isfinite(output).all():
+            return f"first at layer '{layer}'"
+    return "behind its posterior's layers"
 
 
 def _layer_outputs(

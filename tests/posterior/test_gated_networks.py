@@ -162,3 +162,18 @@ def test_transposed_plain_layer_is_turned() -> None:
     np.testing.assert_allclose(
         run(folded.module, inputs), run(network, inputs), rtol=1e-5, atol=1e-5
     )
+
+
+def test_published_arithmetic_that_overflows_is_told() -> None:
+    network = trained(nn.Sequential(nn.Flatten(), gate_layers.LinearSBP(64, 3)))
+    with torch.no_grad():
+        network.get_parameter("1.mu").fill_(3.0)
+        network.get_parameter("1.log_sigma").fill_(-3.0)
+    assert not np.isfinite(run(network, images())).all()
+    with pytest.raises(
+        ParityError, match="NaN or infinity, first at layer '1'.*deterministic twin"
+    ):
+        fold_posterior(checkpoint_of(network), lambda: network, images(), NONE)
+    twin = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    folded = fold_posterior(checkpoint_of(network), lambda: twin, images(), NONE)
+    assert np.isfinite(run(folded.module, images())).all()

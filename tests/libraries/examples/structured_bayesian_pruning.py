@@ -34,10 +34,10 @@ def twin() -> nn.Module:
 
 
 def penalty(network: nn.Sequential) -> Tensor:
-    """KL of the gates behind convolutions to the log-uniform prior."""
+    """KL of all gates to the log-uniform prior."""
     total = torch.zeros(())
     for layer in network:
-        if isinstance(layer, SBPLayer):
+        if isinstance(layer, SBPLayer | LinearSBP):
             total = total + layer.kl()
     return KL_WEIGHT * total
 

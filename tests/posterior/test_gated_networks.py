@@ -171,7 +171,7 @@ def test_published_arithmetic_that_overflows_is_told() -> None:
         network.get_parameter("1.log_sigma").fill_(-3.0)
     assert not np.isfinite(run(network, images())).all()
     with pytest.raises(
-        ParityError, match="NaN or infinity, first at layer '1'.*deterministic twin"
+        ParityError, match=r"NaN or infinity, first at layer '1'.*deterministic twin"
     ):
         fold_posterior(checkpoint_of(network), lambda: network, images(), NONE)
     twin = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from deploykit.errors import CheckpointError
+from deploykit.posterior.archive import COPY_AGAIN, RESAVE, require_whole_archive
 from deploykit.posterior.containers import strip_prefixes, unwrap_containers
 from deploykit.posterior.file_formats import named, take_flat
 from deploykit.posterior.pickles import refused_globals
@@ -29,12 +29,10 @@ from deploykit.spec.listing import listed
 from deploykit.spec.posterior import Checkpoint
 
 ZIP_MAGIC = b"PK\x03\x04"
-RESAVE = "re-save it where it was trained: torch.save(model.state_dict(), 'weights.pt')"
 QUANTIZED_POSTERIOR = ("quantized_mu_", "quantized_sigma_")
 """How bayesian-torch calls int8 means and deviations; read as the floats that they stand for."""
 NOISE = re.compile(r"(^|\.)eps_(w|weight|kernel|bias)$")
 """The last noise that a layer drew: uninitialised memory where it never ran, and read by nobody."""
-COPY_AGAIN = "copy it again, or re-save it where it was trained"
 
 
 def load_checkpoint(path: Path, weights: str | None = None) -> Checkpoint:
@@ -71,7 +69,8 @@ def _load_one(path: Path) -> Kept:
     if path.suffix == ".safetensors":
         return Kept(_load_safetensors(path), ())
     if magic == ZIP_MAGIC:
-        return _load_zip(path)
+        require_whole_archive(path)
+        return _load_torch(path, mmap=True)
     return _load_torch(path, mmap=False)
 
 
@@ -100,22 +99,6 @@ def _load_safetensors(path: Path) -> dict[str, torch.Tensor]:
         raise CheckpointError(
             f"{path}: is cut off or not a safetensors file ({error}); {COPY_AGAIN}"
         ) from error
-
-
-def _load_zip(path: Path) -> Kept:
-    if not zipfile.is_zipfile(path):
-        raise CheckpointError(f"{path}: is cut off, its end is missing; {COPY_AGAIN}")
-    with zipfile.ZipFile(path) as archive:
-        members = {name.rpartition("/")[2] for name in archive.namelist()}
-    if "constants.pkl" in members:
-        raise CheckpointError(
-            f"{path}: is a TorchScript archive, which holds a program and no posterior; {RESAVE}"
-        )
-    if "data.pkl" not in members:
-        raise CheckpointError(
-            f"{path}: is a zip archive but no checkpoint that torch.save wrote; {RESAVE}"
-        )
-    return _load_torch(path, mmap=True)
 
 
 def _load_torch(path: Path, mmap: bool) -> Kept:

@@ -231,6 +231,44 @@ def test_cut_off(tmp_path: Path, keep: float, new: bool) -> None:
         load_checkpoint(truncated(path, keep))
 
 
+def flipped(path: Path, place: int) -> Path:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 0x10
+    path.write_bytes(content)
+    return path
+
+
+def test_a_byte_that_changed_on_the_way_never_changes_a_number(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"w": torch.arange(1.0, 41.0)})
+    whole, reasons = path.read_bytes(), []
+    for place in range(0, len(whole), 3):
+        path.write_bytes(whole)
+        try:
+            read = load_checkpoint(flipped(path, place)).tensors["w"]
+        except CheckpointError as error:
+            reasons.append(str(error))
+        else:
+            np.testing.assert_array_equal(read, np.arange(1.0, 41.0))
+    assert any("is damaged: its record net/data/0 is not what was" in told for told in reasons)
+    assert all("copy it again" in told for told in reasons if "damaged" in told)
+
+
+def test_the_record_that_is_damaged_is_named(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"a": torch.ones(9), "b": torch.full((9,), 3.0)})
+    place = path.read_bytes().index(torch.full((9,), 3.0).numpy().tobytes())
+    with pytest.raises(CheckpointError, match=r"net/data/1 .*CRC-32\); copy it again"):
+        load_checkpoint(flipped(path, place + 5))
+
+
+def test_a_file_that_was_written_without_crcs_is_read(tmp_path: Path) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        path = saved(tmp_path, {"w": WEIGHT})
+    finally:
+        torch.serialization.set_crc32_options(True)
+    np.testing.assert_array_equal(load_checkpoint(path).tensors["w"], WEIGHT.numpy())
+
+
 @pytest.mark.parametrize("keep", [0.001, 0.01, 0.98])
 def test_cut_off_safetensors(tmp_path: Path, keep: float) -> None:
     path = tmp_path / "net.safetensors"

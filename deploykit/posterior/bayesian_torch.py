@@ -45,22 +45,23 @@ def _layout(part: str) -> Layout:
         weight=Gaussian(f"mu_{part}", f"rho_{part}"),
         bias=Gaussian("mu_bias", "rho_bias"),
         deviation=rho,
-        prior_variance=lambda tensors: _prior_variance(tensors, part),
+        prior_variance=_prior_variance,
         copies={},
-        ignored=_noise(part) | _noise("bias"),
+        ignored=_old_buffers(part) | _old_buffers("bias"),
     )
 
 
-def _noise(part: str) -> frozenset[str]:
-    """Buffers of files from before July 2021."""
-    return frozenset({f"eps_{part}", f"prior_{part}_mu", f"prior_{part}_sigma"})
+def _old_buffers(part: str) -> frozenset[str]:
+    """Of files from before July 2021; a convolution calls its kernel's prior that of a weight."""
+    prior = "weight" if part == "kernel" else part
+    return frozenset({f"eps_{part}", f"prior_{prior}_mu", f"prior_{prior}_sigma"})
 
 
-def _prior_variance(tensors: Tensors, part: str) -> float | None:
+def _prior_variance(tensors: Tensors) -> float | None:
     """Of a centred prior with one sigma for all weights, where an old file holds it."""
-    if f"prior_{part}_sigma" not in tensors:
+    if "prior_weight_sigma" not in tensors:
         return None
-    mean, spread = tensors[f"prior_{part}_mu"], float64(tensors[f"prior_{part}_sigma"])
+    mean, spread = tensors["prior_weight_mu"], float64(tensors["prior_weight_sigma"])
     if np.any(mean) or np.ptp(spread):
         return None
     return float(spread.flat[0] ** 2)
@@ -71,7 +72,7 @@ def _row(name: str, part: str, traps: tuple[Trap, ...] = ()) -> Family:
         name=name,
         layout=_layout(part),
         signature=frozenset({f"mu_{part}", f"rho_{part}"}),
-        optional=(frozenset({"mu_bias", "rho_bias"}), _noise(part), _noise("bias")),
+        optional=(frozenset({"mu_bias", "rho_bias"}), _old_buffers(part), _old_buffers("bias")),
         source=SOURCE,
         traps=(Trap(KL_IS_A_MEAN, _without_old_buffers), *traps),
     )
@@ -112,6 +113,10 @@ QUANTIZED = mean_field(
     own_forward=OwnForward.ROUNDS,
 )
 
+_OLD_LSTM_BUFFERS = tuple(
+    frozenset(f"{matrix}.{key}" for matrix in ("ih", "hh") for key in _old_buffers(part))
+    for part in ("weight", "bias")
+)
 LSTM = lstm(
     name="bayesian-torch LSTM",
     layout=LstmLayout(
@@ -123,8 +128,12 @@ LSTM = lstm(
         },
         matrices=Matrices.OUTPUTS_FIRST,
         copies={},
+        ignored=frozenset().union(*_OLD_LSTM_BUFFERS),
     ),
     signature=frozenset({"ih.mu_weight", "ih.rho_weight", "hh.mu_weight", "hh.rho_weight"}),
-    optional=(frozenset({"ih.mu_bias", "ih.rho_bias", "hh.mu_bias", "hh.rho_bias"}),),
+    optional=(
+        frozenset({"ih.mu_bias", "ih.rho_bias", "hh.mu_bias", "hh.rho_bias"}),
+        *_OLD_LSTM_BUFFERS,
+    ),
     source=SOURCE,
 )

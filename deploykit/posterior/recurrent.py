@@ -37,6 +37,7 @@ class LstmLayout:
 
     biases: by the names of torch's two; one that has no entry while the other has is zero.
     copies: keys that repeat the tensor that the forward reads, which they are mapped to.
+    ignored: buffers without meaning for the posterior (the last noise, the prior).
     """
 
     input_matrix: Gaussian
@@ -44,6 +45,7 @@ class LstmLayout:
     biases: Mapping[str, Gaussian]
     matrices: Matrices
     copies: Mapping[str, str]
+    ignored: frozenset[str] = frozenset()
 
 
 def lstm(
@@ -100,7 +102,8 @@ def _sample_layer(
 
 def _silenced(layout: LstmLayout, tensors: Tensors) -> Tensors:
     spreads = {one.spread for one in _gaussians(layout).values()}
-    return quietened(tensors, spreads, layout.copies)
+    held = {key: value for key, value in tensors.items() if key not in layout.ignored}
+    return quietened(held, spreads, layout.copies)
 
 
 def _moments(layout: LstmLayout, tensors: Tensors) -> dict[str, tuple[Float64Array, Float64Array]]:

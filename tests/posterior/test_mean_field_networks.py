@@ -196,13 +196,16 @@ def test_blitz_exports_what_was_trained_and_not_its_stale_copy() -> None:
     np.testing.assert_array_equal(found["2"].posterior().mean["weight"], stale)
 
 
+OLD_BUFFERS = {"eps_kernel": np.nan, "prior_weight_mu": 0.0, "prior_weight_sigma": 1.0}
+"""What the library saved of a convolution before July 2021, under the names that it wrote."""
+
+
 def test_old_buffers_are_no_part_of_the_network() -> None:
     network = randomised(NetWithKl())
     checkpoint = checkpoint_of(network)
     kernel = checkpoint.tensors["conv.mu_kernel"]
-    for key, value in (("eps", np.nan), ("prior", 0.0), ("sigma", 1.0)):
-        name = {"eps": "eps_kernel", "prior": "prior_kernel_mu", "sigma": "prior_kernel_sigma"}[key]
-        checkpoint = with_tensor(checkpoint, f"conv.{name}", np.full_like(kernel, value))
+    for key, value in OLD_BUFFERS.items():
+        checkpoint = with_tensor(checkpoint, f"conv.{key}", np.full_like(kernel, value))
     expected = folded(checkpoint_of(network), NetWithKl())
     for built in (NetWithKl(), TwinOfNetWithKl()):
         found = folded(checkpoint, built)
@@ -290,6 +293,22 @@ def test_an_lstm_is_torch_s_own_at_the_means() -> None:
     assert compared.report.monte_carlo_difference
 
 
+def test_old_buffers_of_an_lstm_are_no_part_of_it() -> None:
+    expected = checkpoint_of(randomised(Recurrent(LstmWithKl(3, 4), BBBLinear(4, 2))))
+    checkpoint = expected
+    for matrix in ("ih", "hh"):
+        for part in ("weight", "bias"):
+            like = np.ones_like(expected.tensors[f"lstm.{matrix}.mu_{part}"])
+            names = {f"eps_{part}": np.nan, f"prior_{part}_mu": 0.0, f"prior_{part}_sigma": 1.0}
+            for name, value in names.items():
+                checkpoint = with_tensor(checkpoint, f"lstm.{matrix}.{name}", value * like)
+    plain = Recurrent(nn.LSTM(3, 4, batch_first=True), nn.Linear(4, 2))
+    for built in (Recurrent(LstmWithKl(3, 4), BBBLinear(4, 2)), plain):
+        one, other = (fold_posterior(c, built, sequences(), NONE) for c in (checkpoint, expected))
+        assert one.report.families["lstm"] == "bayesian-torch LSTM"
+        np.testing.assert_array_equal(run(one.module, sequences()), run(other.module, sequences()))
+
+
 def test_the_states_of_an_lstm_are_not_ranked() -> None:
     checkpoint = checkpoint_of(randomised(Recurrent(LstmWithKl(3, 4), BBBLinear(4, 2))))
     plain = Recurrent(nn.LSTM(3, 4, batch_first=True), nn.Linear(4, 2))
@@ -325,7 +344,7 @@ def test_savage_dickey_with_the_prior_of_an_old_file() -> None:
     kernel = checkpoint.tensors["0.mu_kernel"].copy()
     kernel[2] = 0.0
     checkpoint = with_tensor(checkpoint, "0.mu_kernel", kernel)
-    for key, value in (("prior_kernel_mu", 0.0), ("prior_kernel_sigma", 1.0), ("eps_kernel", 0.0)):
+    for key, value in OLD_BUFFERS.items():
         checkpoint = with_tensor(checkpoint, f"0.{key}", np.full_like(kernel, value))
     twin = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 3))
     found = folded(checkpoint, twin, PruneSpec(PruneRule.SAVAGE_DICKEY))

@@ -24,7 +24,9 @@ def require_whole_archive(path: Path) -> None:
             _require_checkpoint(path, archive)
             broken = _damaged(archive)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: is damaged, its list of records is; {COPY_AGAIN}") from error
+        raise CheckpointError(
+            f"{path}: is damaged, its list of records is; {COPY_AGAIN}"
+        ) from error
     if broken is not None:
         raise CheckpointError(
             f"{path}: is damaged: its record {broken} is not what was written (CRC-32); "

@@ -43,7 +43,7 @@ def load_checkpoint(path: Path, weights: str | None = None) -> Checkpoint:
     bfloat16, half and 8-bit floats become float32, everything else keeps its type.
     """
     read = Kept(_load_sharded(path), ()) if is_index(path) else _load_one(path)
-    inside = take_flat(path, read.content)
+    inside = take_flat(path, read.content, weights)
     if inside.flat is not None and not inside.content:
         return Checkpoint(path, {}, flat=inside.flat, unread=read.unread)
     found = unwrap_containers(path, inside.content, weights)

@@ -149,6 +149,7 @@ def _named_tensors(path: Path, content: Mapping[object, object]) -> dict[str, to
 
 
 def _holds_tensors(value: object) -> bool:
+    """Whether tensors lie in it, at any depth of dictionaries."""
     return isinstance(value, Mapping) and any(
-        isinstance(inner, torch.Tensor) for inner in value.values()
+        isinstance(inner, torch.Tensor) or _holds_tensors(inner) for inner in value.values()
     )

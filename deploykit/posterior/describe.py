@@ -115,8 +115,8 @@ def _numbers(checkpoint: Checkpoint) -> int:
     named = sum(int(array.size) for array in checkpoint.tensors.values())
     if checkpoint.flat is None:
         return named
-    mean = checkpoint.flat.mean
-    return named + int(checkpoint.flat.variance.size) + (0 if mean is None else int(mean.size))
+    vectors = (checkpoint.flat.mean, checkpoint.flat.variance)
+    return named + sum(int(vector.size) for vector in vectors if vector is not None)
 
 
 def _plain_family(checkpoint: Checkpoint) -> str:
@@ -128,10 +128,17 @@ def _plain_family(checkpoint: Checkpoint) -> str:
 def _flat(checkpoint: Checkpoint) -> Iterator[str]:
     if checkpoint.flat is not None:
         covers = "the last layer's" if checkpoint.flat.last_layer else "all"
-        yield (
-            f"{checkpoint.flat.format}: one vector of {checkpoint.flat.variance.size:,} variances "
-            f"for {covers} parameters; --model FILE.py:FACTORY shows it by layer"
-        )
+        if checkpoint.flat.unknown is not None:
+            yield (
+                f"{checkpoint.flat.format}: one vector of {checkpoint.flat.size:,} means for "
+                f"{covers} parameters, without variances: {checkpoint.flat.unknown}; it exports "
+                "with --prune-rule none"
+            )
+        else:
+            yield (
+                f"{checkpoint.flat.format}: one vector of {checkpoint.flat.size:,} variances "
+                f"for {covers} parameters; --model FILE.py:FACTORY shows it by layer"
+            )
         yield from (f"{checkpoint.flat.format}: {note}" for note in checkpoint.flat.notes)
 
 

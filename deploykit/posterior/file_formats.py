@@ -14,12 +14,19 @@ from typing import Any
 import torch
 
 from deploykit.errors import CheckpointError
+from deploykit.posterior.containers import CONTAINERS, unwrap_containers
 from deploykit.posterior.diagonal import MEAN, VARIANCE, layers_with_a_matrix
+from deploykit.posterior.guides import (
+    UNCONSTRAINED,
+    beside,
+    correlated,
+    entry_with_guide,
+    without_guide_prefix,
+)
 from deploykit.posterior.swag import averages
-from deploykit.spec.listing import listed
-from deploykit.spec.posterior import FlatPosterior
+from deploykit.spec.arrays import Float32Array
+from deploykit.spec.posterior import FlatGroup, FlatPosterior
 
-UNCONSTRAINED = "_unconstrained"
 HOLDS_DATA = (
     "the fit keeps a batch of training data in its entry 'data', which deploykit leaves unread; "
     "take it out before you share the file"
@@ -30,10 +37,6 @@ DIAGONAL_NORMALS: tuple[tuple[str, str, Callable[[torch.Tensor], torch.Tensor]],
     ("AutoDiagonalNormal.loc", "AutoDiagonalNormal.scale", torch.abs),
 )
 """Names in the guide's state_dict, and in the parameter store, which holds scales themselves."""
-
-
-COVARIANCES = frozenset({"cov_factor", "scale_tril_unconstrained", "scale_tril"})
-"""Of Pyro's guides with loc that are not diagonal."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +55,17 @@ class ByName:
     format: str | None = None
 
 
-def take_flat(path: Path, content: object) -> InFile:
-    """The vector of IVON's optimizer state, of a Laplace fit or of an AutoDiagonalNormal, if any.
+def take_flat(path: Path, content: object, wanted: str | None = None) -> InFile:
+    """The vector of IVON's optimizer state, of a Laplace fit or of a Pyro guide, if any.
 
-    Raises CheckpointError where one is there that has no diagonal, or no weights to go with it.
+    wanted: the entry to take, where the file has several networks.
+    Raises CheckpointError where one is there that has no weights to go with it.
     """
     if not isinstance(content, Mapping):
         return InFile(content)
+    guide = entry_with_guide(content)
+    if guide is not None and wanted in (None, guide):
+        return _guide_entry(path, content, guide)
     for key, value in content.items():
         # Lightning keeps a list of optimizers.
         entry = value[0] if isinstance(value, list) and len(value) == 1 else value
@@ -81,25 +88,45 @@ def take_flat(path: Path, content: object) -> InFile:
                 "torch.save({'model': model.state_dict(), 'laplace': la.state_dict()}, path)"
             )
         return InFile({}, flat)
+    return _guide_alone(path, content)
+
+
+def named(tensors: Named) -> ByName:
+    """SWAG's, Pyro's and TyXe's tensors by parameter; any others as they are."""
+    tensors = without_guide_prefix(tensors)
+    for made in (_swag(tensors), _stored(tensors), _auto_normal(tensors), _tyxe(tensors)):
+        if made is not None:
+            return ByName(layers_with_a_matrix(made.tensors), made.format)
+    return ByName(tensors)
+
+
+def _guide_entry(path: Path, content: Mapping[object, object], name: str) -> InFile:
+    """A guide and the model beside it, whose parameters the guide holds better."""
+    rest = {key: value for key, value in content.items() if key != name}
+    networks = any(isinstance(rest.get(key), Mapping) and rest[key] for key in CONTAINERS)
+    model = unwrap_containers(path, rest).tensors if networks else {}
+    found = _guide_alone(path, content[name])
+    if found.flat is not None:
+        return InFile(model, found.flat)
+    return InFile(beside(unwrap_containers(path, found.content).tensors, model))
+
+
+def _guide_alone(path: Path, content: Any) -> InFile:
+    """A guide's own state_dict or parameter store; what is none is left as it is."""
     for loc, spread, scale_of in DIAGONAL_NORMALS:
         if content.keys() == {loc, spread}:
             scale = scale_of(_double(content[spread]))
             flat = _flat(path, "Pyro AutoDiagonalNormal", _double(content[loc]), scale**2)
             return InFile({}, flat)
-    if "loc" in content and COVARIANCES & content.keys():
-        raise CheckpointError(
-            f"{path}: is a Pyro guide with {listed(sorted(COVARIANCES & content.keys()))}, whose "
-            "covariance is not diagonal; train an AutoDiagonalNormal or AutoNormal guide"
+    guide = correlated(content)
+    if guide is not None:
+        mean, covariance = guide
+        why = (
+            f"the covariance of a guide with {covariance} is not diagonal (the mean is laid out in "
+            "the order of the network's parameters, which the guide's sites have to have)"
         )
+        return InFile({}, _mean_alone(path, "Pyro", _double(mean), why))
     return InFile(content)
-
-
-def named(tensors: Named) -> ByName:
-    """SWAG's, Pyro's and TyXe's tensors by parameter; any others as they are."""
-    for made in (_swag(tensors), _stored(tensors), _auto_normal(tensors), _tyxe(tensors)):
-        if made is not None:
-            return ByName(layers_with_a_matrix(made.tensors), made.format)
-    return ByName(tensors)
 
 
 def _is_ivon(entry: object) -> bool:
@@ -108,17 +135,20 @@ def _is_ivon(entry: object) -> bool:
 
 
 def _ivon(path: Path, entry: Any) -> FlatPosterior:
-    (first, *others) = entry["param_groups"]
-    if others:
-        raise CheckpointError(
-            f"{path}: IVON's state has {len(others) + 1} parameter groups, whose parameters it "
-            "does not name; train with one group, or save model.state_dict() alone: that is the "
-            "mean, without the variance"
-        )
-    decay, ess = float(first["weight_decay"]), float(first["ess"])
-    variance = 1.0 / (ess * (_double(first["hess"]) + decay))
-    prior = 1.0 / (ess * decay) if decay > 0 else None
-    return _flat(path, "IVON", None, variance, prior_variance=prior)
+    groups = [
+        (_double(group["hess"]), float(group["ess"]), float(group["weight_decay"]), group["params"])
+        for group in entry["param_groups"]
+    ]
+    variance = torch.cat([1.0 / (ess * (hess + decay)) for hess, ess, decay, _ in groups])
+    priors = [1.0 / (ess * decay) if decay > 0 else None for _, ess, decay, _ in groups]
+    flat = _flat(path, "IVON", None, variance, prior_variance=priors[0])
+    if len(groups) == 1:
+        return flat
+    parts = (
+        FlatGroup(len(parameters), hess.numel(), prior)
+        for (hess, _, _, parameters), prior in zip(groups, priors, strict=True)
+    )
+    return replace(flat, prior_variance=None, groups=tuple(parts))
 
 
 def is_laplace(entry: object) -> bool:
@@ -129,12 +159,21 @@ def is_laplace(entry: object) -> bool:
 
 def _laplace(path: Path, entry: Any) -> FlatPosterior:
     kind = str(entry["cls_name"])
-    if kind not in ("DiagLaplace", "DiagLLLaplace"):
+    if not isinstance(entry.get("mean"), torch.Tensor):
         raise CheckpointError(
-            f"{path}: is a {kind}, whose covariance has no diagonal of its own; fit one with "
-            "hessian_structure='diag'"
+            f"{path}: is a {kind} without the mean of the weights; export the mean alone: "
+            "torch.save(model.state_dict(), path), with --prune-rule none"
         )
-    mean, precision = _double(entry["mean"]), _double(entry["prior_precision"])
+    mean = _double(entry["mean"])
+    last_layer = kind.endswith("LLLaplace")
+    notes = (HOLDS_DATA,) if entry.get("data") else ()
+    if kind not in ("DiagLaplace", "DiagLLLaplace"):
+        why = f"the covariance of a {kind} is not diagonal (hessian_structure='diag' makes one)"
+        alone = _mean_alone(path, "Laplace", mean, why)
+        return replace(
+            alone, last_layer=last_layer, layer=entry.get("_last_layer_name"), notes=notes
+        )
+    precision = _double(entry["prior_precision"])
     if precision.numel() not in (1, mean.numel()):
         raise CheckpointError(
             f"{path}: its prior_precision has {precision.numel()} entries for {mean.numel()} "
@@ -143,10 +182,7 @@ def _laplace(path: Path, entry: Any) -> FlatPosterior:
     noise = float(entry.get("sigma_noise", 1.0)) ** 2 * float(entry.get("temperature", 1.0))
     variance = 1.0 / (_double(entry["H"]) / noise + precision)
     prior = 1.0 / float(precision.reshape(-1)[0]) if precision.numel() == 1 else None
-    found = _flat(
-        path, "Laplace", mean, variance, last_layer=kind == "DiagLLLaplace", prior_variance=prior
-    )
-    notes = (HOLDS_DATA,) if entry.get("data") else ()
+    found = _flat(path, "Laplace", mean, variance, last_layer=last_layer, prior_variance=prior)
     return replace(found, layer=entry.get("_last_layer_name"), notes=notes)
 
 
@@ -162,7 +198,11 @@ def _swag(tensors: Named) -> ByName | None:
 
 def _stored(tensors: Named) -> ByName | None:
     """AutoNormal.locs.X and .scales.X as Pyro's parameter store gives them: constrained."""
-    scales = {key: key.replace(".scales.", ".locs.") for key in tensors if ".scales." in key}
+    scales = {
+        key: key.replace(".scales.", ".locs.")
+        for key in tensors
+        if ".scales." in key and not key.endswith(UNCONSTRAINED)
+    }
     if not scales or not all(loc in tensors for loc in scales.values()):
         return None
     made: Named = {}
@@ -226,11 +266,15 @@ def _moments(name: str, mean: torch.Tensor, variance: torch.Tensor) -> Named:
     return {f"{name}{MEAN}": mean.float(), f"{name}{VARIANCE}": variance.float()}
 
 
+def _mean_alone(path: Path, name: str, mean: torch.Tensor, why: str) -> FlatPosterior:
+    return replace(_flat(path, name, mean, None), unknown=why)
+
+
 def _flat(
     path: Path,
     name: str,
     mean: torch.Tensor | None,
-    variance: torch.Tensor,
+    variance: torch.Tensor | None,
     last_layer: bool = False,
     prior_variance: float | None = None,
 ) -> FlatPosterior:
@@ -240,10 +284,11 @@ def _flat(
                 f"{path}: the {what} of its {name} posterior holds NaN or infinity; the training "
                 "diverged, take an earlier checkpoint"
             )
-    return FlatPosterior(
-        name, None if mean is None else mean.float().numpy(), variance.float().numpy(),
-        last_layer, prior_variance,
-    )  # fmt: skip
+    return FlatPosterior(name, _rounded(mean), _rounded(variance), last_layer, prior_variance)
+
+
+def _rounded(vector: torch.Tensor | None) -> Float32Array | None:
+    return None if vector is None else vector.float().numpy()
 
 
 def _double(tensor: torch.Tensor) -> torch.Tensor:

@@ -10,8 +10,14 @@ from torch import nn
 
 from deploykit.errors import ArchitectureError
 from deploykit.posterior.diagonal import MEAN, PRIOR, VARIANCE, layers_with_a_matrix
+from deploykit.posterior.flat_groups import in_groups
 from deploykit.posterior.recognise import join_key, split_key
 from deploykit.spec.posterior import Checkpoint
+
+UNSORTED = (
+    "IVON's {count} parameter groups do not name their parameters, and the sizes of the network's "
+    "parameters do not tell which is in which: train with one group"
+)
 
 
 def laid_out(checkpoint: Checkpoint, network: nn.Module) -> Checkpoint:
@@ -21,14 +27,22 @@ def laid_out(checkpoint: Checkpoint, network: nn.Module) -> Checkpoint:
     """
     if checkpoint.flat is None:
         return checkpoint
+    flat = checkpoint.flat
     covered = _covered(checkpoint, network)
     total = sum(parameter.numel() for parameter in covered.values())
-    if total != checkpoint.flat.variance.size:
-        named = "" if checkpoint.flat.layer is None else f" in '{checkpoint.flat.layer}'"
+    if flat.groups:
+        grouped = in_groups(covered, flat.groups)
+        if grouped is None:
+            return mean_alone(checkpoint, UNSORTED.format(count=len(flat.groups)))
+        covered, priors = grouped.parameters, grouped.prior_variance
+    else:
+        priors = {} if flat.prior_variance is None else dict.fromkeys(covered, flat.prior_variance)
+    if total != flat.size:
+        named = "" if flat.layer is None else f" in '{flat.layer}'"
         raise ArchitectureError(
-            f"{checkpoint.path}: its {checkpoint.flat.format} posterior has "
-            f"{checkpoint.flat.variance.size} entries and the network {total} parameters{named} "
-            f"({len(covered)} tensors); build the network that was trained"
+            f"{checkpoint.path}: its {flat.format} posterior has {flat.size} entries and the "
+            f"network {total} parameters{named} ({len(covered)} tensors); build the network that "
+            "was trained"
         )
     tensors, place = dict(checkpoint.tensors), 0
     for name, parameter in covered.items():
@@ -36,23 +50,34 @@ def laid_out(checkpoint: Checkpoint, network: nn.Module) -> Checkpoint:
         place = part.stop
         shape = tuple(parameter.shape)
         mean = tensors.pop(name, None)
-        if checkpoint.flat.mean is not None:
-            mean = checkpoint.flat.mean[part].reshape(shape)
+        if flat.mean is not None:
+            mean = flat.mean[part].reshape(shape)
         if mean is None:
             raise ArchitectureError(
                 f"{checkpoint.path}: holds no weights '{name}' to go with the variance of its "
-                f"{checkpoint.flat.format} posterior; save model.state_dict() beside it"
+                f"{flat.format} posterior; save model.state_dict() beside it"
             )
+        if flat.variance is None:
+            tensors[name] = mean
+            continue
         tensors[f"{name}{MEAN}"] = mean
-        tensors[f"{name}{VARIANCE}"] = checkpoint.flat.variance[part].reshape(shape)
-        prior = checkpoint.flat.prior_variance
-        if prior is not None and name.rpartition(".")[2] == "weight":
-            tensors[join_key(name.rpartition(".")[0], PRIOR)] = np.array(prior, np.float32)
+        tensors[f"{name}{VARIANCE}"] = flat.variance[part].reshape(shape)
+        if name in priors and name.rpartition(".")[2] == "weight":
+            tensors[join_key(split_key(name)[0], PRIOR)] = np.array(priors[name], np.float32)
+    if flat.unknown is not None:
+        return mean_alone(replace(checkpoint, tensors=tensors), flat.unknown)
     places = {name: place for place, (name, _) in enumerate(network.named_modules())}
     made = layers_with_a_matrix(tensors)
     last = len(places)
     laid = {k: made[k] for k in sorted(made, key=lambda k: places.get(split_key(k)[0], last))}
-    return replace(checkpoint, tensors=laid, flat=None, format=checkpoint.flat.format)
+    return replace(checkpoint, tensors=laid, flat=None, format=flat.format)
+
+
+def mean_alone(checkpoint: Checkpoint, why: str) -> Checkpoint:
+    """The weights by name, the variance left unread for that reason."""
+    assert checkpoint.flat is not None
+    told = f"the variance of the {checkpoint.flat.format} posterior: {why}"
+    return replace(checkpoint, flat=None, unread=(*checkpoint.unread, told), unknown_variance=why)
 
 
 def _covered(checkpoint: Checkpoint, network: nn.Module) -> dict[str, nn.Parameter]:

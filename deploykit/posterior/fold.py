@@ -24,7 +24,7 @@ from deploykit.posterior.forward import prepared, require_arguments
 from deploykit.posterior.loading import fill_absent, load_tensors
 from deploykit.posterior.map_layers import require_told_apart, with_torch_orientation
 from deploykit.posterior.mean_forward import closest, mean_difference, require_repeatable
-from deploykit.posterior.options import BatchNormMode, PruneSpec
+from deploykit.posterior.options import BatchNormMode, PruneRule, PruneSpec
 from deploykit.posterior.pruning import apply_pruning, decide_pruning
 from deploykit.posterior.recognise import Recognised, join_key, recognise
 from deploykit.posterior.trace import output_layer
@@ -58,6 +58,7 @@ def fold_posterior(
     original = network if isinstance(network, nn.Module) else network()
     require_arguments(original, example_inputs)
     saved = recognise(checkpoint, families)
+    _require_variance(checkpoint, saved, pruning)
     swapped = swap_layers(original, saved.layers)
     recognised = as_used(saved, swapped.module)
     posteriors = tuple(seen_in(swapped.module, layer.posterior()) for layer in recognised.layers)
@@ -199,6 +200,15 @@ def _pruned(
         apply_pruning(layer, by_layer[layer.name]) if layer.name in by_layer else layer
         for layer in posteriors
     )
+
+
+def _require_variance(checkpoint: Checkpoint, saved: Recognised, pruning: PruneSpec) -> None:
+    why = checkpoint.unknown_variance
+    if why is not None and not saved.layers and pruning.rule is not PruneRule.NONE:
+        raise ConfigError(
+            f"{checkpoint.path}: --prune-rule {pruning.rule.value} needs the variance of the "
+            f"weights, and {why}; give --prune-rule none, which exports the mean"
+        )
 
 
 def _require_calibration(mode: BatchNormMode, calibration: Samples | None) -> None:

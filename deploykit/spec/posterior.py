@@ -12,21 +12,44 @@ from deploykit.spec.given import NOTHING_GIVEN, ActivationGrid, Given, WeightGri
 
 
 @dataclass(frozen=True)
+class FlatGroup:
+    """Parameters that lie together in a vector: how many tensors, of how many numbers in all.
+
+    prior_variance: None where not stored.
+    """
+
+    tensors: int
+    numbers: int
+    prior_variance: float | None
+
+
+@dataclass(frozen=True)
 class FlatPosterior:
     """A diagonal Gaussian of many parameters in one vector, in the order of a network's parameters.
 
-    mean: [D], None where the file holds the weights by name. variance: [D].
+    mean: [D], None where the file holds the weights by name.
+    variance: [D], None where the file has none for each parameter; `unknown` then says why.
+    groups: by which the parameters are sorted, where there are several; which parameter is in
+        which, the file does not say.
     last_layer: whether it is the last layer's alone; layer: what the file calls that, None where
     it does not say. prior_variance: None where not stored. notes: what to mind about the file.
     """
 
     format: str
     mean: AnyArray | None
-    variance: AnyArray
+    variance: AnyArray | None
     last_layer: bool = False
     prior_variance: float | None = None
     layer: str | None = None
     notes: tuple[str, ...] = ()
+    unknown: str | None = None
+    groups: tuple[FlatGroup, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """How many parameters it is for."""
+        held = self.mean if self.variance is None else self.variance
+        return 0 if held is None else int(held.size)
 
 
 @dataclass(frozen=True)
@@ -38,7 +61,8 @@ class Checkpoint:
     `flat`: a posterior that is not laid out by layer yet, see posterior.flat.
     `format`: which of posterior.diagonal's formats wrote the means and variances that lie in
     `tensors`, None where every layer's names tell its family.
-    `unread`: entries of the file that need code to be read and were left out, and why.
+    `unread`: what of the file was left out, entries that need code to be read say, and why.
+    `unknown_variance`: why a posterior of the file is read at its mean alone, where one is.
     `layer_map`: the network's names by the file's, of layers that were renamed.
     """
 
@@ -50,6 +74,7 @@ class Checkpoint:
     format: str | None = None
     unread: tuple[str, ...] = ()
     layer_map: Mapping[str, str] = field(default_factory=dict)
+    unknown_variance: str | None = None
 
 
 @dataclass(frozen=True)

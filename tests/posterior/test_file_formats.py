@@ -270,11 +270,6 @@ def _without_model(content: Any) -> Any:
     return content["optimizer"]
 
 
-def _two_groups(content: Any) -> Any:
-    content["optimizer"]["param_groups"] *= 2
-    return content
-
-
 def _diverged(content: Any) -> Any:
     content["optimizer"]["param_groups"][0]["hess"][3] = float("nan")
     return content
@@ -284,7 +279,6 @@ def _diverged(content: Any) -> Any:
     ("change", "told"),
     [
         (_without_model, "optimizer state without the weights: save both"),
-        (_two_groups, "2 parameter groups"),
         (_diverged, "variance of its IVON posterior holds NaN"),
     ],
 )
@@ -296,22 +290,11 @@ def test_what_ivon_leaves_open_is_refused(
         load_checkpoint(tmp_path / "c.pt")
 
 
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        (
-            {"cls_name": "KronLaplace", "H": [torch.ones(2)]},
-            "fit one with hessian_structure='diag'",
-        ),
-        ({"prior_precision": torch.ones(3)}, "3 entries for 99 parameters"),
-    ],
-)
-def test_a_fit_without_a_diagonal_is_refused(
-    change: dict[str, Any], told: str, tmp_path: Path
-) -> None:
+def test_prior_precisions_that_fit_no_parameters_are_refused(tmp_path: Path) -> None:
     content, _ = laplace(network())
-    torch.save(content | {"la": content["la"] | change}, tmp_path / "c.pt")
-    with pytest.raises(CheckpointError, match=told):
+    content["la"]["prior_precision"] = torch.ones(3)
+    torch.save(content, tmp_path / "c.pt")
+    with pytest.raises(CheckpointError, match="3 entries for 99 parameters"):
         load_checkpoint(tmp_path / "c.pt")
 
 
@@ -327,11 +310,3 @@ def test_inspect_names_the_format(name: str, tmp_path: Path) -> None:
     summary = inspect_checkpoint(load_checkpoint(tmp_path / "c.pt"))
     told = [layer.family for layer in summary.layers] + list(summary.traps)
     assert any(name.partition(",")[0] in text for text in told)
-
-
-@pytest.mark.parametrize("covariance", ["cov_factor", "scale_tril_unconstrained"])
-def test_a_guide_that_is_not_diagonal_is_refused(covariance: str, tmp_path: Path) -> None:
-    content = {"loc": torch.ones(3), "scale_unconstrained": torch.ones(3), covariance: torch.eye(3)}
-    torch.save(content, tmp_path / "c.pt")
-    with pytest.raises(CheckpointError, match=f"guide with {covariance}, whose covariance"):
-        load_checkpoint(tmp_path / "c.pt")

@@ -169,6 +169,7 @@ def test_a_laplace_fit_needs_no_enumeration(tmp_path: Path) -> None:
         torch.save(content, tmp_path / "a.pt")
         found = load_checkpoint(tmp_path / "a.pt").flat
         assert found is not None
+        assert found.variance is not None
         np.testing.assert_allclose(found.variance, 0.5)
 
 

@@ -150,7 +150,7 @@ def export(
         "batch": batch, "numerics": numerics, "layer_map": layer_map,
     }  # fmt: skip
     if dry_run:
-        _show_curve(checkpoint, given, config, "json" if as_json else "table")
+        _show_curve(checkpoint, given, config, out, "json" if as_json else "table")
         return
     if out is None:
         raise UsageError("give --out FOLDER for the new bundle, or --dry-run to write nothing")
@@ -176,7 +176,11 @@ def export(
 
 
 def _show_curve(
-    checkpoint: Path, given: dict[str, Any], config: Path | None, form: Literal["json", "table"]
+    checkpoint: Path,
+    given: dict[str, Any],
+    config: Path | None,
+    out: Path | None,
+    form: Literal["json", "table"],
 ) -> None:
     import json
 
@@ -184,7 +188,7 @@ def _show_curve(
 
     from deploykit.exporting.options import build_options, source_of
     from deploykit.pipeline import threshold_curve
-    from deploykit_cli.curve import curve_json, curve_lines, curve_table
+    from deploykit_cli.curve import curve_json, curve_lines, curve_table, export_command
     from deploykit_cli.progress import StageLines, command_name
 
     options = build_options(given, config, source_of(checkpoint))
@@ -194,7 +198,7 @@ def _show_curve(
         return
     console = Console()
     console.print(curve_table(curve))
-    for line in curve_lines(curve, command_name()):
+    for line in curve_lines(curve, export_command(command_name(), checkpoint, given, config, out)):
         _say(console, line)
 
 

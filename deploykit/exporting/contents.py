@@ -246,6 +246,7 @@ def _layers(outcome: Outcome, sqnr: Mapping[str, float]) -> list[dict[str, Any]]
             **({"forms": forms[layer.output]} if layer.output in forms else {}),
             **_computed(outcome, layer),
             **_channels(outcome, layer, removals.get(layer.name)),
+            **_dead_kept(outcome.removal, removals.get(layer.name)),
             **_numbers(outcome, layer, costs.get(layer.name)),
             "sqnr_db": _number(sqnr[layer.output]) if layer.output in sqnr else None,
             "kernels": {runtime: by.get(layer.output) for runtime, by in kernels.items()},
@@ -270,6 +271,16 @@ def _channels(outcome: Outcome, layer: LayerPlan, removal: TensorRemoval | None)
     now = shape[channels] if len(shape) > 1 else 1
     before = now if removal is None else removal.channels_before
     return {"channels_before": before, "channels_after": now}
+
+
+def _dead_kept(report: RemovalReport, removal: TensorRemoval | None) -> dict[str, int]:
+    """Dead channels that stay in a layer because its width is faster with them."""
+    if removal is None:
+        return {}
+    dead = sum(
+        block.width - block.needed for block in report.widened if removal.tensor in block.tensors
+    )
+    return {"dead_channels_kept": dead} if dead else {}
 
 
 def _numbers(outcome: Outcome, layer: LayerPlan, cost: LayerCost | None) -> dict[str, Any]:

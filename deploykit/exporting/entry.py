@@ -18,7 +18,7 @@ from deploykit.exporting.options import CheckpointOptions, OnnxOptions, Source
 from deploykit.exporting.restoration import is_rounding
 from deploykit.exporting.size import check_size
 from deploykit.graph.onnx_source import OnnxSource, read_onnx
-from deploykit.posterior.options import PruneRule, PruneSpec
+from deploykit.posterior.options import PruneRule
 from deploykit.runtime import ort
 from deploykit.runtime.single_pass import run_once
 from deploykit.spec.arrays import AnyArray, Tensors
@@ -38,6 +38,7 @@ from deploykit.spec.progress import Progress
 from deploykit.spec.samples import Samples
 
 if TYPE_CHECKING:
+    from deploykit.posterior.fold import MeanFold
     from deploykit.posterior.scores import ScoredLayer
 
 Forward = Callable[[GraphInputs], AnyArray]
@@ -125,7 +126,7 @@ class CheckpointEntry:
         with progress.stage("load checkpoint"):
             loaded = self.load()
         with progress.stage("fold posterior"):
-            folded = loaded.fold(options.pruning, samples)
+            folded = loaded.fold(samples).pruned(options.pruning)
             called = self.by_argument(samples.inputs)
             size = forward.at_a_time(folded.unpruned, called, self.inputs[0].shape[0])
         with progress.stage("compare Monte Carlo") as advance:
@@ -171,7 +172,7 @@ class CheckpointEntry:
         from deploykit.posterior.flat import laid_out
         from deploykit.posterior.layer_map_file import read_layer_map
         from deploykit.posterior.naming import mapped, names_fit, other_names
-        from deploykit.posterior.prefixes import without_prefix
+        from deploykit.posterior.prefixes import fit_prefix
 
         options = self.options
         checkpoint = load_checkpoint(self.path, options.weights)
@@ -180,7 +181,7 @@ class CheckpointEntry:
         if options.layer_map is not None:
             checkpoint = mapped(checkpoint, network, read_layer_map(options.layer_map))
         else:
-            checkpoint = without_prefix(checkpoint, network)
+            checkpoint = fit_prefix(checkpoint, network)
             if not names_fit(checkpoint, network):
                 if not options.inputs:
                     raise UsageError(
@@ -214,18 +215,16 @@ class Loaded:
     checkpoint: Checkpoint
     factory: Any
 
-    def fold(self, pruning: PruneSpec, samples: Samples) -> Folded:
-        """The posterior mean, pruned by a rule; batch norm as the entry's options ask."""
+    def fold(self, samples: Samples) -> MeanFold:
+        """The posterior mean, to be pruned; batch norm then as the entry's options ask."""
         from deploykit.posterior.families import families_in
-        from deploykit.posterior.fold import fold_posterior
+        from deploykit.posterior.fold import mean_fold
 
         called = Samples(self.entry.by_argument(samples.inputs), samples.labels)
         few = some_samples(called.inputs, slice(FOLDED_INPUTS))
         options = self.entry.options
         families = families_in(options.numerics)
-        return fold_posterior(
-            self.checkpoint, self.factory, few, pruning, options.batchnorm, called, families
-        )
+        return mean_fold(self.checkpoint, self.factory, few, options.batchnorm, called, families)
 
     def scored(self, rule: PruneRule, folded: Folded) -> tuple[ScoredLayer, ...]:
         """What the rule looks at, layer by layer. Raises ConfigError where that is nothing."""

@@ -1,8 +1,8 @@
 """What a pruning rule would do along its threshold: `deploykit export --dry-run`.
 
-Gates are ranked by their score over all layers; each threshold closes another tenth of them. At
-each one the network is folded, its dead channels are removed, and the labelled data are classified
-in float. Nothing is written.
+Gates are ranked by their score over all layers; each threshold closes another tenth of them, and
+the rule's own default is among them. At each one the network is pruned, its dead channels are
+removed, and the labelled data are classified in float. Nothing is written.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ class CurvePoint:
 class ThresholdCurve:
     """points: from nothing pruned on. statistic: what the threshold is compared with.
 
-    ended: why no higher share was tried; empty where all were.
+    ended: why no higher share was tried; empty where all were. default: the rule's own threshold,
+    None where it has none, or one for each family.
     """
 
     path: Path
@@ -61,6 +62,7 @@ class ThresholdCurve:
     samples: int
     points: tuple[CurvePoint, ...]
     ended: str = ""
+    default: float | None = None
 
 
 def threshold_curve(
@@ -83,9 +85,12 @@ def threshold_curve(
     with progress.stage("load checkpoint"):
         loaded = entry.load()
     with progress.stage("rank gates"):
-        unpruned = loaded.fold(PruneSpec(PruneRule.NONE), labelled)
+        fold = loaded.fold(labelled)
+        unpruned = fold.pruned(PruneSpec(PruneRule.NONE))
         scored = loaded.scored(rule, unpruned)
-    thresholds = _thresholds(scored)
+    defaults = {layer.default for layer in scored}
+    default = defaults.pop() if len(defaults) == 1 else None
+    thresholds = _thresholds(scored, () if default is None else (default,))
     points: list[CurvePoint] = []
     ended = ""
     with progress.stage("fold and classify") as advance:
@@ -93,23 +98,28 @@ def threshold_curve(
         for done, threshold in enumerate(thresholds):
             advance(done, len(thresholds))
             try:
-                folded = loaded.fold(PruneSpec(rule, threshold), labelled)
+                folded = fold.pruned(PruneSpec(rule, threshold))
             except ConfigError as error:
                 ended = str(error)
                 break
             points.append(_point(entry, folded, removal, labelled, threshold))
     gates = sum(layer.scores.size for layer in scored)
     return ThresholdCurve(
-        entry.path, rule.value, scored[0].statistic, gates, len(labelled), tuple(points), ended
-    )
+        entry.path, rule.value, scored[0].statistic, gates, len(labelled), tuple(points), ended,
+        default,
+    )  # fmt: skip
 
 
-def _thresholds(scored: tuple[ScoredLayer, ...]) -> tuple[float, ...]:
-    """By share of all gates; between two scores, so that a rounded figure closes the same gates."""
+def _thresholds(scored: tuple[ScoredLayer, ...], more: tuple[float, ...]) -> tuple[float, ...]:
+    """By share of all gates; between two scores, so that a rounded figure closes the same gates.
+
+    more: thresholds to try beside. Those that close fewer gates come first.
+    """
     every = np.sort(np.concatenate([layer.scores.reshape(-1) for layer in scored]))
     above = bool(scored[0].closes(every[-1:], float(every[0]))[0])
     ranked = every[::-1] if above else every
-    return tuple(dict.fromkeys(_between(ranked, share) for share in SHARES))
+    every_one = {*(_between(ranked, share) for share in SHARES), *more}
+    return tuple(sorted(every_one, reverse=above))
 
 
 def _between(ranked: Float64Array, share: float) -> float:

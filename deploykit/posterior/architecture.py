@@ -54,6 +54,8 @@ def load_factory(reference: str) -> ModuleFactory:
 def _built(reference: str, factory: Callable[[], object]) -> nn.Module:
     try:
         network = factory()
+    except ModuleNotFoundError as error:
+        raise _lacking(f"{reference}: building the network", error) from error
     except (Exception, SystemExit) as error:
         raise ArchitectureError(
             f"{reference}: building the network raised {_named(error)}; call it without arguments "
@@ -78,6 +80,9 @@ def _load_file(path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
+    except ModuleNotFoundError as error:
+        del sys.modules[name]
+        raise _lacking(f"{path}: loading it", error) from error
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise ArchitectureError(f"{path}: loading it raised {_named(error)}") from error
@@ -127,6 +132,15 @@ def _offers(module: ModuleType) -> str:
         and getattr(value, "__module__", None) == module.__name__
     ]
     return ", ".join(own) if own else "no function of its own"
+
+
+def _lacking(what: str, error: ModuleNotFoundError) -> ArchitectureError:
+    """What to do about a module that this environment has not."""
+    return ArchitectureError(
+        f"{what} needs the Python module '{error.name}', which this environment lacks; install "
+        f"its package ({sys.executable} -m pip install ...), put a file of your own beside the "
+        "factory's, or name a factory of the deterministic twin, which needs torch alone"
+    )
 
 
 def _named(error: BaseException) -> str:

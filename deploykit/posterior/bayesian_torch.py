@@ -35,8 +35,8 @@ KL_IS_A_MEAN = (
     "the means"
 )
 PADDING_MODE = (
-    "dnn_to_bnn drops padding_mode, so that a network made by it trained with zero padding; a "
-    "deterministic twin has to pad with zeros too"
+    "only where dnn_to_bnn made the network, of layers with another padding_mode: it drops that "
+    "mode, so that a deterministic twin has to pad with zeros, as the training did"
 )
 
 

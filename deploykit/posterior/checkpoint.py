@@ -29,6 +29,15 @@ from deploykit.spec.listing import listed
 from deploykit.spec.posterior import Checkpoint
 
 ZIP_MAGIC = b"PK\x03\x04"
+RESAVE_LAPLACE = (
+    "save its state and the weights where it was fitted: "
+    "torch.save({'model': model.state_dict(), 'laplace': la.state_dict()}, 'weights.pt')"
+)
+RESAVE_GUIDE = (
+    "save the guide's state where it was trained: torch.save(guide.state_dict(), 'weights.pt')"
+)
+CONSTRAINTS = ("pyro.distributions.", "torch.distributions.constraints.")
+"""Of what a parameter store of Pyro is made, beside tensors."""
 QUANTIZED_POSTERIOR = ("quantized_mu_", "quantized_sigma_")
 """How bayesian-torch calls int8 means and deviations; read as the floats that they stand for."""
 NOISE = re.compile(r"(^|\.)eps_(w|weight|kernel|bias)$")
@@ -127,17 +136,21 @@ def _without_objects(path: Path, mmap: bool) -> Kept | None:
 def _refusal(path: Path, error: Exception) -> CheckpointError:
     """Why torch did not load the file, as a sentence."""
     refused = sorted(refused_globals(path), key=is_harmless)
-    if any(name.startswith("torch.nn.modules.") for name in refused):
+    script = f"or with the script that `deploykit convert-checkpoint {path}` prints"
+    laplace = [name for name in refused if name.startswith("laplace.")]
+    if laplace or any(name.startswith("torch.nn.modules.") for name in refused):
+        what = "Laplace fit" if laplace else "network"
         return CheckpointError(
-            f"{path}: holds a whole pickled network ({listed(refused)}), and unpickling that runs "
-            f"code from the file, which deploykit never does; {RESAVE}, or with the script that "
-            f"`deploykit convert-checkpoint {path}` prints"
+            f"{path}: holds a whole pickled {what} ({listed(laplace or refused)}), and unpickling "
+            "that runs code from the file, which deploykit never does; "
+            f"{RESAVE_LAPLACE if laplace else RESAVE}, {script}"
         )
     if refused:
+        from_pyro = any(name.startswith(CONSTRAINTS) for name in refused)
         return CheckpointError(
             f"{path}: asks to import {listed(refused)} while loading; unpickling that could run "
-            f"any code, so deploykit refuses. Keep only tensors: {RESAVE}, or with the script that "
-            f"`deploykit convert-checkpoint {path}` prints"
+            "any code, so deploykit refuses. Keep only tensors: "
+            f"{RESAVE_GUIDE if from_pyro else RESAVE}, {script}"
         )
     reason = (str(error).splitlines() or [""])[0] or type(error).__name__
     return CheckpointError(

@@ -92,7 +92,7 @@ def inspect_checkpoint(
         traps=(*_flat(checkpoint), *_traps(recognised.layers)),
         suggested_command=suggested_command(checkpoint, recognised.layers, threshold, given),
         unread=checkpoint.unread,
-        next_step=after_it(recognised.layers, threshold),
+        next_step=after_it(checkpoint, recognised.layers, threshold, given),
     )
 
 

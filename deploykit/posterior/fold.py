@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import assert_never
 
 import numpy as np
@@ -54,6 +55,62 @@ def fold_posterior(
     calibration: what batch norm statistics are measured on; needed unless they are kept.
     families: the rows that the checkpoint is read by.
     """
+    return mean_fold(checkpoint, network, example_inputs, batchnorm, calibration, families).pruned(
+        pruning
+    )
+
+
+@dataclass(frozen=True)
+class MeanFold:
+    """A posterior mean network that was compared with its Bayesian one, ready to be pruned.
+
+    unpruned: batch norm as in the file. difference, golden: from the Bayesian mean forward, None
+    where there is none, or where `unpruned` is not what it computes.
+    """
+
+    checkpoint: Checkpoint
+    recognised: Recognised
+    posteriors: tuple[LayerPosterior, ...]
+    unpruned: nn.Module
+    difference: float | None
+    golden: nn.Module | None
+    example_inputs: GraphInputs
+    batchnorm: BatchNormMode
+    calibration: Samples | None
+
+    def pruned(self, pruning: PruneSpec) -> Folded:
+        """With the gates closed that the rule closes, and batch norm as it was asked for."""
+        layers = self.posteriors
+        decisions = decide_pruning(
+            pruning, layers, output_layer(self.unpruned, self.example_inputs)
+        )
+        left = _pruned(layers, decisions)
+        module = mean_network(self.unpruned, self.recognised, left, self.checkpoint)
+        variance = variances(self.unpruned, layers)
+        together = _drawn_together(self.recognised)
+        module, unpruned = _batchnorm(
+            self.batchnorm, module, self.unpruned, variance, self.calibration, together
+        )
+        report = FoldReport(
+            families=self.recognised.families(),
+            pruning=decisions,
+            mean_difference=self.difference,
+            batchnorm=self.batchnorm.value,
+            arithmetic=arithmetic_differences(self.recognised.layers),
+            precision={one.name: one.precision for one in layers if one.precision is not None},
+        )
+        return Folded(module, unpruned, variances(module, left), report, self.golden, given(layers))
+
+
+def mean_fold(
+    checkpoint: Checkpoint,
+    network: nn.Module | ModuleFactory,
+    example_inputs: GraphInputs,
+    batchnorm: BatchNormMode,
+    calibration: Samples | None,
+    families: Sequence[Family],
+) -> MeanFold:
+    """All of `fold_posterior` that no pruning changes."""
     _require_calibration(batchnorm, calibration)
     original = network if isinstance(network, nn.Module) else network()
     require_arguments(original, example_inputs)
@@ -78,22 +135,10 @@ def fold_posterior(
         difference = mean_difference(bayesian, own, example_inputs, swapped.layers)
         # A forward that closes gates has no golden output: it is not the unpruned network's.
         golden = bayesian if own is unpruned else None
-    decisions = decide_pruning(pruning, posteriors, output_layer(unpruned, example_inputs))
-    pruned_posteriors = _pruned(posteriors, decisions)
-    module = mean_network(unpruned, recognised, pruned_posteriors, checkpoint)
-    variance = variances(unpruned, posteriors)
-    together = _drawn_together(recognised)
-    module, unpruned = _batchnorm(batchnorm, module, unpruned, variance, calibration, together)
-    report = FoldReport(
-        families=recognised.families(),
-        pruning=decisions,
-        mean_difference=difference,
-        batchnorm=batchnorm.value,
-        arithmetic=arithmetic_differences(recognised.layers),
-        precision={one.name: one.precision for one in posteriors if one.precision is not None},
-    )
-    variance = variances(module, pruned_posteriors)
-    return Folded(module, unpruned, variance, report, golden, given(posteriors))
+    return MeanFold(
+        checkpoint, recognised, posteriors, unpruned, difference, golden, example_inputs, batchnorm,
+        calibration,
+    )  # fmt: skip
 
 
 def given(posteriors: Sequence[LayerPosterior]) -> Given:

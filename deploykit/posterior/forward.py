@@ -15,6 +15,10 @@ from deploykit.spec.inputs import GraphInputs, count_samples, repeated_samples, 
 from deploykit.spec.joined import joined_outputs, named_outputs
 
 BATCH = 256
+MAYBE_KL = (
+    ", perhaps the KL divergence (how far the posterior is from the prior), which only the "
+    "training's loss needs"
+)
 
 TorchInputs = torch.Tensor | Mapping[str, torch.Tensor]
 """What a network is called with: its only argument, or arguments by name."""
@@ -82,10 +86,12 @@ def run_batch(module: nn.Module, inputs: TorchInputs) -> dict[str, torch.Tensor]
     found: dict[str, torch.Tensor] = {}
     for name, value in named_outputs(output).items():
         if not isinstance(value, torch.Tensor):
+            number = isinstance(value, int | float)
+            what = f"a single number ({value})" if number else f"a {type(value).__name__}"
             raise ArchitectureError(
-                f"the network returns a {type(value).__name__} as {name!r}; deploykit exports "
-                "networks that return a tensor, or a tuple or dict of tensors, so let the factory "
-                "build one that returns only that"
+                f"the network returns {what} as {name!r}{MAYBE_KL if number else ''}; deploykit "
+                "exports networks that return a tensor, or a tuple or dict of tensors, so let the "
+                "factory build one that returns only that"
             )
         found[name] = value
     if not found:

@@ -1,12 +1,13 @@
-"""Names of a checkpoint that begin with a part that the network's names lack.
+"""Names of a checkpoint that begin with a part that the network's names lack, or the reverse.
 
 A training script's own module holds the network as one of its parts (`model.` in Lightning), and
-sometimes an average of it, a teacher or a loss beside it.
+sometimes an average of it, a teacher or a loss beside it. A factory may wrap the network in turn,
+to return one of its outputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Set
 from dataclasses import replace
 
 from torch import nn
@@ -17,13 +18,14 @@ from deploykit.posterior.recognise import layer_keys, recognise, split_key
 from deploykit.spec.posterior import Checkpoint
 
 
-def without_prefix(checkpoint: Checkpoint, network: nn.Module) -> Checkpoint:
-    """The checkpoint with the first parts of its names left out, where all then fit the network.
+def fit_prefix(checkpoint: Checkpoint, network: nn.Module) -> Checkpoint:
+    """The checkpoint with the first parts of its names left out, or put in front, where all fit.
 
     A name fits where its layer is one of the network's; a Bayesian layer's tensors have other names
     than its twin's. Where the network is one part of what the file holds, all of its layers have to
-    be in that part; what is left out is told in `beside`. Anything else is returned as it is:
-    loading it says what does not fit.
+    be in that part; what is left out is told in `beside`. Where the file is the one part of the
+    network that has layers, the name of that part is put in front. Either is told in `unwrapped`.
+    Anything else is returned as it is: loading it says what does not fit.
 
     Raises CheckpointError where several parts are the whole network.
     """
@@ -46,7 +48,7 @@ def without_prefix(checkpoint: Checkpoint, network: nn.Module) -> Checkpoint:
             parts.append(prefix)
     taken = every[0] if every else _of_several(checkpoint, parts)
     if taken is None:
-        return checkpoint
+        return _put_in_front(checkpoint, set(layer_of.values()), needed, places)
     tensors = {
         key.removeprefix(taken): array
         for key, array in checkpoint.tensors.items()
@@ -58,6 +60,30 @@ def without_prefix(checkpoint: Checkpoint, network: nn.Module) -> Checkpoint:
         tensors=tensors,
         unwrapped=(*checkpoint.unwrapped, taken),
         beside=(*checkpoint.beside, *dict.fromkeys(others)),
+    )
+
+
+def _put_in_front(
+    checkpoint: Checkpoint, stored: Set[str], needed: Set[str], places: Set[str]
+) -> Checkpoint:
+    """Under the names of the part of the network that all layers fit, and that lacks none.
+
+    As it is where there is no such part.
+    """
+    for prefix in _prefixes(needed):
+        moved = {_behind(prefix, layer) for layer in stored}
+        if moved <= places and all(_is_covered(layer, moved) for layer in needed):
+            break
+    else:
+        return checkpoint
+    flat = checkpoint.flat
+    if flat is not None and flat.layer is not None:
+        flat = replace(flat, layer=_behind(prefix, flat.layer))
+    return replace(
+        checkpoint,
+        tensors={f"{prefix}{key}": array for key, array in checkpoint.tensors.items()},
+        unwrapped=(*checkpoint.unwrapped, f"'{prefix}' put in front of all names"),
+        flat=flat,
     )
 
 
@@ -91,6 +117,11 @@ def _is_in(layer: str, prefix: str) -> bool:
 def _below(layer: str, prefix: str) -> str:
     """_below("net.fc", "net.") -> "fc"; the network itself is ""."""
     return f"{layer}.".removeprefix(prefix).removesuffix(".")
+
+
+def _behind(prefix: str, layer: str) -> str:
+    """_behind("net.", "fc") -> "net.fc"; _behind("net.", "") -> "net"."""
+    return f"{prefix}{layer}".removesuffix(".")
 
 
 def _is_covered(layer: str, stored: Collection[str]) -> bool:

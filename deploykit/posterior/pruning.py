@@ -13,8 +13,8 @@ from deploykit.spec.arrays import BoolArray, Float32Array
 from deploykit.spec.posterior import LayerPosterior, LayerPruning
 
 WAYS_TO_THRESHOLD = (
-    "give --threshold T, [threshold] in export.toml, or --prune-rule none "
-    "(`deploykit inspect` shows the range of the checkpoint's scores)"
+    "--dry-run --eval-data labelled.npz shows what each one costs; then give --threshold T or "
+    "[threshold] in export.toml, or --prune-rule none"
 )
 
 
@@ -113,6 +113,7 @@ def _decide(rule: PruneRule, layer: ScoredLayer, threshold: float) -> LayerPruni
         low, high = float(layer.scores.min()), float(layer.scores.max())
         raise ConfigError(
             f"layer '{layer.layer}': threshold {threshold:g} closes all {closed.size} gates, whose "
-            f"{layer.statistic} runs from {low:.4g} to {high:.4g}; choose a threshold inside"
+            f"{layer.statistic} runs from {low:.4g} to {high:.4g}; choose a threshold between "
+            "these two"
         )
     return LayerPruning(layer.layer, rule.value, threshold, layer.axis, closed)

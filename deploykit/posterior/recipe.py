@@ -32,6 +32,12 @@ def kept(value, name):
         return value.detach().cpu()
     if isinstance(value, torch.nn.Module):
         return kept(dict(value.state_dict()), name)
+    if hasattr(value, "state_dict") and isinstance(getattr(value, "model", None), torch.nn.Module):
+        # A Laplace fit, whose state lacks the weights.
+        parts = {{"model": value.model, "laplace": dict(value.state_dict())}}
+        return kept(parts, name)
+    if hasattr(value, "state_dict"):
+        return kept(dict(value.state_dict()), name)
     if isinstance(value, Enum):
         return kept(value.value, name)
     if hasattr(value, "__array__"):
@@ -59,8 +65,19 @@ def constrained(store):
     }}
 
 
-content = torch.load(SOURCE, map_location="cpu", weights_only=False)
-torch.save(kept(content, "content"), TARGET)
+def has_tensors(value):
+    """Whether a tensor is anywhere in what is kept."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return any(has_tensors(part) for part in value)
+    return isinstance(value, torch.Tensor)
+
+
+left = kept(torch.load(SOURCE, map_location="cpu", weights_only=False), "content")
+if not has_tensors(left):
+    raise SystemExit(f"no tensor is left of {{SOURCE}}, so nothing was written")
+torch.save(left, TARGET)
 print(f"wrote {{TARGET}}; next: deploykit inspect {{TARGET}}")
 '''
 

@@ -12,6 +12,7 @@ from deploykit.errors import ConfigError
 from deploykit.posterior.families import family_named
 from deploykit.posterior.options import PruneRule
 from deploykit.spec.arrays import BoolArray, Float32Array, Float64Array
+from deploykit.spec.listing import listed
 from deploykit.spec.posterior import LayerPosterior
 
 SMALLEST_VARIANCE = float(np.finfo(np.float32).tiny)
@@ -62,25 +63,62 @@ def channel_savage_dickey(
 def score_layers(
     rule: PruneRule, layers: Sequence[LayerPosterior], output_layer: str | None
 ) -> tuple[ScoredLayer, ...]:
-    # A recurrent layer's states feed each other, so none of them is an output channel to drop.
-    hidden = [layer for layer in layers if layer.name != output_layer and "weight" in layer.mean]
+    hidden = _hidden(layers, output_layer)
     match rule:
         case PruneRule.FAMILY:
             gated = tuple(scored for layer in layers for scored in _score_gates(layer))
             if not gated:
-                names = ", ".join(sorted({layer.family for layer in layers}))
+                names = sorted({layer.family for layer in layers})
+                one = len(names) == 1
                 raise ConfigError(
-                    f"the family {names} has no gates; give --prune-rule snr, savage-dickey or none"
+                    f"the {'family' if one else 'families'} {listed(names)} "
+                    f"{'has' if one else 'have'} no gates; {other_rules(layers, output_layer)}"
                 )
             return gated
         case PruneRule.SNR:
             return tuple(_score_snr(layer) for layer in hidden)
         case PruneRule.SAVAGE_DICKEY:
+            for layer in hidden:
+                if not _tells_prior(layer):
+                    raise ConfigError(
+                        f"layer '{layer.name}': the checkpoint of a {layer.family} layer does not "
+                        "tell its prior, which savage-dickey needs; "
+                        f"{other_rules(layers, output_layer)}"
+                    )
             return tuple(_score_savage_dickey(layer) for layer in hidden)
         case PruneRule.NONE:
             return ()
         case _:
             assert_never(rule)
+
+
+def other_rules(layers: Sequence[LayerPosterior], output_layer: str | None) -> str:
+    """Which rules these layers permit beside that of their family, and how to see what they cost.
+
+    snr and savage-dickey rank by random weights, the latter against their prior.
+    """
+    ranked = _hidden(layers, output_layer)
+    noisy = any(layer.variance["weight"].any() for layer in ranked)
+    if not noisy or any(layer.output_axis is None for layer in ranked):
+        return "give --prune-rule none, which removes no channels"
+    or_prior = " (or savage-dickey)" if all(_tells_prior(layer) for layer in ranked) else ""
+    return (
+        "give --prune-rule none, which removes no channels, or see what each threshold costs with "
+        f"--prune-rule snr{or_prior} --dry-run --eval-data labelled.npz"
+    )
+
+
+def _hidden(
+    layers: Sequence[LayerPosterior], output_layer: str | None
+) -> tuple[LayerPosterior, ...]:
+    """Without recurrent layers: their states feed each other, so none is a channel to drop."""
+    return tuple(layer for layer in layers if layer.name != output_layer and "weight" in layer.mean)
+
+
+def _tells_prior(layer: LayerPosterior) -> bool:
+    return not (
+        layer.prior_variance is None or layer.weight_mean is None or layer.weight_variance is None
+    )
 
 
 def _score_gates(layer: LayerPosterior) -> Iterable[ScoredLayer]:
@@ -99,11 +137,9 @@ def _score_snr(layer: LayerPosterior) -> ScoredLayer:
 
 
 def _score_savage_dickey(layer: LayerPosterior) -> ScoredLayer:
-    if layer.prior_variance is None or layer.weight_mean is None or layer.weight_variance is None:
-        raise ConfigError(
-            f"layer '{layer.name}': the checkpoint of a {layer.family} layer does not tell its "
-            "prior, which savage-dickey needs; give --prune-rule snr or none"
-        )
+    assert layer.prior_variance is not None
+    assert layer.weight_mean is not None
+    assert layer.weight_variance is not None
     axis = _output_axis(layer)
     scores = channel_savage_dickey(
         layer.weight_mean, layer.weight_variance, layer.prior_variance, axis

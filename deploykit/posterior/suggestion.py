@@ -38,7 +38,7 @@ def suggested_command(
     words.append(
         f"--model {shlex.quote(given.model)}" if given.model else "--model FILE.py:FACTORY"
     )
-    words.append(given.input_shape or f"--input-shape {_input_shape(checkpoint, layers)}")
+    words.append(given.input_shape or f"--input-shape {_input_shape(checkpoint, layers).sizes}")
     if given.weights is not None:
         words.append(f"--weights {shlex.quote(given.weights)}")
     if given.layer_map is not None:
@@ -46,21 +46,32 @@ def suggested_command(
     return " ".join((*words, DATA, *_batchnorm(checkpoint, layers), *_pruning(layers, threshold)))
 
 
-def after_it(layers: Sequence[RecognisedLayer], threshold: float | None) -> str:
-    """What to do behind the suggested command, "" for nothing."""
+def after_it(
+    checkpoint: Checkpoint,
+    layers: Sequence[RecognisedLayer],
+    threshold: float | None,
+    given: Given,
+) -> str:
+    """What to fill in of the suggested command and to do behind it, "" for nothing."""
+    shape = _input_shape(checkpoint, layers)
+    told = [shape.note] if shape.note and given.input_shape is None else []
+    return "; ".join((*told, *_pruned_too(layers, threshold)))
+
+
+def _pruned_too(layers: Sequence[RecognisedLayer], threshold: float | None) -> tuple[str, ...]:
     rules = [layer.family.gate_rule for layer in layers]
     if not layers or threshold is not None or _ungated(layers):
-        return ""
+        return ()
     if all(rule is None for rule in rules):
         priors = all(layer.posterior().prior_variance is not None for layer in layers)
         ranked = "snr or savage-dickey" if priors else "snr"
         return (
             f"to remove channels too: --prune-rule {ranked} ranks them, and --dry-run shows what "
-            "each threshold costs"
+            "each threshold costs",
         )
     if _without_threshold(layers):
-        return "it shows what each threshold costs; then --threshold T --out bundle in its place"
-    return ""
+        return ("it shows what each threshold costs; then --threshold T --out bundle in its place",)
+    return ()
 
 
 def _batchnorm(checkpoint: Checkpoint, layers: Sequence[RecognisedLayer]) -> list[str]:
@@ -89,22 +100,35 @@ def _without_threshold(layers: Sequence[RecognisedLayer]) -> bool:
     return any(rule is not None and rule.threshold is None for rule in rules)
 
 
-def _input_shape(checkpoint: Checkpoint, layers: Sequence[RecognisedLayer]) -> str:
-    """By the first matrix or kernel in the file, whose second axis is taken for the inputs."""
+@dataclass(frozen=True)
+class _Shape:
+    """sizes: of an input, as far as a file tells them. note: what it tells beside."""
+
+    sizes: str
+    note: str = ""
+
+
+def _input_shape(checkpoint: Checkpoint, layers: Sequence[RecognisedLayer]) -> _Shape:
+    """By the first matrix or kernel in the file, whose second axis is taken for the inputs.
+
+    In front of a matrix a network may flatten an input of any shape.
+    """
     means = {layer.name: layer.posterior().mean for layer in layers}
     for key, array in checkpoint.tensors.items():
         own = next((means[name] for name in _above(key) if name in means), None)
         held = {key.rpartition(".")[2]: array} if own is None else own
         for name, value in held.items():
             match value.ndim:
+                case 2 if name == "weight_ih_l0":
+                    return _Shape(f"1,LENGTH,{value.shape[1]}")
                 case 2:
-                    length = "LENGTH," if name == "weight_ih_l0" else ""
-                    return f"1,{length}{value.shape[1]}"
+                    reads = f"the first linear layer reads {value.shape[1]} numbers"
+                    return _Shape("1,SIZES", f"{reads}; give the shape of your data")
                 case 3:
-                    return f"1,{value.shape[1]},LENGTH"
+                    return _Shape(f"1,{value.shape[1]},LENGTH")
                 case 4:
-                    return f"1,{value.shape[1]},HEIGHT,WIDTH"
-    return "1,SIZES"
+                    return _Shape(f"1,{value.shape[1]},HEIGHT,WIDTH")
+    return _Shape("1,SIZES")
 
 
 def _above(key: str) -> list[str]:

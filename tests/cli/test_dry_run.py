@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
-from deploykit_cli.curve import bars
+from deploykit.exporting.threshold_curve import CurvePoint, ThresholdCurve
+from deploykit_cli.curve import bars, curve_lines, curve_table
 from tests.cli.running import assert_refused, run
 from tests.exported import ROOT, save
 from tests.posterior.gnj_layers import bayesian_net
@@ -83,8 +86,71 @@ def test_a_point_is_what_the_export_gives(curve: dict[str, Any], tmp_path: Path)
 def test_a_table_says_what_to_do_next(tmp_path: Path) -> None:
     result = run(*words(tmp_path))
     assert result.exit_code == 0, result.stderr
-    for told in ("threshold", "▣", "nothing was written", "within one point", "--threshold T"):
+    for told in ("threshold", "▣", "nothing was written", "within one point"):
         assert told in result.stdout
+
+
+def test_the_next_command_can_be_pasted(tmp_path: Path) -> None:
+    result = run(*words(tmp_path, "--align", "none", "--exact"))
+    line = next(line for line in result.stdout.splitlines() if line.startswith("Next: "))
+    command = shlex.split(line.removeprefix("Next: "))
+    assert command[:3] == ["deploykit", "export", str(tmp_path / "net.pt")]
+    assert "--exact" in command
+    assert command[command.index("--align") + 1] == "none"
+    place = command.index("--out") + 1
+    assert command[place] == "bundle"
+    command[place] = str(tmp_path / "bundle")
+    done = run(*command[1:])
+    assert done.exit_code == 0, done.stderr
+    made = json.loads((tmp_path / "bundle" / "manifest.json").read_text())
+    threshold = float(command[command.index("--threshold") + 1])
+    assert {gate["threshold"] for gate in made["fold"]["gates"]} == {threshold}
+
+
+def made_curve(
+    accuracies: tuple[float, ...], default: float | None, ended: str = ""
+) -> ThresholdCurve:
+    """Thresholds 1, 2, ... behind the unpruned network."""
+    points = [
+        CurvePoint(float(place) if place else None, place, 100 - place, 1000, accuracy)
+        for place, accuracy in enumerate(accuracies)
+    ]
+    return ThresholdCurve(
+        Path("net.pt"), "snr", "signal-to-noise", 9, 50, tuple(points), ended, default
+    )
+
+
+def test_no_threshold_within_one_point_is_said() -> None:
+    lines = curve_lines(made_curve((0.9, 0.8, 0.5), None), "deploykit export net.pt")
+    assert "none, every threshold costs more than one point" in lines[1]
+    assert lines[2] == "Next: deploykit export net.pt --prune-rule none"
+
+
+def test_the_default_is_marked_or_told_to_lie_beyond() -> None:
+    curve = made_curve((0.9, 0.9, 0.5), 2.0)
+    assert "* 2" in rendered(curve)
+    assert "* 1" not in rendered(curve)
+    assert curve_lines(curve, "")[1].startswith("*: the default of the rule")
+    beyond = made_curve((0.9, 0.9, 0.5), 3.0, "layer 'a': closes all")
+    assert "*" not in rendered(beyond)
+    assert curve_lines(beyond, "")[1] == "The default of the rule, 3, lies beyond the last row."
+
+
+def test_the_default_of_the_rule_is_tried(tmp_path: Path) -> None:
+    result = run(*words(tmp_path, "--prune-rule", "savage-dickey", "--json"))
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["default"] == 0.0
+    tried = [point["threshold"] for point in found["points"][1:]]
+    assert 0.0 in tried
+    assert tried == sorted(tried, reverse=True)
+
+
+def rendered(curve: ThresholdCurve) -> str:
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(curve_table(curve))
+    return captured.get()
 
 
 @pytest.mark.parametrize(

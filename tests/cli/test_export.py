@@ -419,3 +419,15 @@ def test_pixels_for_a_network_that_saw_normalized_ones_are_warned_of(folder: Pat
         assert result.exit_code == 0, result.stderr
         told[name] = "at the first batch norm" in result.stdout
     assert told == {"as trained": False, "pixels": True}
+
+
+def test_dead_channels_that_stay_for_an_aligned_width_are_told(folder: Path) -> None:
+    done = run(*sample(folder, "--align", "16"))
+    assert done.exit_code == 0, done.stderr
+    told = "dead channels kept        conv2 (2 of 32), for aligned widths; --align none drops"
+    assert told in done.stdout
+    assert told in run("inspect", folder / "out").stdout
+    made = json.loads((folder / "out" / "manifest.json").read_text())
+    kept = {layer["name"]: layer.get("dead_channels_kept") for layer in made["layers"]}
+    assert kept["conv2"] == 2
+    assert kept["fc2"] is None

@@ -129,6 +129,14 @@ def test_the_command_without_a_network_says_what_is_missing(name: str, shape: st
     assert words[words.index("--model") + 1] == "FILE.py:FACTORY"
 
 
+def test_a_matrix_does_not_tell_the_shape_of_the_input(tmp_path: Path) -> None:
+    torch.save(nn.Sequential(nn.Flatten(), nn.Linear(784, 10)).state_dict(), tmp_path / "mlp.pt")
+    words = suggestion(tmp_path / "mlp.pt")
+    assert words[words.index("--input-shape") + 1] == "1,SIZES"
+    shown = run("inspect", tmp_path / "mlp.pt").stdout
+    assert "(the first linear layer reads 784 numbers; give the shape of your data)" in shown
+
+
 def test_the_lstm_of_a_library_is_among_the_layers() -> None:
     shown = run("inspect", CHECKPOINTS / "bayesian_torch_lstm.pt", "--json").stdout
     assert [layer["name"] for layer in json.loads(shown)["layers"]] == ["lstm", "fc"]

@@ -36,6 +36,9 @@ def number():
 def broken():
     raise KeyError("depth")
 
+def library():
+    import no_such_library
+
 instance = Net()
 constant = 5
 """
@@ -96,7 +99,7 @@ def test_package() -> None:
 @pytest.mark.parametrize(
     ("factory", "sentence"),
     [
-        ("smal", r"net\.py: has no factory 'smal'; it has Net, small, wide, needs, number, broken"),
+        ("smal", r"net\.py: has no factory 'smal'; it has Net, small, wide, needs, number"),
         ("constant", "has no factory 'constant'"),
         ("instance", "'instance' is a network already; name a function"),
     ],
@@ -112,6 +115,7 @@ def test_no_such_factory(model: Path, factory: str, sentence: str) -> None:
         ("number", r"net\.py:number: returned a int, not a torch\.nn\.Module"),
         ("broken", "building the network raised KeyError: 'depth'"),
         ("needs", "building the network raised TypeError: .*'width'"),
+        ("library", "needs the Python module 'no_such_library'.* -m pip install .*twin"),
     ],
 )
 def test_factory_that_fails(model: Path, factory: str, sentence: str) -> None:
@@ -150,3 +154,10 @@ def test_file_that_does_not_load(tmp_path: Path, text: str, sentence: str) -> No
     path.write_text(text)
     with pytest.raises(ArchitectureError, match=sentence):
         load_factory(f"{path}:build")
+
+
+def test_a_file_that_needs_a_library(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text("import no_such_library\n")
+    told = r"net\.py: loading it needs the Python module 'no_such_library'.* -m pip install"
+    with pytest.raises(ArchitectureError, match=told):
+        load_factory(f"{tmp_path / 'net.py'}:build")

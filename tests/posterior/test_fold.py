@@ -241,6 +241,11 @@ class AlwaysNoisy(nn.Module):
         return functional.dropout(self.fc(x), 0.5, training=True)
 
 
+class WithKl(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return (super().forward(x), 0.0)  # type: ignore[return-value]
+
+
 class Nested(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         return (super().forward(x), [x])  # type: ignore[return-value]
@@ -250,7 +255,8 @@ class Nested(nn.Linear):
     ("network", "sentence"),
     [
         (AlwaysNoisy(), "computes something else each time it runs in eval mode"),
-        (Nested(3, 2), "the network returns a list as 'output_1'"),
+        (Nested(3, 2), "the network returns a list as 'output_1'; deploykit"),
+        (WithKl(3, 2), r"returns a single number \(0\.0\) as 'output_1', perhaps the KL diverg"),
         (nn.Linear(4, 2), r"does not run on an input of shape \(9, 3\).*check --input-shape"),
     ],
 )

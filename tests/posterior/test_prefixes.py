@@ -13,8 +13,8 @@ from torch import nn
 from deploykit.errors import ArchitectureError, CheckpointError
 from deploykit.posterior.checkpoint import load_checkpoint
 from deploykit.posterior.loading import load_tensors
-from deploykit.posterior.prefixes import without_prefix
-from deploykit.spec.posterior import Checkpoint
+from deploykit.posterior.prefixes import fit_prefix
+from deploykit.spec.posterior import Checkpoint, FlatPosterior
 from tests.libraries.frame import CHECKPOINTS, small_twin
 from tests.posterior.checkpoints import checkpoint_of
 from tests.posterior.gnj_layers import bayesian_net, plain_net
@@ -39,7 +39,7 @@ def checkpoint(*names: str) -> Checkpoint:
 
 @pytest.mark.parametrize("prefix", ["net.", "model.net."])
 def test_a_prefix_goes_where_all_names_then_fit(prefix: str) -> None:
-    found = without_prefix(checkpoint(*(prefix + name for name in NAMES)), network())
+    found = fit_prefix(checkpoint(*(prefix + name for name in NAMES)), network())
     assert tuple(found.tensors) == NAMES
     assert found.unwrapped == (prefix,)
     load_tensors(network(), found.tensors, "weights.pt")
@@ -47,12 +47,12 @@ def test_a_prefix_goes_where_all_names_then_fit(prefix: str) -> None:
 
 def test_names_that_fit_stay() -> None:
     whole = checkpoint(*NAMES)
-    assert without_prefix(whole, network()) is whole
+    assert fit_prefix(whole, network()) is whole
 
 
 def test_tensors_of_a_posterior_go_by_their_layer() -> None:
     whole = checkpoint_of(nn.ModuleDict({"net": bayesian_net()}))
-    found = without_prefix(whole, plain_net())
+    found = fit_prefix(whole, plain_net())
     assert tuple(found.tensors) == tuple(bayesian_net().state_dict())
 
 
@@ -60,8 +60,36 @@ def test_parts_of_a_layer_go_with_it() -> None:
     """blitz keeps the tensors of a layer in its samplers, which its twin has not."""
     stored = load_checkpoint(CHECKPOINTS / "blitz_layers.pt")
     tensors = {f"model.{key}": array for key, array in stored.tensors.items()}
-    found = without_prefix(replace(stored, tensors=tensors), small_twin())
+    found = fit_prefix(replace(stored, tensors=tensors), small_twin())
     assert tuple(found.tensors) == tuple(stored.tensors)
+
+
+@pytest.mark.parametrize("prefix", ["net.", "a.net."])
+def test_a_wrapped_network_takes_a_prefix(prefix: str) -> None:
+    wrapped = network()
+    for part in reversed(prefix.removesuffix(".").split(".")):
+        wrapped = nn.ModuleDict({part: wrapped})
+    found = fit_prefix(checkpoint(*NAMES), wrapped)
+    assert tuple(found.tensors) == tuple(prefix + name for name in NAMES)
+    assert found.unwrapped == (f"'{prefix}' put in front of all names",)
+    load_tensors(wrapped, found.tensors, "weights.pt")
+
+
+def test_the_layer_that_a_vector_names_takes_it_too() -> None:
+    flat = FlatPosterior("Laplace", None, np.ones(9, np.float32), True, layer="head.fc")
+    stored = replace(checkpoint(*NAMES), flat=flat)
+    found = fit_prefix(stored, nn.ModuleDict({"net": network()}))
+    assert found.flat is not None
+    assert found.flat.layer == "net.head.fc"
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [{"net": network(), "teacher": network()}, {"net": network(), "more": nn.Linear(3, 2)}],
+)
+def test_no_prefix_is_taken_where_the_file_lacks_a_layer(parts: dict[str, nn.Module]) -> None:
+    whole = checkpoint(*NAMES)
+    assert fit_prefix(whole, nn.ModuleDict(parts)) is whole
 
 
 def several(*parts: str) -> Checkpoint:
@@ -71,20 +99,20 @@ def several(*parts: str) -> Checkpoint:
 
 
 def test_the_network_beside_other_parts_is_taken_and_they_are_told() -> None:
-    found = without_prefix(several("model"), network())
+    found = fit_prefix(several("model"), network())
     assert (tuple(found.tensors), found.unwrapped) == (NAMES, ("model.",))
     assert found.beside == ("loss",)
 
 
 def test_of_the_network_and_its_average_the_first_is_taken() -> None:
-    found = without_prefix(several("ema_model", "model"), network())
+    found = fit_prefix(several("ema_model", "model"), network())
     assert (found.unwrapped, found.beside) == (("model.",), ("ema_model", "loss"))
 
 
 def test_the_network_twice_asks_which_one() -> None:
     told = r"several times, under model\., teacher\.; say which one with --weights model"
     with pytest.raises(CheckpointError, match=told):
-        without_prefix(several("model", "teacher"), network())
+        fit_prefix(several("model", "teacher"), network())
 
 
 def test_weights_names_a_part(tmp_path: Path) -> None:
@@ -101,7 +129,7 @@ def test_weights_names_a_part(tmp_path: Path) -> None:
 def test_a_prefix_that_does_not_make_all_fit_stays_and_is_offered() -> None:
     names = (*("net." + name for name in NAMES), "net.teacher.weight")
     whole = checkpoint(*names)
-    assert without_prefix(whole, network()) is whole
+    assert fit_prefix(whole, network()) is whole
     told = r"without 'net\.' in front, 4 of 5 names are the network's"
     with pytest.raises(ArchitectureError, match=told):
         load_tensors(network(), whole.tensors, "weights.pt")

@@ -155,8 +155,38 @@ def test_savage_dickey_without_a_prior() -> None:
 
 def test_family_rule_without_gates() -> None:
     ungated = [replace(layer, gate_score=None, gate_axis=None) for layer in layers()]
-    with pytest.raises(ConfigError, match="has no gates; give --prune-rule snr"):
+    told = r"the family {} has no gates; give --prune-rule none, .* {} --dry-run --eval-data"
+    family = ungated[0].family
+    both = r"--prune-rule snr \(or savage-dickey\)"
+    with pytest.raises(ConfigError, match=told.format(family, both)):
         decide_pruning(PruneSpec(PruneRule.FAMILY, 1.0), ungated, None)
+    without_prior = [replace(layer, prior_variance=None) for layer in ungated]
+    with pytest.raises(ConfigError, match=told.format(family, "--prune-rule snr")):
+        decide_pruning(PruneSpec(PruneRule.FAMILY, 1.0), without_prior, None)
+
+
+def test_layers_that_no_rule_ranks_are_offered_none_alone() -> None:
+    still = [
+        replace(
+            layer,
+            gate_score=None,
+            gate_axis=None,
+            variance={key: np.zeros_like(value) for key, value in layer.variance.items()},
+        )
+        for layer in layers()
+    ]
+    with pytest.raises(ConfigError, match=r"give --prune-rule none, which removes no channels$"):
+        decide_pruning(PruneSpec(PruneRule.FAMILY), still, None)
+
+
+def test_families_without_gates_are_named_in_the_plural() -> None:
+    conv, fc = (replace(layer, gate_score=None, gate_axis=None) for layer in layers())
+    with pytest.raises(ConfigError, match="the families IVON, Laplace have no gates; give"):
+        decide_pruning(
+            PruneSpec(PruneRule.FAMILY),
+            (replace(conv, family="Laplace"), replace(fc, family="IVON")),
+            None,
+        )
 
 
 def test_closed_gates_become_exact_zeros() -> None:

@@ -83,12 +83,12 @@ def summary_table(manifest: Any) -> Table:
         if name.startswith("model."):
             row(name, f"{size:,} bytes, {dense / size:.1f} times under dense float32")
     kept = [
-        f"{layer['name']} ({layer['dead_channels_kept']} of {layer['channels_after']})"
+        f"{layer['name']} ({layer['dead_channels']} of {layer['channels_after']})"
         for layer in manifest["layers"]
-        if "dead_channels_kept" in layer
+        if "dead_channels" in layer
     ]
     if kept:
-        row("dead channels kept", f"{listed(kept)}, for aligned widths; --align none drops them")
+        row("dead channels", f"{listed(kept)}, for aligned widths; --align none drops them")
     fold = manifest["fold"] or {"gates": [], "metrics": {}}
     for layer in fold["gates"]:
         row(

@@ -246,7 +246,7 @@ def _layers(outcome: Outcome, sqnr: Mapping[str, float]) -> list[dict[str, Any]]
             **({"forms": forms[layer.output]} if layer.output in forms else {}),
             **_computed(outcome, layer),
             **_channels(outcome, layer, removals.get(layer.name)),
-            **_dead_kept(outcome.removal, removals.get(layer.name)),
+            **_dead_channels(outcome.removal, removals.get(layer.name)),
             **_numbers(outcome, layer, costs.get(layer.name)),
             "sqnr_db": _number(sqnr[layer.output]) if layer.output in sqnr else None,
             "kernels": {runtime: by.get(layer.output) for runtime, by in kernels.items()},
@@ -273,14 +273,14 @@ def _channels(outcome: Outcome, layer: LayerPlan, removal: TensorRemoval | None)
     return {"channels_before": before, "channels_after": now}
 
 
-def _dead_kept(report: RemovalReport, removal: TensorRemoval | None) -> dict[str, int]:
-    """Dead channels that stay in a layer because its width is faster with them."""
+def _dead_channels(report: RemovalReport, removal: TensorRemoval | None) -> dict[str, int]:
+    """Dead channels in a layer, kept or added for the width that the alignment asks for."""
     if removal is None:
         return {}
     dead = sum(
         block.width - block.needed for block in report.widened if removal.tensor in block.tensors
     )
-    return {"dead_channels_kept": dead} if dead else {}
+    return {"dead_channels": dead} if dead else {}
 
 
 def _numbers(outcome: Outcome, layer: LayerPlan, cost: LayerCost | None) -> dict[str, Any]:

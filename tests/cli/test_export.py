@@ -422,12 +422,15 @@ def test_pixels_for_a_network_that_saw_normalized_ones_are_warned_of(folder: Pat
 
 
 def test_dead_channels_that_stay_for_an_aligned_width_are_told(folder: Path) -> None:
+    config = folder / "export.toml"
+    lines = config.read_text(encoding="utf-8").splitlines(keepends=True)
+    config.write_text("".join(line for line in lines if not line.startswith("target =")))
     done = run(*sample(folder, "--align", "16"))
     assert done.exit_code == 0, done.stderr
-    told = "dead channels kept        conv2 (2 of 32), for aligned widths; --align none drops"
+    told = "dead channels             conv1 (14 of 32), conv2 (2 of 32), fc1 (8 of 64), for \n"
     assert told in done.stdout
     assert told in run("inspect", folder / "out").stdout
     made = json.loads((folder / "out" / "manifest.json").read_text())
-    kept = {layer["name"]: layer.get("dead_channels_kept") for layer in made["layers"]}
-    assert kept["conv2"] == 2
+    kept = {layer["name"]: layer.get("dead_channels") for layer in made["layers"]}
+    assert (kept["conv1"], kept["conv2"], kept["fc1"]) == (14, 2, 8)
     assert kept["fc2"] is None

@@ -145,7 +145,10 @@ def test_bad_references(reference: str, sentence: str) -> None:
     [
         ("def build(:\n", r"net\.py: loading it raised SyntaxError"),
         ("import sys\nsys.exit(2)\n", "loading it raised SystemExit: 2"),
-        ("import no_such_module\n", "loading it raised ModuleNotFoundError: No module named"),
+        (
+            "import no_such_library\n",
+            r"net\.py: loading it needs the Python module 'no_such_library'.* -m pip install",
+        ),
         ("", "has no factory 'build'; it has no function of its own"),
     ],
 )
@@ -154,10 +157,3 @@ def test_file_that_does_not_load(tmp_path: Path, text: str, sentence: str) -> No
     path.write_text(text)
     with pytest.raises(ArchitectureError, match=sentence):
         load_factory(f"{path}:build")
-
-
-def test_a_file_that_needs_a_library(tmp_path: Path) -> None:
-    (tmp_path / "net.py").write_text("import no_such_library\n")
-    told = r"net\.py: loading it needs the Python module 'no_such_library'.* -m pip install"
-    with pytest.raises(ArchitectureError, match=told):
-        load_factory(f"{tmp_path / 'net.py'}:build")

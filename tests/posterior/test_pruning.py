@@ -107,7 +107,7 @@ def test_none_closes_nothing() -> None:
 def test_a_threshold_is_asked_for(rule: PruneRule) -> None:
     sentence = (
         r"layer 'conv': no default threshold on its .* is published; "
-        r"give --threshold T, \[threshold\] in export.toml, or --prune-rule none"
+        r"--dry-run --eval-data labelled.npz shows what each one costs; then give --threshold T"
     )
     with pytest.raises(ConfigError, match=sentence):
         decide_pruning(PruneSpec(rule), layers(), None)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from deploykit.posterior.family import Family, Trap
+from deploykit.posterior.family import ZEROS, Family, Trap
 from deploykit.posterior.mean_field import (
     Gaussian,
     Layout,
@@ -75,6 +75,7 @@ def _row(name: str, part: str, traps: tuple[Trap, ...] = ()) -> Family:
         optional=(frozenset({"mu_bias", "rho_bias"}), _old_buffers(part), _old_buffers("bias")),
         source=SOURCE,
         traps=(Trap(KL_IS_A_MEAN, _without_old_buffers), *traps),
+        padding_modes=ZEROS,
     )
 
 
@@ -111,6 +112,7 @@ QUANTIZED = mean_field(
     optional=(*(frozenset({key}) for key in _QUANTIZED_BIAS), *_STUBS),
     source=SOURCE,
     own_forward=OwnForward.ROUNDS,
+    padding_modes=ZEROS,
 )
 
 _OLD_LSTM_BUFFERS = tuple(

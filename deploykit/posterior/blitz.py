@@ -16,7 +16,7 @@ from functools import partial
 
 import numpy as np
 
-from deploykit.posterior.family import Trap
+from deploykit.posterior.family import ZEROS, Trap
 from deploykit.posterior.mean_field import Gaussian, Layout, mean_field, no_prior, rho
 from deploykit.posterior.recurrent import LstmLayout, Matrices, lstm
 from deploykit.spec.arrays import Tensors
@@ -65,6 +65,7 @@ BLITZ = mean_field(
     source=_SOURCE,
     traps=(Trap(_STALE, partial(_stale, _COPIES)),),
     maybe_unused=_BIAS,
+    padding_modes=ZEROS,
 )
 BLITZ_LSTM = lstm(
     name="blitz LSTM",

@@ -96,6 +96,11 @@ class Trap:
     met: Callable[[Tensors], bool]
 
 
+PADDING_MODES = frozenset({"zeros", "reflect", "replicate", "circular"})
+"""Of torch's convolutions."""
+ZEROS = frozenset({"zeros"})
+
+
 def _always(_: Tensors) -> bool:
     return True
 
@@ -120,6 +125,7 @@ class Family:
         float32 does not see them; without buffers that only some releases of the library have.
     sample: (tensors, generator) -> one draw of the twin's parameters from the real posterior,
         whose correlations the factorised variance does not carry.
+    padding_modes: of torch's, those in which a layer of the library computes what torch's does.
     """
 
     name: str
@@ -139,6 +145,7 @@ class Family:
     silenced: Callable[[Tensors], Tensors] | None = None
     batchnorm: BatchNormMode = BatchNormMode.KEEP
     draws: Draws = Draws.EVERY_NUMBER
+    padding_modes: frozenset[str] = PADDING_MODES
 
     @property
     def keys(self) -> frozenset[str]:

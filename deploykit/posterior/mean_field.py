@@ -15,7 +15,14 @@ from functools import partial
 import numpy as np
 
 from deploykit.errors import CheckpointError
-from deploykit.posterior.family import Draws, EvalForward, Family, Trap, TwinKind
+from deploykit.posterior.family import (
+    PADDING_MODES,
+    Draws,
+    EvalForward,
+    Family,
+    Trap,
+    TwinKind,
+)
 from deploykit.posterior.moments import all_float32, draw, exponential, float64, softplus
 from deploykit.spec.arrays import AnyArray, Float32Array, Float64Array, Tensors
 from deploykit.spec.posterior import LayerPosterior
@@ -82,6 +89,7 @@ def mean_field(
     plain: frozenset[str] = frozenset(),
     maybe_unused: frozenset[str] = frozenset(),
     own_forward: OwnForward = OwnForward.FLOAT,
+    padding_modes: frozenset[str] = PADDING_MODES,
 ) -> Family:
     """The row of a library whose eval forward samples, whatever the mode."""
     return Family(
@@ -100,6 +108,7 @@ def mean_field(
         plain=plain,
         maybe_unused=maybe_unused,
         silenced=partial(silenced, layout) if own_forward is OwnForward.FLOAT else None,
+        padding_modes=padding_modes,
     )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from deploykit.posterior.family import Trap, TwinKind
+from deploykit.posterior.family import ZEROS, Trap, TwinKind
 from deploykit.posterior.mean_field import Gaussian, Layout, log_sigma, mean_field, no_prior
 from deploykit.spec.arrays import Tensors
 
@@ -56,6 +56,7 @@ WEIGHTED = mean_field(
     optional=(_BIAS, *_NOISE),
     source=SOURCE,
     traps=_TRAPS,
+    padding_modes=ZEROS,
 )
 BATCH_NORM = mean_field(
     name="torchbnn batch norm",

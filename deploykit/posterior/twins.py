@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, assert_never
 
@@ -62,6 +62,7 @@ def swap_layers(module: nn.Module, layers: Sequence[RecognisedLayer]) -> Swapped
             _add_range(current, told_sign(current, posterior))
             continue
         if _is_twin(current) and layer.family.twin is not TwinKind.QUANTIZED:
+            _require_same_padding(current, layer)
             continue
         if not (_stands_for_gates(current, layer) or _stands_for_quantized(current, layer)):
             _require_same_tensors(current, layer)
@@ -220,6 +221,25 @@ def _submodule(root: nn.Module, layer: RecognisedLayer) -> nn.Module:
 
 def _is_twin(module: nn.Module) -> bool:
     return isinstance(module, Twin) and _own_keys(module).keys() | absent_buffers(module) <= PLAIN
+
+
+def _require_same_padding(module: nn.Module, layer: RecognisedLayer) -> None:
+    mode = getattr(module, "padding_mode", "zeros")
+    if mode in layer.family.padding_modes or not any(_padding_sides(module)):
+        return
+    raise ArchitectureError(
+        f"layer '{layer.name}': the deterministic network pads with padding_mode={mode!r}, and a "
+        f"{layer.family.name} layer does not pad as torch does there, whatever the network "
+        "that it was made of says; give the network of the library's own layers as --model, or "
+        "pad with zeros here, as the network was trained with (where it trained with other "
+        "padding in its forward, call torch.nn.functional.pad there too)"
+    )
+
+
+def _padding_sides(module: nn.Module) -> Iterable[int]:
+    """How many values a convolution pads with, on every side of every axis."""
+    sides: list[int] = getattr(module, "_reversed_padding_repeated_twice", [])
+    return sides
 
 
 def _stands_for_gates(module: nn.Module, layer: RecognisedLayer) -> bool:

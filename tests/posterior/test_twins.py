@@ -121,3 +121,25 @@ def test_shapes_of_plain_tensors() -> None:
 def test_batch_counter_may_be_missing() -> None:
     checkpoint = without(checkpoint_of(plain_net()), "1.num_batches_tracked")
     load_tensors(plain_net(), checkpoint.tensors, "net.pt")
+
+
+class DnnToBnnConv(nn.Module):
+    """A convolution as bayesian-torch's dnn_to_bnn makes it: always zeros around the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mu_kernel = nn.Parameter(torch.zeros(2, 1, 3, 3))
+        self.rho_kernel = nn.Parameter(torch.zeros(2, 1, 3, 3))
+        self.mu_bias, self.rho_bias = (nn.Parameter(torch.zeros(2)) for _ in range(2))
+
+
+def test_a_twin_may_not_pad_otherwise_than_the_library() -> None:
+    trained = nn.Sequential(DnnToBnnConv())
+    twin = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1, padding_mode="reflect"))
+    with pytest.raises(ArchitectureError, match=r"layer '0'.*padding_mode='reflect'.*as --model"):
+        swap_layers(twin, layers_of(trained))
+    unpadded = nn.Sequential(nn.Conv2d(1, 2, 3, padding_mode="reflect"))
+    for fitting in (unpadded, nn.Sequential(nn.Conv2d(1, 2, 3, padding=1))):
+        assert swap_layers(fitting, layers_of(trained)).layers == ()
+    reflecting = nn.Sequential(nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect"))
+    assert swap_layers(reflecting, layers_of(nn.Sequential(Conv2dGNJ(2, 2, 3)))).layers == ()

@@ -172,16 +172,19 @@ class CheckpointEntry:
         from deploykit.posterior.flat import laid_out
         from deploykit.posterior.layer_map_file import read_layer_map
         from deploykit.posterior.naming import mapped, names_fit, other_names
+        from deploykit.posterior.network_facts import as_told_by
         from deploykit.posterior.prefixes import fit_prefix
 
         options = self.options
         checkpoint = load_checkpoint(self.path, options.weights)
         factory = load_factory(options.model)
         network = factory()
+        checkpoint = as_told_by(network, checkpoint)
         if options.layer_map is not None:
-            checkpoint = mapped(checkpoint, network, read_layer_map(options.layer_map))
+            renamed = mapped(checkpoint, network, read_layer_map(options.layer_map))
+            checkpoint = as_told_by(network, renamed)
         else:
-            checkpoint = fit_prefix(checkpoint, network)
+            checkpoint = as_told_by(network, fit_prefix(checkpoint, network))
             if not names_fit(checkpoint, network):
                 if not options.inputs:
                     raise UsageError(

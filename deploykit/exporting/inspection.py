@@ -16,6 +16,7 @@ from deploykit.posterior.describe import CheckpointSummary, inspect_checkpoint
 from deploykit.posterior.layer_map import Match, propose, unfitting
 from deploykit.posterior.layer_map_file import layer_map_text
 from deploykit.posterior.layer_shapes import placed_layers, stored_layers
+from deploykit.posterior.network_facts import as_told_by
 from deploykit.posterior.suggestion import Given
 from deploykit.report.describe import MODEL_ENDINGS, Description, describe
 
@@ -78,8 +79,8 @@ def write_layer_map(path: Path, out: Path, options: InspectOptions) -> tuple[Mat
     check_writable(out, "--write-layer-map", (path,))
     if out.exists():
         raise ConfigError(f"{out} is there already; remove it, or give another name")
-    checkpoint = load_checkpoint(path, options.weights)
     network = load_factory(options.model)()
+    checkpoint = as_told_by(network, load_checkpoint(path, options.weights))
     entry = CheckpointEntry(path, CheckpointOptions(options.model, options.inputs))
     matches = propose(checkpoint, network, entry.example())
     if not matches:

@@ -97,6 +97,8 @@ def capture(
                 "argument that forward does not read, or a tensor that it returns twice or as it "
                 "came in, is the usual reason"
             )
+    stored = _stored_names(module, model)
+    variance = {stored.get(name, name): value for name, value in variance.items()}
     kept = {name: value for name, value in variance.items() if name in model.graph.initializers}
     missing = sorted(
         name for name, value in variance.items() if name not in kept and np.any(value > 0)
@@ -106,8 +108,21 @@ def capture(
             f"the captured graph has no initializer named {', '.join(missing)}: the network's "
             "forward does not use these parameters, or uses them under another name"
         )
-    weights = {name: held for name, held in given.weights.items() if name in variance}
+    grids = {stored.get(name, name): held for name, held in given.weights.items()}
+    weights = {name: held for name, held in grids.items() if name in variance}
     return Network(model, kept, Given(weights, activations))
+
+
+def _stored_names(module: Any, model: ir.Model) -> dict[str, str]:
+    """The initializer of each parameter, of one with several names under any of them."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    found: dict[str, str] = {}
+    for same in names.values():
+        stored = [name for name in same if name in model.graph.initializers]
+        found |= {name: name if name in stored else stored[0] for name in same if stored}
+    return found
 
 
 def _by_tensor(

@@ -12,7 +12,14 @@ import numpy as np
 
 from deploykit.posterior.families import DETERMINISTIC
 from deploykit.posterior.family import TwinKind
-from deploykit.posterior.recognise import RecognisedLayer, layer_keys, recognise, split_key
+from deploykit.posterior.recognise import (
+    Recognised,
+    RecognisedLayer,
+    layer_keys,
+    lone_numbers,
+    recognise,
+    split_key,
+)
 from deploykit.posterior.suggestion import Given, after_it, suggested_command
 from deploykit.spec.arrays import Float32Array, FloatArray
 from deploykit.spec.posterior import Checkpoint, LayerPosterior, Precision
@@ -89,7 +96,7 @@ def inspect_checkpoint(
         beside=checkpoint.beside,
         layers=tuple(summaries[name] for name in order if name in summaries),
         parameters=_numbers(checkpoint),
-        traps=(*_flat(checkpoint), *_traps(recognised.layers)),
+        traps=(*_flat(checkpoint), *_traps(recognised.layers), *_lone(checkpoint, recognised)),
         suggested_command=suggested_command(checkpoint, recognised.layers, threshold, given),
         unread=checkpoint.unread,
         next_step=after_it(checkpoint, recognised.layers, threshold, given),
@@ -147,6 +154,16 @@ def _traps(layers: Iterable[RecognisedLayer]) -> Iterator[str]:
         for trap in layer.family.traps:
             if trap.met(layer.tensors):
                 yield f"{layer.name}: {trap.sentence}"
+
+
+def _lone(checkpoint: Checkpoint, recognised: Recognised) -> Iterator[str]:
+    if checkpoint.plain is not None:
+        return
+    for key in lone_numbers(recognised):
+        yield (
+            f"{key}: a number of no layer, taken as it is; --model FILE.py:FACTORY shows whether "
+            "the network holds it so"
+        )
 
 
 def _summarise(layer: RecognisedLayer, threshold: float | None) -> LayerSummary:

@@ -12,7 +12,7 @@ from deploykit.posterior.bayesian_bits import refusal
 from deploykit.posterior.diagonal import FORMATS
 from deploykit.posterior.families import DETERMINISTIC, FAMILIES
 from deploykit.posterior.family import Family
-from deploykit.spec.arrays import Tensors
+from deploykit.spec.arrays import AnyArray, Tensors
 from deploykit.spec.listing import listed
 from deploykit.spec.posterior import Checkpoint, LayerPosterior
 
@@ -75,9 +75,14 @@ def recognise(checkpoint: Checkpoint, families: Sequence[Family] = FAMILIES) -> 
         raise CheckpointError(f"{checkpoint.path}: {reason}")
     for key in plain:
         layer, parameter = split_key(key)
-        if POSTERIOR_WORDS.search(parameter):
+        if POSTERIOR_WORDS.search(parameter) and not _is_plain(checkpoint, key):
             raise _not_understood(checkpoint, layer, families)
     return Recognised(layers, plain)
+
+
+def lone_numbers(recognised: Recognised) -> tuple[str, ...]:
+    """Tensors of no layer that are called like a part of a posterior."""
+    return tuple(key for key in recognised.plain if POSTERIOR_WORDS.search(split_key(key)[1]))
 
 
 def split_key(key: str) -> tuple[str, str]:
@@ -167,6 +172,18 @@ def _half_present(tensors: Tensors, layer: str, family: Family) -> bool:
     return any(0 < len(group & present) < len(group) for group in family.optional)
 
 
+def _is_plain(checkpoint: Checkpoint, key: str) -> bool:
+    """As the network says; without one, whether the key is a number among numbers."""
+    if checkpoint.plain is not None:
+        return key in checkpoint.plain
+    return all(array.size == 1 for array in _beside(checkpoint, split_key(key)[0]))
+
+
+def _beside(checkpoint: Checkpoint, layer: str) -> list[AnyArray]:
+    """The layer's own tensors."""
+    return [array for key, array in checkpoint.tensors.items() if split_key(key)[0] == layer]
+
+
 def _not_understood(
     checkpoint: Checkpoint, layer: str, families: Sequence[Family]
 ) -> CheckpointError:
@@ -174,13 +191,16 @@ def _not_understood(
     where = f"layer '{layer}'" if layer else "the network itself"
     held = listed((join_key(layer, parameter) for parameter in sorted(own)), MOST_KEYS)
     told = f"{checkpoint.path}: {where} is not understood: it holds {held}; "
+    held_as_is = ""
+    if checkpoint.plain is None and all(one.ndim < 2 for one in _beside(checkpoint, layer)):
+        held_as_is = " If the network holds this as it is, --model FILE.py:FACTORY says so."
     alike = [family for family in families if (own & family.keys) - PLAIN_NAMES]
     if not alike:
         halves = (text for end, text in HALVES.items() if any(key.endswith(end) for key in own))
         why = next(halves, "no known family has such names")
         return CheckpointError(
             f"{told}{why}. Save it under the names of a family of the same form (README, posterior "
-            "families), or its mean as a plain network, with --prune-rule none."
+            f"families), or its mean as a plain network, with --prune-rule none.{held_as_is}"
         )
 
     def distance(family: Family) -> tuple[int, float]:
@@ -197,7 +217,7 @@ def _not_understood(
     wrong = " and ".join(differences) or "has other shapes"
     return CheckpointError(
         f"{told}the nearest known family is {nearest.name}; as such a layer it {wrong}{hint}. "
-        "Save the layer's complete state_dict under its library's own names."
+        f"Save the layer's complete state_dict under its library's own names.{held_as_is}"
     )
 
 

@@ -64,6 +64,8 @@ class Checkpoint:
     `unread`: what of the file was left out, entries that need code to be read say, and why.
     `unknown_variance`: why a posterior of the file is read at its mean alone, where one is.
     `layer_map`: the network's names by the file's, of layers that were renamed.
+    `plain`: names of tensors that the network holds as they are, though they are called like parts
+    of a posterior; None where no network is known.
     """
 
     path: Path
@@ -75,6 +77,7 @@ class Checkpoint:
     unread: tuple[str, ...] = ()
     layer_map: Mapping[str, str] = field(default_factory=dict)
     unknown_variance: str | None = None
+    plain: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)

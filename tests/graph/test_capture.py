@@ -182,3 +182,27 @@ def test_an_unused_parameter_that_is_certain_is_none_of_our_business() -> None:
         Half().eval(), {"unused.weight": np.zeros((2, 3), np.float32)}, np.zeros((1, 3), np.float32)
     )
     assert network.variance == {}
+
+
+class UsedTwice(nn.Module):
+    """One layer under two names, of which the last is the one that runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(3, 3)
+        self.again = self.first
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.again(torch.relu(self.again(x))))
+
+
+def test_a_variance_goes_to_the_name_that_the_graph_uses() -> None:
+    module = UsedTwice().eval()
+    spread = np.full((3, 3), 0.5, np.float32)
+    for name in ("first.weight", "again.weight"):
+        captured = capture(module, {name: spread}, np.zeros((1, 3), np.float32))
+        (stored,) = captured.variance
+        np.testing.assert_array_equal(captured.variance[stored], spread)
+        weight = captured.model.graph.initializers[stored].const_value
+        assert weight is not None
+        np.testing.assert_array_equal(weight.numpy(), module.first.weight.detach().numpy())

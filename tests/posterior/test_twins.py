@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from deploykit.errors import ArchitectureError
+from deploykit.errors import ArchitectureError, CheckpointError
 from deploykit.posterior.loading import load_tensors
 from deploykit.posterior.recognise import recognise
 from deploykit.posterior.twins import swap_layers
@@ -143,3 +143,17 @@ def test_a_twin_may_not_pad_otherwise_than_the_library() -> None:
         assert swap_layers(fitting, layers_of(trained)).layers == ()
     reflecting = nn.Sequential(nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect"))
     assert swap_layers(reflecting, layers_of(nn.Sequential(Conv2dGNJ(2, 2, 3)))).layers == ()
+
+
+def test_a_negative_running_variance_is_told_by_name() -> None:
+    checkpoint = checkpoint_of(plain_net())
+    broken = with_tensor(
+        checkpoint, "1.running_var", -checkpoint.tensors["1.running_var"]
+    )
+    with pytest.raises(CheckpointError, match=r"net\.pt: 1\.running_var .* negative"):
+        load_tensors(plain_net(), broken.tensors, "net.pt")
+
+
+def test_a_file_without_a_posterior_for_a_bayesian_network() -> None:
+    with pytest.raises(ArchitectureError, match=r"net\.pt holds no posterior: .*0\.weight"):
+        load_tensors(bayesian_net(), checkpoint_of(plain_net()).tensors, "net.pt")

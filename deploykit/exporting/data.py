@@ -95,8 +95,8 @@ def _checked_inputs(path: Path, key: str, arrays: dict[str, AnyArray], spec: Inp
     if inputs.ndim != len(spec.shape) or inputs.shape[1:] != spec.shape[1:]:
         wanted = ", ".join(["N", *map(str, spec.shape[1:])])
         raise DataError(
-            f"{path}: `{key}` has shape {list(inputs.shape)} where the network takes "
-            f"[{wanted}]; {_shape_hint(inputs.shape, spec.shape)}"
+            f"{path}: `{key}` has shape {list(inputs.shape)}, and --input-shape (or the ONNX file) "
+            f"says [{wanted}]; {_shape_hint(inputs.shape, spec.shape)}"
         )
     if len(inputs) == 0:
         raise DataError(f"{path}: `{key}` holds no samples; give at least one")
@@ -153,7 +153,8 @@ def _shape_hint(found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
         return "--input-shape starts with the batch: " + ",".join(map(str, (1, *wanted)))
     if len(found) == 4 and (found[3], found[1], found[2]) == wanted[1:]:
         return "the data looks like NHWC: store inputs.transpose(0, 3, 1, 2)"
-    return "give data of the network's input shape, or the shape of the data"
+    own = ",".join(map(str, (wanted[0], *found[1:])))
+    return f"give data of that shape, or, where the network takes the data's, --input-shape {own}"
 
 
 def _checked_labels(path: Path, labels: AnyArray, count: int) -> AnyArray:

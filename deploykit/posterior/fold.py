@@ -28,6 +28,7 @@ from deploykit.posterior.mean_forward import closest, mean_difference, require_r
 from deploykit.posterior.options import BatchNormMode, PruneRule, PruneSpec
 from deploykit.posterior.pruning import apply_pruning, decide_pruning
 from deploykit.posterior.recognise import Recognised, join_key, recognise
+from deploykit.posterior.running import require_running
 from deploykit.posterior.trace import output_layer
 from deploykit.posterior.twins import Swapped, swap_layers
 from deploykit.posterior.usage import as_used, seen_in
@@ -121,6 +122,7 @@ def mean_fold(
     posteriors = tuple(seen_in(swapped.module, layer.posterior()) for layer in recognised.layers)
     require_told_apart(original, recognised, swapped.layers)
     unpruned = mean_network(swapped.module, recognised, posteriors, checkpoint)
+    require_running(original, unpruned, example_inputs, swapped.layers)
     require_repeatable(unpruned, example_inputs)
     bayesian = mean_forward(original, swapped, saved, posteriors, checkpoint)
     difference, golden = None, bayesian

@@ -28,6 +28,7 @@ from tests.posterior.gnj_layers import (
     plain_net,
     randomised,
 )
+from tests.posterior.mean_field_layers import BBBConv2d
 
 NONE = PruneSpec(PruneRule.NONE)
 
@@ -320,3 +321,21 @@ def test_from_a_file(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         run(folded.module, images()), run(network.eval(), images()), rtol=1e-4, atol=1e-5
     )
+
+
+class HiddenStride(BBBConv2d):
+    """Strides by a number that no attribute of the usual names tells."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = self.get_parameter("W_mu"), self.get_parameter("bias_mu")
+        return functional.conv2d(x, weight, bias, 2)
+
+
+def test_the_layer_whose_stride_was_not_found_is_named() -> None:
+    network = nn.Sequential(HiddenStride(1, 2, 2), nn.Flatten(), nn.Linear(32, 3))
+    sentence = r"layer '0': its HiddenStride gives \[4, 2, 4, 4\], .* gives \[4, 2, 7, 7\], with "
+    with pytest.raises(ArchitectureError, match=sentence):
+        fold_posterior(checkpoint_of(network), network, images(4), NONE)
+    # Where the network itself does not run, it is the shape of the inputs.
+    with pytest.raises(ArchitectureError, match=r"does not run .*\(4, 1, 6, 6\).*check --input-sh"):
+        fold_posterior(checkpoint_of(network), network, images(4)[..., :6, :6], NONE)

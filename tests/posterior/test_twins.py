@@ -147,9 +147,7 @@ def test_a_twin_may_not_pad_otherwise_than_the_library() -> None:
 
 def test_a_negative_running_variance_is_told_by_name() -> None:
     checkpoint = checkpoint_of(plain_net())
-    broken = with_tensor(
-        checkpoint, "1.running_var", -checkpoint.tensors["1.running_var"]
-    )
+    broken = with_tensor(checkpoint, "1.running_var", -checkpoint.tensors["1.running_var"])
     with pytest.raises(CheckpointError, match=r"net\.pt: 1\.running_var .* negative"):
         load_tensors(plain_net(), broken.tensors, "net.pt")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import copy
 import inspect
 import io
 import logging
@@ -42,8 +43,9 @@ def capture(
     optimize=False: the exporter's default folds batch norm into `0.weight` under the same name,
     and the variance of that name would silently belong to other numbers.
 
-    Raises ArchitectureError where a shape does not fit, GraphError where tracing fails or where
-    a parameter with a variance is missing from the graph.
+    What forward does not use (a head that training had beside) is not in the Network, nor its
+    variance. Raises ArchitectureError where a shape does not fit, GraphError where tracing fails or
+    where a parameter with a variance is used and missing from the graph.
     """
     import torch
 
@@ -103,10 +105,12 @@ def capture(
     missing = sorted(
         name for name, value in variance.items() if name not in kept and np.any(value > 0)
     )
-    if missing:
+    used = [name for name in missing if _is_used(module, name, positional, keywords)]
+    if used:
         raise GraphError(
-            f"the captured graph has no initializer named {', '.join(missing)}: the network's "
-            "forward does not use these parameters, or uses them under another name"
+            f"the captured graph has no initializer named {', '.join(used)}: the network's "
+            "forward uses these parameters under another name, or gives whole numbers alone, of "
+            "which nothing tells that it does not"
         )
     grids = {stored.get(name, name): held for name, held in given.weights.items()}
     weights = {name: held for name, held in grids.items() if name in variance}
@@ -123,6 +127,25 @@ def _stored_names(module: Any, model: ir.Model) -> dict[str, str]:
         stored = [name for name in same if name in model.graph.initializers]
         found |= {name: name if name in stored else stored[0] for name in same if stored}
     return found
+
+
+def _is_used(
+    module: Any, name: str, positional: tuple[Any, ...], keywords: Mapping[str, Any]
+) -> bool:
+    """Whether an output moves with the parameter; so too where whole numbers cannot tell."""
+    import torch
+
+    own = copy.deepcopy(module)
+    parameter = own.get_parameter(name).requires_grad_(True)
+    with torch.enable_grad():
+        outputs = named_outputs(own(*positional, **keywords)).values()
+        if not all(output.is_floating_point() for output in outputs):
+            return True  # what leads to a whole number has no gradient
+        moving = [output.sum() for output in outputs if output.requires_grad]
+        if not moving:
+            return False
+        (gradient,) = torch.autograd.grad(sum(moving), (parameter,), allow_unused=True)
+    return gradient is not None
 
 
 def _by_tensor(

@@ -171,10 +171,23 @@ def test_control_flow_on_values_is_refused_with_a_reason() -> None:
         capture(Branching().eval(), {}, np.zeros((1, 3), np.float32))
 
 
-def test_an_unused_parameter_with_a_variance_is_refused_by_name() -> None:
+class Chosen(Half):
+    """Gives whole numbers, which do not move with any parameter."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).argmax(1)
+
+
+def test_a_parameter_that_no_output_depends_on_is_left_out() -> None:
+    uncertain = dict.fromkeys(("used.weight", "unused.weight"), np.ones((2, 3), np.float32))
+    network = capture(Half().eval(), uncertain, np.zeros((1, 3), np.float32))
+    assert set(network.variance) == {"used.weight"}
+
+
+def test_a_parameter_that_may_be_used_is_refused_by_name() -> None:
     uncertain = np.ones((2, 3), np.float32)
     with pytest.raises(GraphError, match=r"no initializer named unused\.weight"):
-        capture(Half().eval(), {"unused.weight": uncertain}, np.zeros((1, 3), np.float32))
+        capture(Chosen().eval(), {"unused.weight": uncertain}, np.zeros((1, 3), np.float32))
 
 
 def test_an_unused_parameter_that_is_certain_is_none_of_our_business() -> None:

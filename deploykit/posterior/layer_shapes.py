@@ -13,6 +13,7 @@ from torch import nn
 from deploykit.posterior.family import TwinKind
 from deploykit.posterior.l0 import L0_AMLAB
 from deploykit.posterior.loading import IMPLIED
+from deploykit.posterior.plain_tensors import with_plain
 from deploykit.posterior.recognise import (
     Recognised,
     RecognisedLayer,
@@ -112,7 +113,7 @@ def _as_checkpoint(network: nn.Module) -> Checkpoint:
         name: np.broadcast_to(zero, tuple(tensor.shape))
         for name, tensor in network.state_dict().items()
     }
-    return Checkpoint(Path("the network"), state)
+    return with_plain(Checkpoint(Path("the network"), state), network)
 
 
 def _grouped(recognised: Recognised, checkpoint: Checkpoint) -> dict[str, Shapes]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from deploykit.errors import CheckpointError
 from deploykit.posterior.describe import inspect_checkpoint
+from deploykit.posterior.layer_map import propose
 from deploykit.posterior.network_facts import as_told_by
 from deploykit.posterior.recognise import recognise
 from deploykit.spec.posterior import Checkpoint
@@ -158,3 +160,24 @@ def test_names_stay_where_two_would_be_one() -> None:
     whole = checkpoint_of(wrapped_network())
     twice = dict(whole.tensors) | {"head.module.bias": np.zeros(1, np.float32)}
     assert as_told_by(wrapped_network(), replace(whole, tensors=twice)).tensors.keys() == set(twice)
+
+
+def test_plain_tensors_do_not_keep_layers_from_being_matched_up() -> None:
+    def build(first: str, last: str) -> nn.Module:
+        network = nn.ModuleDict({first: BBBLinear(3, 4), last: nn.Linear(4, 2)})
+        network.register_parameter("log_sigma", nn.Parameter(torch.full((2,), 0.5)))
+        return network
+
+    class Chain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = BBBLinear(3, 4), nn.Linear(4, 2)
+            self.log_sigma = nn.Parameter(torch.full((2,), 0.5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return cast("Tensor", self.b(self.a(x)))
+
+    told = as_told_by(Chain(), checkpoint_of(build("first", "last")))
+    matches = propose(told, Chain(), np.zeros((1, 3), np.float32))
+    found = {match.layer.name: match.candidates for match in matches}
+    assert (found["first"], found["last"]) == (("a",), ("b",))

@@ -30,8 +30,9 @@ def with_plain(checkpoint: Checkpoint, network: nn.Module) -> Checkpoint:
 def plain_tensors(network: nn.Module) -> Mapping[str, tuple[int, ...]]:
     """Shapes by name.
 
-    No module is meant that holds a matrix, nor a parameter beside another of its shape: a network
-    of Bayesian layers holds a mean and a spread by just these names, which a family has to explain.
+    No module is meant that holds a matrix, nor several parameters of such names or one beside
+    another of its shape, unless they are single numbers: a network of Bayesian layers holds a mean
+    and a spread by just these names, which a family has to explain.
     """
     return {
         join_key(owner, key): tuple(tensor.shape)
@@ -46,13 +47,13 @@ def _plain_of(module: nn.Module) -> dict[str, torch.Tensor]:
     if any(_is_matrix(tensor) for tensor in (*parameters.values(), *buffers.values())):
         return {}
     shapes = [parameter.shape for parameter in parameters.values()]
-    alone = {
-        key: parameter
-        for key, parameter in parameters.items()
-        if parameter.numel() == 1 or shapes.count(parameter.shape) == 1
-    }
-    held: dict[str, torch.Tensor] = {**alone, **buffers}
-    return {key: tensor for key, tensor in held.items() if POSTERIOR_WORDS.search(key)}
+    spoken = {key: held for key, held in parameters.items() if POSTERIOR_WORDS.search(key)}
+    if any(parameter.numel() > 1 for parameter in spoken.values()) and (
+        len(spoken) > 1 or any(shapes.count(one.shape) > 1 for one in spoken.values())
+    ):
+        return {}
+    constants = {key: held for key, held in buffers.items() if POSTERIOR_WORDS.search(key)}
+    return {**spoken, **constants}
 
 
 def _is_matrix(tensor: torch.Tensor) -> bool:

@@ -62,6 +62,14 @@ class Gates(nn.Module):
         self.mu, self.log_sigma = (nn.Parameter(torch.zeros(4)) for _ in range(2))
 
 
+def test_gates_that_share_a_spread_are_refused() -> None:
+    layer = nn.Module()
+    layer.mu, layer.log_std = nn.Parameter(torch.zeros(4)), nn.Parameter(torch.zeros(1))
+    network = nn.Sequential(layer)
+    with pytest.raises(CheckpointError, match="layer '0' is not understood"):
+        recognise(as_told_by(network, checkpoint_of(network)))
+
+
 def test_half_of_a_gate_layer_is_refused() -> None:
     network = nn.Sequential(Gates())
     with pytest.raises(CheckpointError, match="layer '0' is not understood"):

@@ -82,6 +82,7 @@ class MeanFold:
     def pruned(self, pruning: PruneSpec) -> Folded:
         """With the gates closed that the rule closes, and batch norm as it was asked for."""
         layers = self.posteriors
+        _require_variance(self.checkpoint, self.recognised, pruning)
         decisions = decide_pruning(
             pruning, layers, output_layer(self.unpruned, self.example_inputs)
         )
@@ -116,7 +117,6 @@ def mean_fold(
     original = network if isinstance(network, nn.Module) else network()
     require_arguments(original, example_inputs)
     saved = recognise(checkpoint, families)
-    _require_variance(checkpoint, saved, pruning)
     swapped = swap_layers(original, saved.layers)
     recognised = as_used(saved, swapped.module)
     posteriors = tuple(seen_in(swapped.module, layer.posterior()) for layer in recognised.layers)

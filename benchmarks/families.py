@@ -57,8 +57,8 @@ CHOSEN: Mapping[str, Threshold] = {
 the training file, which training did not see; the sample's README says how its own were chosen."""
 MOVING = frozenset(("MaxPool", "Flatten", "Clamp"))
 """Operators whose channels are those of the layer before."""
-UNPRUNED = frozenset(("bayesian_torch_lstm",))
-"""Only recurrent layers and the output layer, of which no channel goes."""
+UNPRUNED = frozenset(("bayesian_torch_lstm", "laplace_last_layer"))
+"""Only recurrent layers and the output layer have a posterior, and of these no channel goes."""
 
 
 @dataclass(frozen=True)

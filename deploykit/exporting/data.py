@@ -9,10 +9,12 @@ import numpy as np
 
 from deploykit.errors import DataError
 from deploykit.spec.arrays import AnyArray
+from deploykit.spec.file_kinds import foreign_kind, is_text
 from deploykit.spec.inputs import GraphInputs, InputSpec
 from deploykit.spec.samples import Samples
 
 INPUTS, LABELS = "inputs", "labels"
+ZIP_MAGIC = b"PK\x03\x04"
 FORM = "an .npz file holds `inputs` [N, C, H, W] float32 and, optionally, `labels` [N]"
 
 
@@ -83,11 +85,30 @@ def _read(path: Path, form: str) -> dict[str, AnyArray]:
         if isinstance(stored, np.lib.npyio.NpzFile):
             with stored:
                 return {name: stored[name] for name in stored.files}
+    except MemoryError:
+        raise
     except Exception as error:  # numpy, zipfile and zlib each raise their own on damaged content
-        raise DataError(f"{path} cannot be read as .npz ({error}); {form}") from error
+        raise DataError(f"{path} cannot be read as .npz: {_why_unread(path)}; {form}") from error
     raise DataError(
         f"{path} holds a single array; {form}: np.savez('calibration.npz', inputs=array)"
     )
+
+
+def _why_unread(path: Path) -> str:
+    """Why numpy does not load the file."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(ZIP_MAGIC))
+        kind = foreign_kind(path)
+    except OSError as error:
+        return error.strerror or str(error)
+    if kind is not None:
+        return f"it {kind}"
+    if not start:
+        return "it is empty"
+    if start == ZIP_MAGIC:
+        return "it is damaged, encrypted, or holds Python objects, which are never unpickled"
+    return "it is a text file" if is_text(path) else "it is no such archive"
 
 
 def _checked_inputs(path: Path, key: str, arrays: dict[str, AnyArray], spec: InputSpec) -> AnyArray:

@@ -16,7 +16,7 @@ from deploykit.posterior.archive import COPY_AGAIN, RESAVE, require_whole_archiv
 from deploykit.posterior.containers import strip_prefixes, unwrap_containers
 from deploykit.posterior.file_formats import named, take_flat
 from deploykit.posterior.pickles import refused_globals
-from deploykit.posterior.shards import is_index, load_shards
+from deploykit.posterior.shards import is_index, load_shards, require_no_shard
 from deploykit.posterior.stand_ins import (
     Kept,
     is_harmless,
@@ -25,6 +25,7 @@ from deploykit.posterior.stand_ins import (
     without_stand_ins,
 )
 from deploykit.spec.arrays import AnyArray
+from deploykit.spec.file_kinds import foreign_kind, is_text
 from deploykit.spec.listing import listed
 from deploykit.spec.posterior import Checkpoint
 
@@ -38,6 +39,8 @@ RESAVE_GUIDE = (
 )
 CONSTRAINTS = ("pyro.distributions.", "torch.distributions.constraints.")
 """Of what a parameter store of Pyro is made, beside tensors."""
+LARGEST_REPETITION = 1 << 26
+"""Bytes of a tensor that repeats what is stored (a constant, expanded)."""
 QUANTIZED_POSTERIOR = ("quantized_mu_", "quantized_sigma_")
 """How bayesian-torch calls int8 means and deviations; read as the floats that they stand for."""
 NOISE = re.compile(r"(^|\.)eps_(w|weight|kernel|bias)$")
@@ -51,7 +54,12 @@ def load_checkpoint(path: Path, weights: str | None = None) -> Checkpoint:
 
     bfloat16, half and 8-bit floats become float32, everything else keeps its type.
     """
-    read = Kept(_load_sharded(path), ()) if is_index(path) else _load_one(path)
+    if is_index(path):
+        read = Kept(_load_sharded(path), ())
+    else:
+        _first_bytes(path)
+        require_no_shard(path)
+        read = _load_one(path)
     inside = take_flat(path, read.content, weights)
     if inside.flat is not None and not inside.content:
         return Checkpoint(path, {}, flat=inside.flat, unread=read.unread)
@@ -75,6 +83,9 @@ def _load_sharded(path: Path) -> object:
 
 def _load_one(path: Path) -> Kept:
     magic = _first_bytes(path)
+    foreign = foreign_kind(path)
+    if foreign is not None:
+        raise CheckpointError(f"{path}: {foreign}")
     if path.suffix == ".safetensors":
         return Kept(_load_safetensors(path), ())
     if magic == ZIP_MAGIC:
@@ -106,7 +117,7 @@ def _load_safetensors(path: Path) -> dict[str, torch.Tensor]:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise CheckpointError(
-            f"{path}: is cut off or not a safetensors file ({error}); {COPY_AGAIN}"
+            f"{path}: is cut off or not a safetensors file; {COPY_AGAIN}"
         ) from error
 
 
@@ -118,7 +129,7 @@ def _load_torch(path: Path, mmap: bool) -> Kept:
         except Exception as error:
             kept = _without_objects(path, mmap)
             if kept is None:
-                raise _refusal(path, error) from error
+                raise _refusal(path) from error
             return kept
 
 
@@ -133,7 +144,7 @@ def _without_objects(path: Path, mmap: bool) -> Kept | None:
         return None  # the first load says why
 
 
-def _refusal(path: Path, error: Exception) -> CheckpointError:
+def _refusal(path: Path) -> CheckpointError:
     """Why torch did not load the file, as a sentence."""
     refused = sorted(refused_globals(path), key=is_harmless)
     script = f"or with the script that `deploykit convert-checkpoint {path}` prints"
@@ -152,10 +163,13 @@ def _refusal(path: Path, error: Exception) -> CheckpointError:
             "any code, so deploykit refuses. Keep only tensors: "
             f"{RESAVE_GUIDE if from_pyro else RESAVE}, {script}"
         )
-    reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+    if is_text(path):
+        return CheckpointError(
+            f"{path}: is a text file; name the checkpoint, a file that torch.save or safetensors "
+            "wrote"
+        )
     return CheckpointError(
-        f"{path}: is cut off or not a checkpoint that torch.save wrote ({reason[:120]}); "
-        f"{COPY_AGAIN}"
+        f"{path}: is cut off or not a checkpoint that torch.save wrote; {COPY_AGAIN}"
     )
 
 
@@ -168,11 +182,25 @@ def _to_numpy(path: Path, name: str, tensor: torch.Tensor) -> AnyArray:
             f"{path}: tensor '{name}' is {kind}; deploykit reads real-valued dense tensors, so "
             "re-save the network before that conversion"
         )
+    _require_stored(path, name, tensor)
     dense = tensor.detach().to_dense() if tensor.layout != torch.strided else tensor.detach()
     if dense.is_floating_point() and dense.dtype not in (torch.float32, torch.float64):
         dense = dense.to(torch.float32)
     array: AnyArray = np.array(dense.numpy(), order="C")
     return array
+
+
+def _require_stored(path: Path, name: str, tensor: torch.Tensor) -> None:
+    """A stride of zero lets a file of some bytes declare a tensor of any size."""
+    if tensor.layout != torch.strided:
+        return
+    declared, stored = tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes()
+    if declared > max(stored, LARGEST_REPETITION):
+        raise CheckpointError(
+            f"{path}: tensor '{name}' of shape {tuple(tensor.shape)} would take {declared:,} bytes "
+            f"where the file stores {stored:,}, repeated; no trained weights are saved so: "
+            f"{RESAVE}"
+        )
 
 
 def _require_finite(path: Path, tensors: Mapping[str, AnyArray]) -> None:

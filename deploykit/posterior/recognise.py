@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
+import numpy as np
+
 from deploykit.errors import CheckpointError
 from deploykit.posterior.bayesian_bits import refusal
 from deploykit.posterior.diagonal import FORMATS
@@ -62,6 +64,7 @@ class Recognised:
 
 def recognise(checkpoint: Checkpoint, families: Sequence[Family] = FAMILIES) -> Recognised:
     """Explain every key by exactly one family or as part of a plain layer; refuse what is left."""
+    _require_real(checkpoint)
     if checkpoint.format is not None:
         families = (FORMATS[checkpoint.format], *families)
     layers = _outermost(
@@ -83,6 +86,18 @@ def recognise(checkpoint: Checkpoint, families: Sequence[Family] = FAMILIES) -> 
 def lone_numbers(recognised: Recognised) -> tuple[str, ...]:
     """Tensors of no layer that are called like a part of a posterior."""
     return tuple(key for key in recognised.plain if POSTERIOR_WORDS.search(split_key(key)[1]))
+
+
+def _require_real(checkpoint: Checkpoint) -> None:
+    """Weights and their spreads are real numbers; counters, masks and indices need not be."""
+    for key, array in checkpoint.tensors.items():
+        parameter = split_key(key)[1]
+        of_weights = parameter in PLAIN_NAMES or POSTERIOR_WORDS.search(parameter)
+        if of_weights and array.ndim and not np.issubdtype(array.dtype, np.floating):
+            raise CheckpointError(
+                f"{checkpoint.path}: '{key}' holds {array.dtype} where weights are real numbers: "
+                "a conversion has cut them off; re-save the network before it, in float32"
+            )
 
 
 def split_key(key: str) -> tuple[str, str]:

@@ -27,13 +27,7 @@ def load_shards(
     Raises CheckpointError where the index is none, leads out of its folder, or a shard lacks one
     of its tensors.
     """
-    try:
-        held = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-        placed = {str(name): str(file) for name, file in held.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path}: is no index of shards: it has no weight_map of tensor and file names"
-        ) from error
+    placed = _placed(path)
     shards: dict[str, Mapping[str, torch.Tensor]] = {}
     tensors: dict[str, torch.Tensor] = {}
     for name, file in placed.items():
@@ -45,3 +39,28 @@ def load_shards(
             raise CheckpointError(f"{path}: places '{name}' in {file}, which does not hold it")
         tensors[name] = shards[file][name]
     return tensors
+
+
+def require_no_shard(path: Path) -> None:
+    """Raises CheckpointError where an index beside the file lists it as one of several shards."""
+    for index in sorted(path.parent.glob(f"*{ENDING}")):
+        try:
+            shards = set(_placed(index).values())
+        except (CheckpointError, OSError):
+            continue  # an index that cannot be read says nothing about this file
+        if path.name in shards and len(shards) > 1:
+            raise CheckpointError(
+                f"{path}: is one of the {len(shards)} shards of a checkpoint; give {index}, which "
+                "lists them all"
+            )
+
+
+def _placed(index: Path) -> dict[str, str]:
+    """The shard of every tensor."""
+    try:
+        held = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        return {str(name): str(file) for name, file in held.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{index}: is no index of shards: it has no weight_map of tensor and file names"
+        ) from error

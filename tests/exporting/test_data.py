@@ -132,3 +132,22 @@ def test_token_ids_stay_whole_numbers(tmp_path: Path) -> None:
         load_samples(save(tmp_path / "c.npz", t=wide), (InputSpec("t", (1, 6), "int32"),))
     with pytest.raises(DataError, match=r"an .npz file holds `inputs` \[N, 6\] int64"):
         load_samples(tmp_path / "none.npz", (TOKENS,))
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\n", "git-lfs pointer.*pull"),
+        (b"\x1f\x8b\x08\x00rest", "compressed with gzip; unpack it first"),
+        (b"one,two\n1,2\n", "it is a text file"),
+        (b"", "it is empty"),
+        (b"PK\x03\x04 and no more", "it is damaged, encrypted, or holds Python objects"),
+        (b"\x00\x01\x02", "it is no such archive"),
+    ],
+)
+def test_a_file_of_another_kind_is_named(content: bytes, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "data.npz"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"cannot be read as \.npz: .*{told}") as refused:
+        load_samples(path, SHAPE)
+    assert "allow_pickle" not in str(refused.value)

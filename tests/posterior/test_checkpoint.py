@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gzip
 import os
 import pickle
 from collections import OrderedDict
@@ -304,7 +305,28 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "directory": (lambda p: p, "is a directory; name the checkpoint file inside it"),
     "empty": (lambda p: written(p, "e.pt", b""), "is empty; copy it again"),
     "empty safetensors": (lambda p: written(p, "e.safetensors", b""), "is empty"),
-    "text": (lambda p: written(p, "t.pt", b"hello world\n"), "is cut off or not a checkpoint"),
+    "text": (lambda p: written(p, "t.pt", b"hello world\n"), "is a text file; name the checkpoint"),
+    "text that ends within a character": (
+        lambda p: written(p, "t.pt", ("x" * 4095 + "é" * 9).encode()),
+        "is a text file",
+    ),
+    "bytes": (
+        lambda p: written(p, "b.pt", bytes(range(99))),
+        "is cut off or not a checkpoint that torch.save wrote; copy it again",
+    ),
+    "git-lfs": (
+        lambda p: written(p, "t.pt", b"version https://git-lfs.github.com/spec/v1\noid sha256:a\n"),
+        "is a git-lfs pointer, not the file that it stands for; run `git lfs pull`",
+    ),
+    "git-lfs safetensors": (
+        lambda p: written(p, "t.safetensors", b"version https://git-lfs.github.com/spec/v1\n"),
+        "is a git-lfs pointer",
+    ),
+    "gzip": (
+        lambda p: written(p, "t.pt.gz", gzip.compress(b"anything")),
+        "is compressed with gzip; unpack it first",
+    ),
+    "web page": (lambda p: written(p, "t.pt", b"<!DOCTYPE html><p>Sign in"), "is a web page"),
     "text safetensors": (
         lambda p: written(p, "t.safetensors", b"hello world, this is text\n"),
         "not a safetensors file",
@@ -339,6 +361,24 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "complex": (lambda p: saved(p, {"w": WEIGHT.to(torch.complex64)}), "tensor 'w' is complex"),
 }
+
+
+EXPANDED = torch.zeros(1).expand(3000, 100_000)
+
+
+@pytest.mark.parametrize("content", [{"w": EXPANDED}, {"model": {"w": EXPANDED.t()}}])
+def test_a_shape_that_the_stored_bytes_do_not_fill_is_refused(
+    tmp_path: Path, content: object
+) -> None:
+    path = saved(tmp_path, content)
+    assert path.stat().st_size < 5000
+    with pytest.raises(CheckpointError, match=r"tensor 'w' .*1,200,000,000 bytes .* stores 4"):
+        load_checkpoint(path)
+
+
+def test_a_small_tensor_that_repeats_a_number_is_read(tmp_path: Path) -> None:
+    read = load_checkpoint(saved(tmp_path, {"w": torch.ones(1).expand(4, 5)})).tensors["w"]
+    np.testing.assert_array_equal(read, np.ones((4, 5)))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")

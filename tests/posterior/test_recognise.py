@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from torch import nn
 
 from deploykit.errors import CheckpointError
 from deploykit.posterior.checkpoint import load_checkpoint
@@ -177,3 +179,19 @@ def test_keys_split_and_join() -> None:
     assert split_key("weight") == ("", "weight")
     assert join_key("", "weight") == "weight"
     assert join_key("a.b", "weight") == "a.b.weight"
+
+
+@pytest.mark.parametrize(
+    ("net", "key"), [(bayesian_net, "0.weight_mu"), (bayesian_net, "0.z_logvar"),
+                     (plain_net, "0.weight")],
+)  # fmt: skip
+def test_integers_are_no_weights(net: Callable[[], nn.Module], key: str) -> None:
+    checkpoint = checkpoint_of(net())
+    whole = with_tensor(checkpoint, key, checkpoint.tensors[key].astype(np.int32))
+    with pytest.raises(CheckpointError, match=f"'{key}' holds int32 where weights are real"):
+        recognise(whole)
+
+
+def test_counters_and_indices_may_be_integers() -> None:
+    checkpoint = with_tensor(checkpoint_of(plain_net()), "1.position_index", np.arange(4))
+    assert "1.position_index" in recognise(checkpoint).plain

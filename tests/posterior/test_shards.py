@@ -54,3 +54,19 @@ def test_every_shard_is_read(tmp_path: Path) -> None:
 def test_an_index_that_does_not_fit_is_refused(index: Any, told: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=told):
         load_checkpoint(sharded(tmp_path, index))
+
+
+@pytest.mark.parametrize("shard", ["model-1.safetensors", "model-2.bin"])
+def test_one_shard_alone_points_to_the_index_beside_it(shard: str, tmp_path: Path) -> None:
+    index = sharded(tmp_path, WHOLE)
+    with pytest.raises(CheckpointError, match=r"one of the 2 shards .*give .*index\.json, which"):
+        load_checkpoint(tmp_path / shard)
+    assert load_checkpoint(index).tensors.keys() == {"a.weight", "b.weight"}
+
+
+@pytest.mark.parametrize(
+    "index", ["no json", placed(a__weight="model-1.safetensors"), placed(a__weight="other.bin")]
+)
+def test_a_file_that_is_whole_by_the_index_beside_it_is_read(index: Any, tmp_path: Path) -> None:
+    sharded(tmp_path, index)
+    assert load_checkpoint(tmp_path / "model-1.safetensors").tensors.keys() == {"a.weight"}

@@ -69,6 +69,9 @@ TENSOR_KEY = "deploykit.tensor:"
 BITS_KEY = "deploykit.bits:"
 """Metadata key prefix: the initializer of a weight whose integers use fewer than 8 bits."""
 
+RUNTIME_KEY = "deploykit.min_onnxruntime"
+"""Metadata key: the oldest ONNX Runtime that loads the file, see spec.oldest."""
+
 STEM_KEY = "deploykit.stem:"
 """Metadata key prefix: the uint8 result of a convolution over blocks of pixels; see spec.stem."""
 

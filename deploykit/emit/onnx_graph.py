@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from deploykit.emit.onnx_carriers import write_carried
 from deploykit.emit.onnx_format import (
     BITS_KEY,
     SCALE_PARAMETER,
@@ -128,6 +129,23 @@ class OnnxGraph:
         self.initializers.append(numpy_helper.from_array(values, name))
         return name
 
+    def packed_initializer(
+        self, wanted: str, kind: int, shape: tuple[int, ...], content: bytes
+    ) -> str:
+        """A constant of an element type that is narrower than a byte."""
+        name = self._names.fresh(wanted)
+        self.initializers.append(
+            TensorProto(name=name, data_type=kind, dims=shape, raw_data=content)
+        )
+        return name
+
+    def shared_initializer(self, wanted: str, values: AnyArray) -> str:
+        """A constant that is written once, whoever asks for it."""
+        key = (wanted, values.tobytes())
+        if key not in self._tables:
+            self._tables[key] = self.initializer(wanted, values)
+        return self._tables[key]
+
     def parameters(self, tensor: str) -> tuple[str, str]:
         """Scale and uint8 zero point of an integer tensor.
 
@@ -179,10 +197,7 @@ class OnnxGraph:
 
     def table(self, table: IntegerTable) -> str:
         """A table's rows as uint8; one that several operators read is written once."""
-        key = (table.name, table.values.tobytes())
-        if key not in self._tables:
-            self._tables[key] = self.initializer(table.name, as_uint8(table.values))
-        return self._tables[key]
+        return self.shared_initializer(table.name, as_uint8(table.values))
 
     def places(self, tensor: str, reader: str) -> str:
         """An integer tensor as int32, 0 to 255, by which a Gather takes from a table."""
@@ -226,18 +241,18 @@ class OnnxGraph:
         return self._names.fresh(f"{tensor}.real")
 
     def weight(self, weight: IntegerWeight) -> str:
-        """int8 [O, ...] behind a DequantizeLinear along axis 0; a shared weight is written once."""
+        """[O, ...] behind a DequantizeLinear along axis 0; a shared weight is written once."""
         if weight.name in self._dequantized_weights:
             known, output = self._dequantized_weights[weight.name]
             if known is weight or _same(known, weight):
                 return output
-        values = self.initializer(weight.name, weight.values)
+        stored, values = write_carried(weight, self)
         if weight.bits != 8:
-            self.metadata[BITS_KEY + values] = str(weight.bits)
+            self.metadata[BITS_KEY + stored] = str(weight.bits)
         scale = self.initializer(f"{weight.name}.scale", weight.scale.astype(np.float32))
         zero = self.initializer(f"{weight.name}.zero_point", np.zeros(len(weight.scale), np.int8))
         output = self._names.fresh(f"{weight.name}.real")
-        name = f"{values}.dequantize"
+        name = f"{stored}.dequantize"
         self.helper("DequantizeLinear", [values, scale, zero], output, name, {"axis": 0})
         self._dequantized_weights[weight.name] = (weight, output)
         return output

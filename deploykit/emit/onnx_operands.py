@@ -7,9 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 from onnx import NodeProto
 
+from deploykit.emit.onnx_carriers import read_carried
 from deploykit.emit.onnx_parts import Parts, attribute
+from deploykit.emit.packing import check_width
 from deploykit.errors import GraphError
 from deploykit.spec.arrays import Int32Array
+from deploykit.spec.carriers import Carriers
 from deploykit.spec.operators import IntegerWeight
 from deploykit.spec.quantized import ActivationTensor, ConstantTensor, Quantization, as_int8
 
@@ -112,19 +115,19 @@ class Operands:
         return self.tensor(self.parts.only_reader(node, "QuantizeLinear").output[0])
 
     def weight(self, node: NodeProto) -> IntegerWeight:
-        """The int8 weight at a node's second input, symmetric per output channel."""
+        """The weight at a node's second input, symmetric per output channel."""
         dequantize = self.parts.producer(node.input[1], node, "DequantizeLinear")
-        values, scale, zero_point = (
-            self.parts.constant(name, dequantize) for name in dequantize.input
-        )
+        name, values, carrier = read_carried(self.parts, dequantize)
+        scale, zero_point = (self.parts.constant(one, dequantize) for one in dequantize.input[1:])
         per_channel = scale.shape == values.shape[:1] and attribute(dequantize, "axis", 1) == 0
-        if values.dtype != np.int8 or not per_channel or zero_point.any():
+        if not per_channel or zero_point.any():
             raise GraphError(
-                f"{node.op_type} {node.name!r}: the weight {dequantize.input[0]!r} must be int8, "
-                "symmetric, with one scale per output channel along axis 0."
+                f"{node.op_type} {node.name!r}: the weight {name!r} must be symmetric, with one "
+                "scale per output channel along axis 0."
             )
-        name = dequantize.input[0]
-        return IntegerWeight(name, values, scale, int(self._bits.get(name, "8")))
+        bits = int(self._bits.get(name, "8"))
+        check_width(f"{node.op_type} {node.name!r}", name, values, bits)
+        return IntegerWeight(name, values, scale, bits, Carriers(onnx=carrier))
 
     def bias(self, node: NodeProto, source: str, weight: IntegerWeight) -> Int32Array:
         """The int32 bias at a node's third input, whose scale must be sx * sw."""

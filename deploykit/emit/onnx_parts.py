@@ -50,6 +50,10 @@ class Parts:
             )
         return np.asarray(numpy_helper.to_array(self._constants[name]))
 
+    def constant_type(self, name: str) -> int:
+        """onnx.TensorProto.DataType of an initializer."""
+        return int(self._constants[name].data_type)
+
     def is_constant(self, name: str) -> bool:
         """Whether a tensor is an initializer."""
         return name in self._constants

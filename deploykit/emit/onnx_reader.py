@@ -10,13 +10,21 @@ from collections.abc import Mapping, Sequence
 import onnx
 from onnx import NodeProto, TensorProto
 
+from deploykit.emit.onnx_carriers import carrying_nodes
 from deploykit.emit.onnx_file import parse_onnx
-from deploykit.emit.onnx_format import BITS_KEY, REGION_KEY, STEM_KEY, TENSOR_KEY
+from deploykit.emit.onnx_format import (
+    BITS_KEY,
+    REGION_KEY,
+    RUNTIME_KEY,
+    STEM_KEY,
+    TENSOR_KEY,
+)
 from deploykit.emit.onnx_operands import Operands
 from deploykit.emit.onnx_parts import Parts, attribute
 from deploykit.emit.onnx_reader_operators import read_operator
 from deploykit.emit.onnx_reader_regions import find_regions
 from deploykit.errors import GraphError
+from deploykit.spec.carriers import Version
 from deploykit.spec.operators import ArgMax, Embedding, Operator
 from deploykit.spec.quantized import (
     ActivationTensor,
@@ -74,6 +82,9 @@ class _Reader:
         self.stems = {
             renamed.get(name, name): text for name, text in _by_prefix(metadata, STEM_KEY).items()
         }
+        stated = metadata.get(RUNTIME_KEY)
+        self.oldest = None if stated is None else Version.parse(stated)
+        self.carrying = carrying_nodes(self.parts)
         self.regions = find_regions(self.parts, self.operands, _by_prefix(metadata, REGION_KEY))
 
     def network(self) -> QuantizedNetwork:
@@ -87,6 +98,7 @@ class _Reader:
             or (
                 node.op_type not in HELPERS
                 and node.name not in inside
+                and node.output[0] not in self.carrying
                 and self._tail(node.output[0]) is None
                 and not self._turned(node)
             )
@@ -103,6 +115,7 @@ class _Reader:
             self.operands.constants,
             self.parts.batch,
             self._indices(operators),
+            self.oldest,
         )
         self._check_complete(network)
         return stems_from_blocks(network, self.stems)

@@ -4,6 +4,7 @@
     Conv               Conv                                          QLinearConv
                        a stem: after SpaceToDepth, see spec.stem
     Linear             Gemm, transB = 1                              QGemm
+                       their weights: int8, or as onnx_carriers has them
     Add, Mul           Add, Mul                                      QLinearAdd, QLinearMul
     Lookup             Sigmoid; Tanh, Elu, Gelu, Exp, Mish, ...      QLinearSigmoid; in float
                        Mish, Softplus, ...: Gather of a table by the uint8 integers
@@ -32,6 +33,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from deploykit.emit.onnx_carriers import opset_of_weights
 from deploykit.emit.onnx_format import (
     IR_VERSION,
     IR_WITH_GELU,
@@ -40,6 +42,7 @@ from deploykit.emit.onnx_format import (
     OPSET_WITH_GELU,
     OPSET_WITH_NOT,
     PRODUCER,
+    RUNTIME_KEY,
     STEM_KEY,
     onnx_alpha,
     rows_symbol,
@@ -49,7 +52,9 @@ from deploykit.emit.onnx_moves import window_attributes, write_moving
 from deploykit.emit.onnx_regions import opset_of, write_island
 from deploykit.errors import GraphError
 from deploykit.spec.arrays import Float32Array
+from deploykit.spec.carriers import Version
 from deploykit.spec.functions import WITH_PARAMETER, called_table, table
+from deploykit.spec.oldest import oldest_onnxruntime
 from deploykit.spec.operators import (
     Add,
     ArgMax,
@@ -125,6 +130,17 @@ def write_onnx(network: QuantizedNetwork) -> bytes:
             "check the shapes and attributes of the operator named there."
         ) from error
     return bytes(model.SerializeToString(deterministic=True))
+
+
+def _oldest(network: QuantizedNetwork) -> Version:
+    """The oldest ONNX Runtime that loads the file; GraphError where an older one has to."""
+    found, asked = oldest_onnxruntime(network), network.min_ort
+    if asked is not None and asked < found.version:
+        raise GraphError(
+            f"{found.operator} needs ONNX Runtime {found.version}, which has to load the file from "
+            f"{asked} on; give --min-ort {found.version}, or leave it out."
+        )
+    return found.version
 
 
 def _write_operator(operator: Operator, graph: OnnxGraph, network: QuantizedNetwork) -> None:
@@ -299,8 +315,9 @@ def _model(network: QuantizedNetwork, graph: OnnxGraph) -> onnx.ModelProto:
     if any(node.op_type == "Gelu" for node in graph.nodes):
         opset, ir_version = OPSET_WITH_GELU, IR_WITH_GELU
     regions = [one for one in network.operators if isinstance(one, Island | Rearrange)]
-    if opset_of(regions) > opset:
-        opset = opset_of(regions)
+    needed = max(opset_of(regions), opset_of_weights(graph.initializers))
+    if needed > opset:
+        opset = needed
         ir_version = helper.find_min_ir_version_for([helper.make_opsetid("", opset)])
     model = helper.make_model(
         made,
@@ -308,5 +325,6 @@ def _model(network: QuantizedNetwork, graph: OnnxGraph) -> onnx.ModelProto:
         ir_version=ir_version,
         opset_imports=[helper.make_opsetid("", opset)],
     )
+    graph.metadata[RUNTIME_KEY] = str(_oldest(network))
     helper.set_model_props(model, dict(sorted(graph.metadata.items())))
     return model

@@ -15,7 +15,8 @@ import numpy as np
 
 from deploykit.emit.tflite_tables import Table, root_table
 from deploykit.errors import GraphError
-from deploykit.spec.arrays import AnyArray, Float32Array
+from deploykit.spec.arrays import AnyArray, Float32Array, Int8Array
+from deploykit.spec.carriers import Carrier
 
 OPERATOR_NAMES = {
     0: "ADD",
@@ -55,18 +56,25 @@ OPERATOR_NAMES = {
 STEMS = "deploykit.stems"
 """Name of the metadata that says of a convolution over blocks of pixels what it was (spec.stem)."""
 
+BITS = "deploykit.bits"
+"""Name of the metadata that says of a weight how many bits its integers take, where that is fewer
+than 8: JSON, by tensor name."""
+
 REARRANGED = "deploykit.rearranged"
 """Name of the metadata entry that maps each tensor that a chain of RESHAPEs and TRANSPOSEs gives to
 the one that it starts from: JSON, tensor names."""
 
 ELEMENT_TYPES = {0: "<f4", 2: "<i4", 3: "|u1", 4: "<i8", 6: "|b1", 9: "|i1"}
 
+PACKED = {17: Carrier.INT4, 19: Carrier.INT2}
+"""Element types of several integers in a byte; only weights have them."""
+
 
 @dataclass(frozen=True)
 class FileTensor:
     """scale: [] where there is no quantization. values: constants only, in `shape`.
 
-    signature: `shape` with -1 for what a caller may resize.
+    signature: `shape` with -1 for what a caller may resize. carrier: how a weight is stored.
     """
 
     index: int
@@ -78,6 +86,7 @@ class FileTensor:
     dimension: int
     values: AnyArray | None
     signature: tuple[int, ...]
+    carrier: Carrier = Carrier.INT8
 
 
 @dataclass(frozen=True)
@@ -122,7 +131,7 @@ class FilePort:
 
 @dataclass(frozen=True)
 class TfliteFile:
-    """The one subgraph of a file. rearranged, stems: see REARRANGED, STEMS."""
+    """The one subgraph of a file. rearranged, stems, bits: see REARRANGED, STEMS, BITS."""
 
     tensors: tuple[FileTensor, ...]
     operators: tuple[FileOperator, ...]
@@ -130,6 +139,7 @@ class TfliteFile:
     outputs: tuple[FilePort, ...]
     rearranged: Mapping[str, str]
     stems: Mapping[str, str]
+    bits: Mapping[str, str]
 
 
 def parse_tflite(data: bytes) -> TfliteFile:
@@ -164,6 +174,7 @@ def parse_tflite(data: bytes) -> TfliteFile:
         _ports(signature, 1, _indices(subgraph, 2), tensors),
         _notes(model, buffers, REARRANGED),
         _notes(model, buffers, STEMS),
+        _notes(model, buffers, BITS),
     )
 
 
@@ -196,16 +207,17 @@ def _operator_names(codes: Sequence[Table]) -> list[str]:
 def _tensor(table: Table, index: int, buffers: Sequence[Table]) -> FileTensor:
     name = table.text(3) or f"tensor_{index}"
     kind = table.integer(1, "<b")
-    if kind not in ELEMENT_TYPES:
+    carrier = PACKED.get(kind, Carrier.INT8)
+    if kind not in ELEMENT_TYPES and carrier is Carrier.INT8:
         raise GraphError(
             f"Tensor {name!r} has element type number {kind}; deploykit reads float32, int32, "
-            "int64, uint8 and int8."
+            "int64, uint8, int8, and weights of int4 and int2."
         )
     shape_array = table.array(0, "<i4")
     shape = () if shape_array is None else tuple(map(int, shape_array))
     if any(length < 1 for length in shape):
         raise GraphError(f"Tensor {name!r} has shape {list(shape)}; every length must be positive.")
-    dtype = np.dtype(ELEMENT_TYPES[kind])
+    dtype = np.dtype(ELEMENT_TYPES.get(kind, "|i1"))
     scale = zero_point = None
     dimension = 0
     quantization = table.table(4)
@@ -221,8 +233,9 @@ def _tensor(table: Table, index: int, buffers: Sequence[Table]) -> FileTensor:
         np.zeros(0, dtype=np.float32) if scale is None else scale,
         np.zeros(0, dtype=np.int64) if zero_point is None else zero_point,
         dimension,
-        _values(name, shape, dtype, table.integer(2, "<I"), buffers),
+        _values(name, shape, dtype, carrier, table.integer(2, "<I"), buffers),
         _signature(name, shape, table),
+        carrier,
     )
 
 
@@ -243,6 +256,7 @@ def _values(
     name: str,
     shape: tuple[int, ...],
     dtype: np.dtype[np.generic],
+    carrier: Carrier,
     buffer: int,
     buffers: Sequence[Table],
 ) -> AnyArray | None:
@@ -251,13 +265,27 @@ def _values(
         raise GraphError(f"Tensor {name!r} refers to buffer {buffer} of {len(buffers)}.")
     stored = buffers[buffer].array(0, "|u1")
     if stored is None or not stored.size:
+        if carrier is not Carrier.INT8:
+            raise GraphError(f"Tensor {name!r} is {carrier.value}, and no constant.")
         return None
-    if stored.size != prod(shape) * dtype.itemsize:
+    count = prod(shape)
+    needed = carrier.size_bytes(count) * dtype.itemsize
+    if stored.size != needed:
         raise GraphError(
-            f"Tensor {name!r} of shape {list(shape)} holds {stored.size} bytes where "
-            f"{prod(shape) * dtype.itemsize} are needed."
+            f"Tensor {name!r} of shape {list(shape)} holds {stored.size} bytes where {needed} are "
+            "needed."
         )
+    if carrier is not Carrier.INT8:
+        return _unpacked(stored, carrier)[:count].reshape(shape)
     return np.frombuffer(stored.tobytes(), dtype=dtype).reshape(shape)
+
+
+def _unpacked(stored: AnyArray, carrier: Carrier) -> Int8Array:
+    """Every integer of packed bytes: shifted to the top of an int8, and back with its sign."""
+    bits = carrier.bits
+    lifts = np.array([8 - bits * (place + 1) for place in range(carrier.per_byte)], np.uint8)
+    lifted = np.left_shift(stored[:, None], lifts, dtype=np.uint8).view(np.int8)
+    return np.asarray(lifted >> (8 - bits), np.int8).reshape(-1)
 
 
 def _operator(

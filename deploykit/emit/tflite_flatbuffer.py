@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from deploykit.emit.packing import pack
 from deploykit.emit.tflite_graph import TfliteGraph, TfliteOperator, TfliteTensor
 from deploykit.errors import RuntimeUnavailableError
+from deploykit.spec.carriers import Carrier
 
 FILE_IDENTIFIER = b"TFL3"
 SCHEMA_VERSION = 3
@@ -37,6 +39,7 @@ OPERATOR_VERSIONS = {
     "CONCATENATION": OperatorVersion(2, "1.14.0"),
     "CONV_2D": OperatorVersion(3, "1.14.0"),
     "CONV_2D/grouped": OperatorVersion(6, "2.9.0"),
+    "CONV_2D/int4": OperatorVersion(7, "2.11.0"),
     "DEPTHWISE_CONV_2D": OperatorVersion(3, "1.14.0"),
     "DEPTH_TO_SPACE": OperatorVersion(1, "2.1.0"),
     "DEQUANTIZE": OperatorVersion(2, "1.14.0"),
@@ -44,6 +47,8 @@ OPERATOR_VERSIONS = {
     "EQUAL": OperatorVersion(1, "1.14.0"),
     "EXP": OperatorVersion(2, "2.12.0"),
     "FULLY_CONNECTED": OperatorVersion(4, "1.14.0"),
+    "FULLY_CONNECTED/int2": OperatorVersion(10, "2.11.0"),
+    "FULLY_CONNECTED/int4": OperatorVersion(10, "2.11.0"),
     "GATHER": OperatorVersion(2, "1.14.0"),
     "GELU": OperatorVersion(2, "2.9.0"),
     "GREATER": OperatorVersion(1, "1.14.0"),
@@ -261,6 +266,8 @@ def _tensor(schema: Any, tensor: TfliteTensor, graph: TfliteGraph, buffers: list
     buffer = 0
     if tensor.values is not None:
         data = np.ascontiguousarray(tensor.values)
+        if tensor.carrier is not Carrier.INT8:
+            data = pack(data, tensor.carrier)
         little = data.astype(data.dtype.newbyteorder("<"), copy=False)
         buffer = len(buffers)
         buffers.append(schema.BufferT(data=np.frombuffer(little.tobytes(), dtype=np.uint8)))
@@ -276,12 +283,18 @@ def _tensor(schema: Any, tensor: TfliteTensor, graph: TfliteGraph, buffers: list
     return schema.TensorT(
         shapeSignature=None if signature is None else np.array(signature, np.int32),
         shape=np.array(tensor.shape, dtype=np.int32),
-        type=getattr(schema.TensorType, tensor.dtype.name.upper()),
+        type=getattr(schema.TensorType, _type_name(tensor)),
         buffer=buffer,
         name=tensor.name,
         quantization=quantization,
         hasRank=True,
     )
+
+
+def _type_name(tensor: TfliteTensor) -> str:
+    """As the schema's enum TensorType has it."""
+    held = tensor.dtype.name if tensor.carrier is Carrier.INT8 else tensor.carrier.value
+    return held.upper()
 
 
 def _operator(schema: Any, operator: TfliteOperator, codes: Sequence[str]) -> Any:

@@ -8,7 +8,8 @@ from enum import Enum
 
 import numpy as np
 
-from deploykit.spec.arrays import AnyArray, Float32Array
+from deploykit.spec.arrays import AnyArray, Float32Array, Int8Array
+from deploykit.spec.carriers import Carrier
 from deploykit.spec.quantized import Batch, Quantization
 
 
@@ -23,7 +24,7 @@ class TfliteQuantization:
 
 @dataclass(frozen=True)
 class TfliteTensor:
-    """values: the constant's data in `shape`, None for an activation.
+    """values: the constant's data in `shape`, None for an activation. carrier: of a weight.
 
     open_axis: which of an activation's lengths grows with a dynamic batch; None where none does.
     """
@@ -34,6 +35,7 @@ class TfliteTensor:
     quantization: TfliteQuantization | None = None
     values: AnyArray | None = None
     open_axis: int | None = 0
+    carrier: Carrier = Carrier.INT8
 
 
 class Activation(Enum):
@@ -143,6 +145,14 @@ class TfliteGraph:
         """Index of a new constant tensor."""
         self.tensors.append(TfliteTensor(name, values.shape, values.dtype, quantization, values))
         return len(self.tensors) - 1
+
+    def weight(
+        self, name: str, values: Int8Array, quantization: TfliteQuantization, carrier: Carrier
+    ) -> int:
+        """Index of a new constant tensor of integers that are stored as `carrier`."""
+        index = self.constant(name, values, quantization)
+        self.tensors[index] = replace(self.tensors[index], carrier=carrier)
+        return index
 
     def integers(self, name: str, values: AnyArray | Sequence[int]) -> int:
         """Index of an int32 parameter tensor (axes, permutations); equal ones are shared."""

@@ -1,7 +1,9 @@
 """The TFLite form of every operator of the integer network, the one that XNNPACK takes if any.
 
 Conv               CONV_2D, kernel_ohwi with I = channels / groups;
-                   DEPTHWISE_CONV_2D, kernel_1hwo, where groups = channels
+                   DEPTHWISE_CONV_2D, kernel_1hwo, where groups = channels;
+                   FULLY_CONNECTED, weight [O, I], where it is 1x1 and has INT4 or INT2 weights:
+                   XNNPACK takes those there, and in no CONV_2D
 Linear             FULLY_CONNECTED, weight [O, I]
 Add, Mul, Sub      ADD, MUL, SUB
 Maximum, Minimum   MAXIMUM, MINIMUM: builtin kernels, fast and exact (0.006 ms for 200,704)
@@ -58,7 +60,9 @@ from deploykit.emit.tflite_moves import (
 )
 from deploykit.emit.tflite_regions import write_island, write_rearrange
 from deploykit.emit.tflite_site import Site
+from deploykit.errors import GraphError
 from deploykit.spec.arrays import Int8Array, Int32Array
+from deploykit.spec.carriers import Carrier, Layer, layer_kind
 from deploykit.spec.functions import called_table, table
 from deploykit.spec.operators import (
     Add,
@@ -101,6 +105,11 @@ FUNCTION_CODES: Mapping[Function, tuple[str, Options | None]] = {
     Function.GELU_TANH: ("GELU", Options("GeluOptions", {"approximate": True})),
 }
 
+
+CONVOLUTIONS = frozenset(("CONV_2D", "CONV_2D/grouped", "CONV_2D/int4", "DEPTHWISE_CONV_2D"))
+
+KEEPING = Options("FullyConnectedOptions", {"keepNumDims": True})
+"""Of a product along the last of four axes."""
 
 CAST_TO_INT32: Mapping[str, int] = {"inDataType": 3, "outDataType": 2}
 """uint8 to int32, by the schema's numbers of element types."""
@@ -210,28 +219,48 @@ def _read_by_windows(tensor: str, site: Site) -> bool:
 
 
 def _conv(operator: Conv, site: Site) -> None:
+    carrier, output = operator.weight.carriers.tflite, site.index[operator.output]
+    kernel, window = operator.weight.values, operator.window
+    plain = window.strides == (1, 1) and not any(window.pads)
+    if carrier is not Carrier.INT8 and layer_kind(kernel.shape, plain, operator.groups) is (
+        Layer.POINTWISE
+    ):
+        _fully_connected(operator, kernel.reshape(kernel.shape[:2]), site, KEEPING)
+        return
     source = site.network.tensors[operator.input]
-    output = site.index[operator.output]
-    data, padding = padded(
-        site.graph, site.index[operator.input], output, operator.window, operator.output
-    )
-    kernel, channels = operator.weight.values, source.shape[1]
-    form = convolution_form(kernel, operator.window, operator.groups, channels, padding)
+    data, padding = padded(site.graph, site.index[operator.input], output, window, operator.output)
+    form = convolution_form(kernel, window, operator.groups, source.shape[1], padding)
     weight = _weight(site, operator.weight, form.kernel, form.output_axis)
     bias = _bias(site, operator.name, operator.bias, source, operator.weight)
-    site.graph.operator(form.code, (data, weight, bias), output, form.options)
+    code = form.code if carrier is Carrier.INT8 else f"{form.code}/{carrier.value}"
+    if code not in CONVOLUTIONS:
+        raise GraphError(
+            f"{operator.name}: no TFLite kernel runs {form.code} with {carrier.value} weights; "
+            "store them as int8."
+        )
+    site.graph.operator(code, (data, weight, bias), output, form.options)
 
 
 def _linear(operator: Linear, site: Site) -> None:
-    source = site.network.tensors[operator.input]
     stored = operator.weight.values
     if operator.input in site.flattened:
         stored = columns_as_hwc(stored, site.flattened[operator.input])
+    _fully_connected(operator, stored, site, Options("FullyConnectedOptions"))
+
+
+def _fully_connected(
+    operator: Conv | Linear, stored: Int8Array, site: Site, options: Options
+) -> None:
+    """stored: [O, I]."""
     weight = _weight(site, operator.weight, stored, 0)
+    source = site.network.tensors[operator.input]
     bias = _bias(site, operator.name, operator.bias, source, operator.weight)
-    inputs = (site.index[operator.input], weight, bias)
-    output = site.index[operator.output]
-    site.graph.operator("FULLY_CONNECTED", inputs, output, Options("FullyConnectedOptions"))
+    inputs, output = (site.index[operator.input], weight, bias), site.index[operator.output]
+    carrier = operator.weight.carriers.tflite
+    code = "FULLY_CONNECTED"
+    if carrier is not Carrier.INT8:
+        code = f"{code}/{carrier.value}"
+    site.graph.operator(code, inputs, output, options)
 
 
 def _max_pool(operator: MaxPool, site: Site) -> None:
@@ -278,12 +307,12 @@ def _operand(site: Site, name: str) -> int:
 
 def _weight(site: Site, weight: IntegerWeight, stored: Int8Array, dimension: int) -> int:
     """Index of a weight; of several operators that store the same one, the first's."""
-    scale = np.asarray(weight.scale, dtype=np.float32)
-    key = (weight.name, stored.shape, stored.tobytes(), scale.tobytes(), dimension)
+    scale, carrier = np.asarray(weight.scale, dtype=np.float32), weight.carriers.tflite
+    key = (weight.name, stored.shape, stored.tobytes(), scale.tobytes(), dimension, carrier)
     if key not in site.weights:
         quantization = TfliteQuantization(scale, 0, dimension)
         values = np.ascontiguousarray(stored)
-        site.weights[key] = site.graph.constant(weight.name, values, quantization)
+        site.weights[key] = site.graph.weight(weight.name, values, quantization, carrier)
     return site.weights[key]
 
 

@@ -50,12 +50,13 @@ def read_tflite(data: bytes) -> QuantizedNetwork:
     """The network that a file holds, in NCHW.
 
     Pads that no window reaches are left out, operators are named after their outputs (the format
-    has no operator names), and all weights count as 8-bit (int8 storage does not say otherwise).
+    has no operator names), and weights count as 8-bit where the file's metadata does not say
+    otherwise (their element type says how they are stored, not what they need).
     """
     file = parse_tflite(data)
     io = _io_type(file)
     waiting = {port.tensor.index: port for port in file.inputs}
-    state = ReaderState(waiting=waiting, batch=_batch(file))
+    state = ReaderState(waiting=waiting, batch=_batch(file), bits=file.bits)
     regions = find_regions(file)
     inside = {position for region in regions.values() for position in region.inner}
     for operator in file.operators:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from deploykit.emit.packing import check_width
 from deploykit.emit.tflite_file import FileOperator
 from deploykit.emit.tflite_reader_bounds import read_extreme
 from deploykit.emit.tflite_reader_moves import (
@@ -27,6 +28,7 @@ from deploykit.emit.tflite_views import (
     refuse_activation,
 )
 from deploykit.spec.arrays import AnyArray, Float32Array, Int32Array
+from deploykit.spec.carriers import Carriers
 from deploykit.spec.operators import (
     Add,
     Conv,
@@ -72,7 +74,7 @@ def read_conv(state: ReaderState, operator: FileOperator) -> None:
     )
     strides = (operator.option(2), operator.option(1))
     window, height, width = _window(operator, view, (size[0], size[1]), strides, dilations)
-    weight = _weight(operator, kernel_oihw, dimension)
+    weight = _weight(state, operator, kernel_oihw, dimension)
     bias = _bias(operator, view.tensor, weight)
     shape = (view.tensor.shape[0], outputs, height, width)
     result = state.define(operator.output, shape, Order.NHWC)
@@ -82,26 +84,48 @@ def read_conv(state: ReaderState, operator: FileOperator) -> None:
 
 
 def read_linear(state: ReaderState, operator: FileOperator) -> None:
-    """FULLY_CONNECTED with weight [O, I]; columns go back from h, w, c to c, h, w order."""
+    """FULLY_CONNECTED with weight [O, I]; columns go back from h, w, c to c, h, w order.
+
+    Of an NHWC image it is a 1x1 convolution.
+    """
     view = state.unpadded(operator)
     refuse_activation(operator, 0)
     stored = constant_of(operator, 1, np.dtype(np.int8), rank=2)
-    if view.order not in (Order.FLAT, Order.FLAT_HWC) or operator.option(1, "<b"):
-        raise operator.refuse("deploykit reads plain weights on a rank-2 input only.")
+    image = view.order is Order.NHWC
+    kept = view.order in (Order.FLAT, Order.FLAT_HWC) or (image and operator.option(2, "<?"))
+    if operator.option(1, "<b") or not kept:
+        raise operator.refuse(
+            "deploykit reads plain weights on a rank-2 input, or on an NHWC image whose axes stay."
+        )
     if stored.shape[1] != view.tensor.shape[1]:
         raise operator.refuse(
             f"its weight {list(stored.shape)} does not fit {view.tensor.shape[1]} inputs."
         )
+    if image:
+        _read_pointwise(state, operator, view, stored)
+        return
     values = stored
     if view.unflattened is not None:
         channels, height, width = view.unflattened
         blocks = stored.reshape(-1, height, width, channels)
         values = np.ascontiguousarray(blocks.transpose(0, 3, 1, 2)).reshape(stored.shape)
-    weight = _weight(operator, values, 0)
+    weight = _weight(state, operator, values, 0)
     bias = _bias(operator, view.tensor, weight)
     shape = (view.tensor.shape[0], stored.shape[0])
     result = state.define(operator.output, shape, Order.FLAT)
     state.operators.append(Linear(result.name, view.tensor.name, result.name, weight, bias))
+
+
+def _read_pointwise(
+    state: ReaderState, operator: FileOperator, view: View, stored: AnyArray
+) -> None:
+    weight = _weight(state, operator, stored.reshape(*stored.shape, 1, 1), 0)
+    bias = _bias(operator, view.tensor, weight)
+    batch, _, height, width = view.tensor.shape
+    shape = (batch, len(stored), height, width)
+    result = state.define(operator.output, shape, Order.NHWC)
+    window = Window((1, 1))
+    state.operators.append(Conv(result.name, view.tensor.name, result.name, weight, bias, window))
 
 
 def read_binary(state: ReaderState, operator: FileOperator) -> None:
@@ -216,7 +240,9 @@ def _window(
     return Window(kernel, strides, pads, dilations), size[0], size[1]
 
 
-def _weight(operator: FileOperator, values: AnyArray, dimension: int) -> IntegerWeight:
+def _weight(
+    state: ReaderState, operator: FileOperator, values: AnyArray, dimension: int
+) -> IntegerWeight:
     """values: [O, ...] in the network's order; scales per tensor are repeated per channel."""
     tensor = operand(operator, 1)
     outputs = values.shape[0]
@@ -229,7 +255,9 @@ def _weight(operator: FileOperator, values: AnyArray, dimension: int) -> Integer
     if not np.all(np.isfinite(tensor.scale) & (tensor.scale > 0)):
         raise operator.refuse("its weight has a scale that is not positive.")
     scale = np.broadcast_to(tensor.scale, (outputs,)).astype(np.float32)
-    return IntegerWeight(tensor.name, values, scale)
+    bits = int(state.bits.get(tensor.name, "8"))
+    check_width(f"{operator.code} number {operator.position}", tensor.name, values, bits)
+    return IntegerWeight(tensor.name, values, scale, bits, Carriers(tflite=tensor.carrier))
 
 
 def _bias(operator: FileOperator, source: ActivationTensor, weight: IntegerWeight) -> Int32Array:

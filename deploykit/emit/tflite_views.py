@@ -70,6 +70,7 @@ class ReaderState:
     """What has been read so far. waiting: inputs whose order the first reader decides.
 
     answers: by index of the file's tensor, the whole numbers that an ArgMax gives there.
+    bits: by name of a weight, where its integers take fewer than 8.
     """
 
     views: dict[int, View] = field(default_factory=dict)
@@ -81,6 +82,7 @@ class ReaderState:
     indices: dict[str, IndexTensor] = field(default_factory=dict)
     answers: dict[int, str] = field(default_factory=dict)
     batch: Batch = Batch.FIXED
+    bits: Mapping[str, str] = field(default_factory=dict)
 
     def view(self, operator: FileOperator, position: int = 0) -> View:
         """The activation that an operator reads, as a view."""

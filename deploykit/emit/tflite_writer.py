@@ -13,7 +13,7 @@ from typing import assert_never
 
 import numpy as np
 
-from deploykit.emit.tflite_file import REARRANGED, STEMS
+from deploykit.emit.tflite_file import BITS, REARRANGED, STEMS
 from deploykit.emit.tflite_flatbuffer import FilePort, pack_graph
 from deploykit.emit.tflite_float_live import live_part
 from deploykit.emit.tflite_graph import Options, TfliteGraph
@@ -37,9 +37,12 @@ from deploykit.spec.quantized import (
     Quantization,
     QuantizedNetwork,
     Tail,
+    weighted,
 )
 from deploykit.spec.stem import Runtime, stems_as_blocks
 
+CARRIED_BITS = 8
+"""That a weight's integers take where the file does not say otherwise."""
 TO_NHWC = (0, 2, 3, 1)
 TO_NCHW = (0, 3, 1, 2)
 
@@ -87,7 +90,13 @@ def write_tflite(network: QuantizedNetwork, layout: TfliteLayout = TfliteLayout.
         if isinstance(operator, Rearrange)
     }
     stated = {names[output]: text for output, text in stems.items()}
-    return pack_graph(live, moved_in, moved_out, {REARRANGED: rearranged, STEMS: stated})
+    narrow = {
+        operator.weight.name: str(operator.weight.bits)
+        for operator in weighted(network)
+        if operator.weight.bits != CARRIED_BITS
+    }
+    notes = {REARRANGED: rearranged, STEMS: stated, BITS: narrow}
+    return pack_graph(live, moved_in, moved_out, notes)
 
 
 def _add_input(

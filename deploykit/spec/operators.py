@@ -12,6 +12,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from deploykit.spec.arrays import Float32Array, Int8Array, Int32Array
+from deploykit.spec.carriers import IN_INT8, Carriers
 
 if TYPE_CHECKING:
     from deploykit.spec.network import Network
@@ -19,12 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class IntegerWeight:
-    """Symmetric per-output-channel weights. values: [O, ...] int8 within `bits`; scale: [O]."""
+    """Symmetric per-output-channel weights. values: [O, ...] int8 within `bits`; scale: [O].
+
+    carriers: how files store them, which changes nothing in what they are.
+    """
 
     name: str
     values: Int8Array
     scale: Float32Array
     bits: int = 8
+    carriers: Carriers = IN_INT8
 
 
 @dataclass(frozen=True)

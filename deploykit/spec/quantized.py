@@ -14,7 +14,8 @@ from typing import Protocol
 import numpy as np
 
 from deploykit.spec.arrays import Float32Array, Int8Array, Tensors, UInt8Array
-from deploykit.spec.operators import Operator
+from deploykit.spec.carriers import Version
+from deploykit.spec.operators import Conv, Linear, Operator
 
 
 def int_range(bits: int) -> tuple[int, int]:
@@ -155,6 +156,7 @@ class QuantizedNetwork:
     tensors: activations. constants: by name too; no tensor has the name of one. indices: what
     holds whole numbers; each is called as its port.
     batch: of the files; the reference takes any.
+    min_ort: oldest ONNX Runtime that has to load model.onnx; None: any that can.
     """
 
     tensors: Mapping[str, ActivationTensor]
@@ -165,6 +167,7 @@ class QuantizedNetwork:
     constants: Mapping[str, ConstantTensor] = field(default_factory=dict)
     batch: Batch = Batch.FIXED
     indices: Mapping[str, IndexTensor] = field(default_factory=dict)
+    min_ort: Version | None = None
 
     def shape(self, tensor: str) -> tuple[int, ...]:
         """Of an activation or of whole numbers."""
@@ -174,6 +177,11 @@ class QuantizedNetwork:
     def operand(self, name: str) -> ActivationTensor | ConstantTensor:
         """The activation or constant that an operator calls by this name."""
         return self.constants[name] if name in self.constants else self.tensors[name]
+
+
+def weighted(network: QuantizedNetwork) -> tuple[Conv | Linear, ...]:
+    """The operators that have weights."""
+    return tuple(one for one in network.operators if isinstance(one, Conv | Linear))
 
 
 class IntegerRunner(Protocol):

@@ -30,6 +30,8 @@ import numpy as np
 
 from deploykit.errors import GraphError
 from deploykit.spec.arrays import AnyArray, IntArray
+from deploykit.spec.carriers import Version
+from deploykit.spec.oldest import UINT8_SINCE
 from deploykit.spec.operators import Conv, Operator, SpaceToDepth, Window, operator_inputs
 from deploykit.spec.quantized import ActivationTensor, QuantizedNetwork
 
@@ -89,9 +91,16 @@ def as_blocks(weight: AnyArray, blocks: Blocks) -> AnyArray:
 
 
 def chosen_blocks(
-    window: Window, source: tuple[int, ...], groups: int, runtime: Runtime
+    window: Window,
+    source: tuple[int, ...],
+    groups: int,
+    runtime: Runtime,
+    min_ort: Version | None = None,
 ) -> Blocks | None:
-    """The same where they are faster in a runtime."""
+    """The same where they are faster in a runtime, and every release of it that counts has them."""
+    old = min_ort is not None and min_ort < UINT8_SINCE[SpaceToDepth]
+    if old and runtime is Runtime.ONNXRUNTIME:
+        return None
     if window.kernel[0] * window.kernel[1] < FEWEST_TAPS[runtime]:
         return None
     return blocks_of(window, source, groups)
@@ -108,7 +117,8 @@ def stems_as_blocks(
         blocks = None
         if isinstance(operator, Conv):
             source = network.tensors[operator.input]
-            blocks = chosen_blocks(operator.window, source.shape, operator.groups, runtime)
+            place = (operator.window, source.shape, operator.groups)
+            blocks = chosen_blocks(*place, runtime, network.min_ort)
         if not isinstance(operator, Conv) or blocks is None:
             operators.append(operator)
             continue
@@ -136,7 +146,9 @@ def stem_forms(network: QuantizedNetwork) -> dict[str, dict[str, str]]:
         place = (operator.window, network.tensors[operator.input].shape, operator.groups)
         if blocks_of(*place) is not None:
             forms[operator.output] = {
-                runtime.value: "Conv" if chosen_blocks(*place, runtime) is None else BLOCKS_FORM
+                runtime.value: "Conv"
+                if chosen_blocks(*place, runtime, network.min_ort) is None
+                else BLOCKS_FORM
                 for runtime in Runtime
             }
     return forms

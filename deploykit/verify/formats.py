@@ -248,6 +248,7 @@ def named_as_planned(network: QuantizedNetwork, plan: Mapping[str, Any]) -> Quan
         network.constants,
         network.batch,
         network.indices,
+        network.min_ort,
     )
 
 

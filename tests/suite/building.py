@@ -7,6 +7,7 @@ import onnx
 import onnx_ir as ir
 
 from deploykit.reference.window import output_size
+from deploykit.spec.carriers import CarrierOptions, Layer, chosen_carriers, layer_kind
 from deploykit.spec.network import Network, static_shape
 from deploykit.spec.operators import (
     Add,
@@ -48,8 +49,10 @@ from deploykit.spec.quantized import (
     Port,
     Quantization,
     QuantizedNetwork,
+    int_range,
 )
 
+ANY_RUNTIME = CarrierOptions()
 FIXED = {
     Function.SIGMOID: Quantization(1 / 256, -128),
     Function.TANH: Quantization(1 / 128, 0),
@@ -60,11 +63,18 @@ class Builder:
     """A network under construction; every method returns the name of the tensor it makes.
 
     Output scales are such that outputs use most of the int8 range; `saturation` > 1 makes them
-    smaller, so that many outputs clip.
+    smaller, so that many outputs clip. bits: of weights, whose carriers are the table's.
     """
 
-    def __init__(self, rng: np.random.Generator, shape: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        shape: tuple[int, ...],
+        bits: int = 8,
+        carriers: CarrierOptions = ANY_RUNTIME,
+    ) -> None:
         self.rng = rng
+        self.bits, self.carriers = bits, carriers
         self._tensors: dict[str, ActivationTensor] = {}
         self._operators: list[Operator] = []
         self._constants: dict[str, ConstantTensor] = {}
@@ -93,7 +103,8 @@ class Builder:
         """A convolution."""
         shape = self.of(source).shape
         kernel = (channels, shape[1] // groups, *window.kernel)
-        weight, bias, scale = self._weight(source, kernel)
+        plain = window.strides == (1, 1) and not any(window.pads)
+        weight, bias, scale = self._weight(source, kernel, layer_kind(kernel, plain, groups))
         into = (shape[0], channels, *output_size(shape, window))
         output = self._next(into, self.quantization(scale / saturation, zero_point))
         self._operators.append(Conv(f"conv_{output}", source, output, weight, bias, window, groups))
@@ -102,7 +113,7 @@ class Builder:
     def linear(self, source: str, features: int, saturation: float = 1.0) -> str:
         """A fully connected layer."""
         shape = self.of(source).shape
-        weight, bias, scale = self._weight(source, (features, shape[1]))
+        weight, bias, scale = self._weight(source, (features, shape[1]), Layer.LINEAR)
         output = self._next((shape[0], features), self.quantization(scale / saturation))
         self._operators.append(Linear(f"linear_{output}", source, output, weight, bias))
         return output
@@ -351,20 +362,25 @@ class Builder:
             io,
             dict(self._constants),
             indices=dict(self._indices),
+            min_ort=self.carriers.min_ort,
         )
 
     def _weight(
-        self, source: str, shape: tuple[int, ...]
+        self, source: str, shape: tuple[int, ...], layer: Layer
     ) -> tuple[IntegerWeight, np.ndarray, float]:
         """Weights, bias, and the output scale at which the outputs fill the range."""
         name = f"weight_{len(self._operators)}"
-        drawn = np.rint(self.rng.normal(0, 40, shape))
-        values = np.clip(drawn, -127, 127).astype(np.int8)
-        scales = self.rng.uniform(0.002, 0.01, shape[0]).astype(np.float32)
-        reach = 40 * 75 * float(np.sqrt(np.prod(shape[1:])))
+        _, largest = int_range(self.bits)
+        spread = 40 if self.bits == 8 else 0.6 * largest
+        drawn = np.rint(self.rng.normal(0, spread, shape))
+        values = np.clip(drawn, -largest, largest).astype(np.int8)
+        steps = 127 / largest
+        scales = (steps * self.rng.uniform(0.002, 0.01, shape[0])).astype(np.float32)
+        reach = spread * 75 * float(np.sqrt(np.prod(shape[1:])))
         bias = np.rint(self.rng.normal(0, reach / 4, shape[0])).astype(np.int32)
         into = self.of(source).quantization.scale * float(scales.mean()) * reach / 40
-        return IntegerWeight(name, values, scales), bias, into
+        chosen = chosen_carriers(layer, self.bits, shape, self.carriers)
+        return IntegerWeight(name, values, scales, self.bits, chosen), bias, into
 
     def _next(self, shape: tuple[int, ...], quantization: Quantization) -> str:
         return self._tensor(f"x{len(self._tensors)}", shape, quantization)

@@ -25,7 +25,7 @@ from deploykit.spec.quantized import (
     QuantizedNetwork,
 )
 from deploykit.spec.stem import Runtime, stems_as_blocks, stems_from_blocks
-from tests.suite.cases import CASES, Case
+from tests.suite.cases import WIDE, Case
 from tests.x86.emulation import run_networks
 
 pytestmark = pytest.mark.xdist_group("emulated")
@@ -87,7 +87,7 @@ def bright(case: Case) -> Tensors:
     }
 
 
-WEIGHTED = [case for case in CASES if dict(largest_pairs(case.network()))]
+WEIGHTED = [case for case in WIDE if dict(largest_pairs(case.network()))]
 
 
 def test_weights_of_the_test_are_what_it_says() -> None:

@@ -51,7 +51,27 @@ def export(
     eval_data: Annotated[
         Path | None, typer.Option(help="Evaluation .npz: `inputs` and `labels` [N].")
     ] = None,
-    bits: Annotated[int | None, typer.Option(help="Weight bits: 8.  [default: 8]")] = None,
+    bits: Annotated[
+        int | None,
+        typer.Option(help="Of weights: 8, 4 or 2; 6, 5 and 3 too, stored wider.  [default: 8]"),
+    ] = None,
+    layer_bits: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=4, of one layer's weights; NAME=8 leaves it in 8 bits. May be repeated."
+        ),
+    ] = None,
+    min_ort: Annotated[
+        str | None,
+        typer.Option(help="Oldest ONNX Runtime that has to load model.onnx, such as 1.20."),
+    ] = None,
+    tflite_lowbit: Annotated[
+        str | None,
+        typer.Option(
+            help="Below 8 bits: fast, or small (4-bit convolutions in 4 bits, several times as "
+            "slow).  [default: fast]"
+        ),
+    ] = None,
     to: Annotated[
         list[str] | None, typer.Option(help="onnx or tflite; may be repeated.  [default: both]")
     ] = None,
@@ -148,6 +168,7 @@ def export(
         "target": target, "calibration": calibration, "rounding": rounding, "io": io,
         "tflite_layout": tflite_layout, "labels": labels, "mean": mean, "std": std,
         "batch": batch, "numerics": numerics, "layer_map": layer_map,
+        "layer_bits": layer_bits or None, "min_ort": min_ort, "tflite_lowbit": tflite_lowbit,
     }  # fmt: skip
     if dry_run:
         _show_curve(checkpoint, given, config, out, "json" if as_json else "table")

@@ -118,11 +118,15 @@ def _model(found: ModelSummary) -> list[RenderableType]:
     from deploykit_cli.tables import legend
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for heading in ("computes", "operator", "shape", "kernel"):
+    weighted = any(row.bits is not None for row in found.operators)
+    headings = ("bits", "stored as") if weighted else ()
+    for heading in ("computes", "operator", "shape", *headings, "kernel"):
         table.add_column(heading)
     for row in found.operators:
         shape = "x".join(map(str, row.shape))
-        table.add_row(Folded(row.output), Folded(row.operator), shape, Folded(row.kernel or ""))
+        stored = (str(row.bits or ""), row.carrier or "") if weighted else ()
+        told = (row.output, row.operator, shape, *stored, row.kernel or "")
+        table.add_row(*map(Folded, told))
     operators = [row.operator for row in found.operators]
     return [
         table,

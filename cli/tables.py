@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from deploykit.spec.listing import listed
 from deploykit_cli.folding import NARROWEST, Folded
+from deploykit_cli.storage import storage_rows, stored_bits
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,7 +36,7 @@ def layer_table(manifest: Any) -> Table:
             Folded(layer["name"]),
             Folded(layer["operator"]),
             str(after) if before == after else f"{before} → {after}",
-            str(layer["bits"] or ""),
+            stored_bits(layer),
             f"{layer['macs'] / 1e6:.3f}" if layer["macs"] else "",
             "" if sqnr is None else f"{sqnr:.1f}",
             *(Folded(_kernel(layer, runtime)) for runtime in runtimes),
@@ -82,6 +83,8 @@ def summary_table(manifest: Any) -> Table:
     for name, size in sizes.items():
         if name.startswith("model."):
             row(name, f"{size:,} bytes, {dense / size:.1f} times under dense float32")
+    for what, told in storage_rows(manifest):
+        row(what, told)
     kept = [
         f"{layer['name']} ({layer['dead_channels']} of {layer['channels_after']})"
         for layer in manifest["layers"]
@@ -114,7 +117,7 @@ def summary_table(manifest: Any) -> Table:
         row(
             f"reference / {found['runtime']}",
             f"{found['differing']} of {found['integers']:,} integers differ "
-            f"({found['samples']:,} inputs){_steps(found)}",
+            f"({found['samples']:,} inputs){_steps(found, manifest['layers'])}",
         )
     islands = [layer["in_float"] for layer in manifest["layers"] if "in_float" in layer]
     if islands:
@@ -154,11 +157,13 @@ def _without_accuracy(evaluation: Any) -> str:
     )
 
 
-def _steps(found: Any) -> str:
-    """What float islands add to a runtime's integers."""
+def _steps(found: Any, layers: Any) -> str:
+    """What kernels that round otherwise add to a runtime's integers."""
     if not found["one_step_in_islands"]:
         return ""
-    return f"; {found['one_step_in_islands']:,} of float islands by one step"
+    islands = any("in_float" in layer for layer in layers)
+    of = "float islands" if islands else "4-bit convolutions"
+    return f"; {found['one_step_in_islands']:,} of {of} by one step"
 
 
 def _without_vnni(manifest: Any) -> str:

@@ -29,7 +29,10 @@ def export(
     data: StrPath | None = None,
     eval_data: StrPath | None = None,
     config: StrPath | None = None,
-    bits: int | None = None,
+    bits: int | Mapping[str, int] | None = None,
+    layer_bits: Mapping[str, int] | Sequence[str] | None = None,
+    min_ort: str | None = None,
+    tflite_lowbit: str | None = None,
     to: Sequence[str] | None = None,
     prune_rule: str | None = None,
     threshold: float | Mapping[str, float] | None = None,
@@ -65,6 +68,10 @@ def export(
     channels where the kernels of `target` ("host", or a width table's name) are faster with them,
     a number rounds widths up to its multiples, "none" leaves them.
     target "any" or "x86-avx2" plans weights that are exact on x86 without VNNI too.
+    bits: of weights, 8, 4 or 2, or 3, 5 or 6 stored as the next of those; layer_bits: by layer, as
+    the export's table names them, for example {"conv1": 8}. min_ort: the oldest ONNX Runtime that
+    has to load model.onnx, such as "1.23". tflite_lowbit: "small" stores 4-bit convolutions in 4
+    bits too, which makes them slow.
     labels: a text file, one class a line; mean, std: x = (pixel - mean) / std, one number or one
     per channel; both files carry them for apps to read.
     batch: "dynamic" for files that take any batch.
@@ -81,7 +88,8 @@ def export(
     given: dict[str, Any] = {
         "model": model, "weights": weights, "input_shape": input_shape, "data": data,
         "eval_data": eval_data,
-        "bits": bits, "to": to, "prune_rule": prune_rule, "threshold": threshold,
+        "bits": bits, "layer_bits": layer_bits, "min_ort": min_ort,
+        "tflite_lowbit": tflite_lowbit, "to": to, "prune_rule": prune_rule, "threshold": threshold,
         "exact": exact, "align": align, "target": target,
         "batchnorm": batchnorm, "calibration": calibration, "rounding": rounding, "io": io,
         "tflite_layout": tflite_layout, "labels": labels, "mean": mean, "std": std,

@@ -62,7 +62,7 @@ from deploykit.emit.tflite_regions import write_island, write_rearrange
 from deploykit.emit.tflite_site import Site
 from deploykit.errors import GraphError
 from deploykit.spec.arrays import Int8Array, Int32Array
-from deploykit.spec.carriers import Carrier, Layer, layer_kind
+from deploykit.spec.carriers import Carrier, Layer
 from deploykit.spec.functions import called_table, table
 from deploykit.spec.operators import (
     Add,
@@ -95,6 +95,7 @@ from deploykit.spec.operators import (
     Sub,
 )
 from deploykit.spec.quantized import UINT8_SHIFT, ActivationTensor, int_range
+from deploykit.spec.storage import kind_of
 
 FUNCTION_CODES: Mapping[Function, tuple[str, Options | None]] = {
     Function.SIGMOID: ("LOGISTIC", None),
@@ -221,10 +222,7 @@ def _read_by_windows(tensor: str, site: Site) -> bool:
 def _conv(operator: Conv, site: Site) -> None:
     carrier, output = operator.weight.carriers.tflite, site.index[operator.output]
     kernel, window = operator.weight.values, operator.window
-    plain = window.strides == (1, 1) and not any(window.pads)
-    if carrier is not Carrier.INT8 and layer_kind(kernel.shape, plain, operator.groups) is (
-        Layer.POINTWISE
-    ):
+    if carrier is not Carrier.INT8 and kind_of(operator) is Layer.POINTWISE:
         _fully_connected(operator, kernel.reshape(kernel.shape[:2]), site, KEEPING)
         return
     source = site.network.tensors[operator.input]

@@ -25,17 +25,20 @@ from deploykit.exporting.entry import Entered
 from deploykit.exporting.onnx_bytes import model_bytes
 from deploykit.exporting.options import CheckpointOptions, ExportOptions, OnnxOptions
 from deploykit.exporting.removal_record import alignment_record, hiding_record, removal_record
+from deploykit.exporting.weight_record import runtime_record, size_record, weight_storage
 from deploykit.graph.cost import LayerCost, layer_costs
 from deploykit.runtime import ort
 from deploykit.spec.by_sample import of_samples
+from deploykit.spec.carriers import FORMATS
 from deploykit.spec.inputs import some_samples
 from deploykit.spec.negligible import Negligible
 from deploykit.spec.network import Network
+from deploykit.spec.operators import Conv, Linear
 from deploykit.spec.pairs import LARGEST_PAIR
 from deploykit.spec.parity import Accuracy, IntegerComparison
 from deploykit.spec.plan import LayerPlan, QuantPlan
 from deploykit.spec.posterior import FoldReport
-from deploykit.spec.quantized import UINT8_SHIFT, IoType, Port, QuantizedNetwork
+from deploykit.spec.quantized import UINT8_SHIFT, IoType, Port, QuantizedNetwork, weighted
 from deploykit.spec.record import record_network
 from deploykit.spec.removal import RemovalReport, TensorRemoval
 from deploykit.spec.samples import Samples
@@ -89,14 +92,19 @@ def bundle_files(outcome: Outcome) -> dict[str, bytes]:
 def plan_record(plan: QuantPlan, network: QuantizedNetwork) -> dict[str, Any]:
     """plan.json: every decision, and the integer network that it makes."""
     forms = stem_forms(network)
+    makers = {operator.output: operator for operator in weighted(network)}
     return {
         "schema": SCHEMA,
         "target": None if plan.target is None else plan.target.value,
+        "min_ort": None if plan.min_ort is None else str(plan.min_ort),
         "calibration": plan.calibration,
         "calibration_samples": plan.calibration_samples,
         "rounding": plan.rounding.value,
         "names": {layer.output: layer.name for layer in plan.layers},
-        "layers": {layer.name: _layer_decisions(layer, forms) for layer in plan.layers},
+        "layers": {
+            layer.name: _layer_decisions(layer, forms, makers.get(layer.output))
+            for layer in plan.layers
+        },
         "proofs": [
             {
                 "layer": proof.layer, "inputs_tried": proof.cases, "scale_nudges": proof.nudges,
@@ -109,16 +117,20 @@ def plan_record(plan: QuantPlan, network: QuantizedNetwork) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _layer_decisions(layer: LayerPlan, forms: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+def _layer_decisions(
+    layer: LayerPlan, forms: Mapping[str, Mapping[str, str]], operator: Conv | Linear | None
+) -> dict[str, Any]:
     decisions: dict[str, Any] = {"operator": layer.operator, "nodes": list(layer.nodes)}
     if layer.output in forms:
         decisions["forms"] = dict(forms[layer.output])
-    if layer.weight is not None:
+    if layer.weight is not None and operator is not None:
+        stored = weight_storage(operator, FORMATS)
         decisions["weight"] = {
             "name": layer.weight.name,
             "bits": layer.weight.bits,
             "granularity": layer.weight.granularity,
-            "carrier": dict(layer.weight.carrier),
+            "carrier": {key: held["carrier"] for key, held in stored.items()},
+            "kernel": {key: held["kernel"] for key, held in stored.items()},
             "int16_pairs": asdict(layer.weight.pairs),
         }
     if layer.input_means is not None:
@@ -172,6 +184,8 @@ def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
             network, golden.folded, golden.outputs, golden.count, golden.real
         ),
         "sizes": dict(sizes),
+        "stored": size_record(outcome.models, network),
+        "min_onnxruntime": runtime_record(outcome.models, network),
         "dense_float32_bytes": 4 * removal.parameters_before,
         "accuracy": None if outcome.accuracy is None else {
             "samples": outcome.accuracy.samples, **outcome.accuracy.by_stage,
@@ -238,6 +252,8 @@ def _layers(outcome: Outcome, sqnr: Mapping[str, float]) -> list[dict[str, Any]]
     }
     costs = {cost.name: cost for cost in layer_costs(outcome.lowered.model)}
     removals = {entry.operator: entry for entry in outcome.removal.tensors}
+    keys = [fmt.key for fmt in outcome.models]
+    stored = {one.output: weight_storage(one, keys) for one in weighted(outcome.network)}
     forms = stem_forms(outcome.network)
     return [
         {
@@ -249,6 +265,7 @@ def _layers(outcome: Outcome, sqnr: Mapping[str, float]) -> list[dict[str, Any]]
             **_dead_channels(outcome.removal, removals.get(layer.name)),
             **_numbers(outcome, layer, costs.get(layer.name)),
             "sqnr_db": _number(sqnr[layer.output]) if layer.output in sqnr else None,
+            "stored": stored.get(layer.output, {}),
             "kernels": {runtime: by.get(layer.output) for runtime, by in kernels.items()},
         }
         for layer in outcome.plan.layers

@@ -14,12 +14,14 @@ from deploykit.errors import ConfigError, UsageError
 from deploykit.exporting.description import read_metadata
 from deploykit.exporting.input_shapes import GivenInputs, parse_inputs
 from deploykit.exporting.removing import HOST, removal_options
+from deploykit.exporting.weight_bits import carrier_options, merged_bits, weight_bits
 from deploykit.graph.options import RemovalOptions
 from deploykit.graph.widths.host import Element, Runtime
 from deploykit.graph.widths.table import WidthTable
 from deploykit.posterior.options import BatchNormMode, Numerics, PruneRule, PruneSpec
 from deploykit.quantize.calibration import Calibration
-from deploykit.quantize.planning import CARRIERS, QuantizationOptions
+from deploykit.quantize.planning import QuantizationOptions
+from deploykit.spec.carriers import TfliteLowbit
 from deploykit.spec.model_metadata import ModelMetadata
 from deploykit.spec.pairs import Target
 from deploykit.spec.plan import Rounding
@@ -85,7 +87,8 @@ class ExportOptions:
 KEYS = (
     "model", "input_shape", "data", "eval_data", "bits", "to", "prune_rule", "threshold",
     "batchnorm", "exact", "align", "target", "calibration", "rounding", "io", "tflite_layout",
-    "labels", "mean", "std", "batch", "weights", "numerics", "layer_map",
+    "labels", "mean", "std", "batch", "weights", "numerics", "layer_map", "layer_bits", "min_ort",
+    "tflite_lowbit",
 )  # fmt: skip
 """Names of all options: keys of export.toml, and flags with dashes for underscores."""
 
@@ -104,6 +107,7 @@ def build_options(
     missing, or has no such value.
     """
     values = {} if config is None else read_config(config)
+    bits = merged_bits(values.get("bits"), given.get("bits"))
     values.update({key: value for key, value in given.items() if value is not None})
     entry = _checkpoint(values) if source is Source.CHECKPOINT else _onnx(values)
     if "data" not in values:
@@ -118,12 +122,17 @@ def build_options(
         to=formats,
         removal=_removal(values, formats, target),
         quantization=QuantizationOptions(
-            _bits(values.get("bits", 8)),
+            weight_bits(8 if bits is None else bits, values.get("layer_bits")),
             choice(Calibration, "calibration", values.get("calibration", "mse")),
             choice(IoType, "io", values.get("io", "float")),
             target,
             choice(Batch, "batch", values.get("batch", "fixed")),
             choice(Rounding, "rounding", values.get("rounding", "compensated")),
+            carrier_options(
+                values.get("min_ort"),
+                choice(TfliteLowbit, "tflite-lowbit", values.get("tflite_lowbit", "fast")),
+                formats,
+            ),
         ),
         tflite_layout=choice(TfliteLayout, "tflite-layout", values.get("tflite_layout", "nhwc")),
         metadata=read_metadata(values),
@@ -231,13 +240,6 @@ def _removal(
         return removal_options(given, runtimes, Element.INT8)
     note = f"widths are as removal left them: no width table was measured on {target.value}"
     return replace(removal_options({**given, "align": "none"}, runtimes, Element.INT8), note=note)
-
-
-def _bits(value: object) -> int:
-    if isinstance(value, int) and value in CARRIERS:
-        return value
-    known = ", ".join(str(bits) for bits in CARRIERS)
-    raise UsageError(f"--bits {value}: this version quantizes weights to {known} bits")
 
 
 def _threshold(value: object) -> float | Mapping[str, float] | None:

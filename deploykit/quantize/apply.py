@@ -18,7 +18,7 @@ from deploykit.quantize.nodes import (
     window_of,
 )
 from deploykit.quantize.operators import Kind
-from deploykit.quantize.planning import CARRIED_BITS, layer_plan, quantized_name
+from deploykit.quantize.planning import layer_plan, quantized_name
 from deploykit.quantize.regions import Region, body_of
 from deploykit.quantize.structure import Layer, build_structure, tails
 from deploykit.quantize.whole_numbers import index_tensors
@@ -105,6 +105,7 @@ def apply_plan(network: Network, plan: QuantPlan) -> QuantizedNetwork:
         },
         plan.batch,
         index_tensors(network),
+        plan.min_ort,
     )
 
 
@@ -226,7 +227,8 @@ def _parameters(plan: LayerPlan) -> tuple[IntegerWeight, Int32Array]:
     if plan.weight is None or plan.bias is None:
         raise QuantizationError(f"{plan.name}: the plan holds no weights for this layer")
     weight = plan.weight
-    return IntegerWeight(weight.name, weight.values, weight.scale, CARRIED_BITS), plan.bias
+    held = IntegerWeight(weight.name, weight.values, weight.scale, weight.bits, weight.carriers)
+    return held, plan.bias
 
 
 def _integer(real: float, quantization: Quantization) -> int:

@@ -35,6 +35,11 @@ def weight_name(layer: Layer) -> str:
     return "" if value is None else str(value.name)
 
 
+def trained_bits(layer: Layer, given: Given) -> int:
+    """Of the grid of a layer's weights."""
+    return given.weights[weight_name(layer)].bits
+
+
 def given_integers(layers: Sequence[Layer], tied: Tied, given: Given) -> dict[str, GivenIntegers]:
     """By name of a layer, of those whose weights are on their grid; tied ones share it."""
     found: dict[str, GivenIntegers] = {}

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from deploykit.errors import QuantizationError
+from deploykit.quantize.bits import EIGHT_BITS, WeightBits, bits_by_layer, carriers_of
 from deploykit.quantize.calibration import Calibration
 from deploykit.quantize.compensation import compensated_weights
 from deploykit.quantize.constants import bound_operand, constant_operand
@@ -18,7 +19,7 @@ from deploykit.quantize.given import (
     fits_runtimes,
     given_integers,
     group_grid,
-    weight_name,
+    trained_bits,
     weight_uses,
 )
 from deploykit.quantize.histogram import Histogram, merge
@@ -38,6 +39,7 @@ from deploykit.quantize.tied import joint_moments, tied_layers
 from deploykit.quantize.weights import pair_scales, round_bias, round_weights, weight_scales
 from deploykit.quantize.whole_numbers import integer_table, table_histograms
 from deploykit.spec.arrays import AnyArray
+from deploykit.spec.carriers import ANY_RUNTIME, CarrierOptions
 from deploykit.spec.correction import corrected_bias
 from deploykit.spec.given import GivenIntegers
 from deploykit.spec.network import Network, static_shape
@@ -49,13 +51,6 @@ from deploykit.spec.samples import Samples
 from deploykit.spec.stem import Runtime, as_blocks, chosen_blocks
 from deploykit.spec.whole_numbers import real_inputs, whole_inputs, whole_outputs
 
-CARRIERS: Mapping[int, Mapping[str, str]] = {
-    bits: {"onnx": "int8", "tflite": "int8"} for bits in (2, 4, 8)
-}
-"""Storage form of a weight by bit width and format."""
-CARRIED_BITS = 8
-"""Of an integer in these forms, whatever it needs."""
-
 
 @dataclass(frozen=True)
 class QuantizationOptions:
@@ -64,12 +59,13 @@ class QuantizationOptions:
     target: processors for whose 16-bit sums weights are planned.
     """
 
-    bits: int = 8
+    bits: WeightBits = EIGHT_BITS
     calibration: Calibration = Calibration.MSE
     io: IoType = IoType.FLOAT
     target: Target | None = None
     batch: Batch = Batch.FIXED
     rounding: Rounding = Rounding.COMPENSATED
+    carriers: CarrierOptions = ANY_RUNTIME
 
 
 def quantized_name(network: Network, tensor: str) -> str:
@@ -118,6 +114,8 @@ def plan_quantization(
     read = [layer.inputs[0] for layer in weighted]
     tied = tied_layers(layers)
     held = given_integers(layers, tied, network.given)
+    trained = {name: trained_bits(tied[name][0], network.given) for name in held}
+    bits = bits_by_layer(layers, tied, options.bits, trained)
     compensated = []
     if options.rounding is Rounding.COMPENSATED:
         compensated = [layer for layer in weighted if compensates(layer) and layer.name not in held]
@@ -152,7 +150,10 @@ def plan_quantization(
     def planned(layer: Layer) -> LayerPlan:
         if layer.kind in WEIGHTED:
             own = held[layer.name] if fitting.get(layer.name) else None
-            return _weighted_plan(network, layer, tied[layer.name], chosen, seen, options, own)
+            wide = (bits if own is None else trained)[layer.name]
+            return _weighted_plan(
+                network, layer, tied[layer.name], chosen, seen, options, own, wide
+            )
         return _plain_plan(network, layer, constants.get(layer.name), chosen.get(layer.output))
 
     return QuantPlan(
@@ -172,6 +173,7 @@ def plan_quantization(
             *weight_uses(layers, fitting, tied, network.given),
             *activation_uses(groups, layers, sources, chosen, network.given),
         ),
+        options.carriers.min_ort,
     )
 
 
@@ -218,13 +220,14 @@ def _weighted_plan(
     seen: Observations,
     options: QuantizationOptions,
     held: GivenIntegers | None,
+    bits: int,
 ) -> LayerPlan:
     """Weights are rounded to the nearest where no second moments of the input were observed.
 
     tied: all layers of these weights, which get the same integers at scales that suit them all.
     held: the integers and scales that the weights were trained on.
     """
-    node, bits, first = layer.nodes[0], options.bits, tied[0].nodes[0]
+    node, first = layer.nodes[0], tied[0].nodes[0]
     weight, bias, groups = parameter(node, 1), parameter(node, 2), groups_of(node)
     input_scale = chosen[layer.inputs[0]].scale
     full = np.maximum.reduce(
@@ -237,10 +240,10 @@ def _weighted_plan(
         ]
     )  # fmt: skip
     if held is not None:
-        full, bits = held.scale, network.given.weights[weight_name(tied[0])].bits
+        full = held.scale
     least = full
     if held is None and options.target is not None:
-        paired = [_in_onnx(one.nodes[0], weight) for one in tied]
+        paired = [_in_onnx(one.nodes[0], weight, options) for one in tied]
         pairs_fit = [pair_scales(one, groups, options.rounding) for one in paired]
         least = np.maximum.reduce([full, *pairs_fit])
     moments = None if held is not None else joint_moments(tied, seen.moments)
@@ -251,7 +254,7 @@ def _weighted_plan(
     else:
         values, scale = compensated_weights(weight, least, moments, bits)
     pairs = PairPlan(
-        int(pair_sums(_in_onnx(node, values), groups).max(initial=0.0)),
+        int(pair_sums(_in_onnx(node, values, options), groups).max(initial=0.0)),
         int(np.count_nonzero(least > full)),
         float((least / full).max(initial=1.0)),
     )
@@ -275,7 +278,7 @@ def _weighted_plan(
             str(first.inputs[1].name),
             bits,
             "per-channel",
-            CARRIERS[bits],
+            carriers_of(layer, bits, values.shape, options.carriers),
             scale,
             values,
             pairs,
@@ -285,10 +288,11 @@ def _weighted_plan(
     )
 
 
-def _in_onnx(node: ir.Node, weight: AnyArray) -> AnyArray:
+def _in_onnx(node: ir.Node, weight: AnyArray, options: QuantizationOptions) -> AnyArray:
     """A layer's weights in the order in which ONNX Runtime's kernel pairs their products."""
     source = static_shape(node.inputs[0])
     if weight.ndim != 4 or source is None:
         return weight
-    blocks = chosen_blocks(window_of(node), source, groups_of(node), Runtime.ONNXRUNTIME)
+    min_ort = options.carriers.min_ort
+    blocks = chosen_blocks(window_of(node), source, groups_of(node), Runtime.ONNXRUNTIME, min_ort)
     return weight if blocks is None else as_blocks(weight, blocks)

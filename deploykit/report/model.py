@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -11,18 +11,25 @@ import onnx_ir as ir
 from deploykit.emit.tflite_layout import TfliteLayout
 from deploykit.errors import DeploykitError, GraphError
 from deploykit.spec.network import static_shape
+from deploykit.spec.operators import Conv, Linear, Operator
 from deploykit.spec.quantized import QuantizedNetwork
+from deploykit.spec.storage import storage_of
 from deploykit.verify.formats import Format, OnnxFormat, TfliteFormat
 
 
 @dataclass(frozen=True)
 class OperatorRow:
-    """One operator: the tensor it computes, its kind, that tensor's shape, the kernel if known."""
+    """One operator: the tensor it computes, its kind, that tensor's shape, the kernel if known.
+
+    bits, carrier: of its weights, None where it has none.
+    """
 
     output: str
     operator: str
     shape: tuple[int, ...]
     kernel: str | None
+    bits: int | None = None
+    carrier: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,17 +60,24 @@ def summarize_model(path: Path) -> ModelSummary:
         return ModelSummary(path, "float ONNX", runtime, len(data), _nodes(path))
     kernels = fmt.kernels(data, network) if version else {}
     name = "int8 TFLite" if path.suffix == ".tflite" else "int8 ONNX (QDQ)"
-    return ModelSummary(path, name, runtime, len(data), _rows(network, kernels))
+    return ModelSummary(path, name, runtime, len(data), _rows(network, kernels, fmt.key))
 
 
-def _rows(network: QuantizedNetwork, kernels: Mapping[str, str | None]) -> tuple[OperatorRow, ...]:
-    return tuple(
-        OperatorRow(
-            operator.output, type(operator).__name__, network.shape(operator.output),
-            kernels.get(operator.output),
-        )
-        for operator in network.operators
-    )  # fmt: skip
+def _rows(
+    network: QuantizedNetwork, kernels: Mapping[str, str | None], key: str
+) -> tuple[OperatorRow, ...]:
+    return tuple(_row(operator, network, kernels, key) for operator in network.operators)
+
+
+def _row(
+    operator: Operator, network: QuantizedNetwork, kernels: Mapping[str, str | None], key: str
+) -> OperatorRow:
+    output = operator.output
+    row = OperatorRow(output, type(operator).__name__, network.shape(output), kernels.get(output))
+    if not isinstance(operator, Conv | Linear):
+        return row
+    carrier = storage_of(key, operator).carrier.value
+    return replace(row, bits=operator.weight.bits, carrier=carrier)
 
 
 def _nodes(path: Path) -> tuple[OperatorRow, ...]:

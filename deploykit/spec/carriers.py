@@ -65,6 +65,10 @@ class Carriers:
         """By format, as plan.json has them."""
         return {"onnx": self.onnx.value, "tflite": self.tflite.value}
 
+    def distinct(self) -> tuple[str, ...]:
+        """Their names, one where both have the same."""
+        return tuple(dict.fromkeys(self.names().values()))
+
 
 IN_INT8 = Carriers()
 
@@ -98,7 +102,7 @@ class Version:
     @classmethod
     def parse(cls, text: str) -> Version:
         """Version.parse("1.23.2") -> 1.23; ValueError where it is none."""
-        major, minor, *_ = (int(part) for part in f"{text}".split("."))
+        major, minor, *_ = (int(part) for part in text.split("."))
         return cls(major, minor)
 
 
@@ -112,6 +116,9 @@ class CarrierOptions:
 
     min_ort: Version | None = None
     tflite: TfliteLowbit = TfliteLowbit.FAST
+
+
+ANY_RUNTIME = CarrierOptions()
 
 
 @dataclass(frozen=True)

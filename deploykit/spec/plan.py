@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from deploykit.spec.arrays import Float32Array, Int8Array, Int32Array
+from deploykit.spec.carriers import Carriers, Version
 from deploykit.spec.operators import IntegerTable
 from deploykit.spec.pairs import Target
 from deploykit.spec.quantized import Batch, IoType, Quantization
@@ -41,14 +42,13 @@ class Rounding(Enum):
 class WeightPlan:
     """Integers of one weight and how they are stored. values: [O, ...]; scale: [O].
 
-    bits: that the integers take. carrier: the storage form that keeps the runtime's integer kernel
-    (kernels differ by width).
+    bits: that the integers take. carriers: storage forms that keep the runtimes' integer kernels.
     """
 
     name: str
     bits: int
     granularity: str
-    carrier: Mapping[str, str]
+    carriers: Carriers
     scale: Float32Array
     values: Int8Array
     pairs: PairPlan
@@ -124,6 +124,7 @@ class QuantPlan:
 
     target: processors for whose 16-bit sums the weights are planned, None where for none.
     given: what became of the grids that the network came with.
+    min_ort: oldest ONNX Runtime that has to load model.onnx; None: any that can.
     """
 
     tensors: Mapping[str, Quantization]
@@ -136,6 +137,7 @@ class QuantPlan:
     target: Target | None = None
     batch: Batch = Batch.FIXED
     given: tuple[GridUse, ...] = ()
+    min_ort: Version | None = None
 
     def __str__(self) -> str:
         """The plan as a table, one line per layer."""
@@ -152,7 +154,7 @@ class QuantPlan:
                     "" if output is None else str(output.zero_point),
                     "" if weight is None else "x".join(map(str, weight.values.shape)),
                     "" if weight is None else str(weight.bits),
-                    "" if weight is None else ", ".join(sorted(set(weight.carrier.values()))),
+                    "" if weight is None else ", ".join(weight.carriers.distinct()),
                 )
             )
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

@@ -37,6 +37,11 @@ class Format(Protocol):
     """A file format together with the runtime that executes it."""
 
     @property
+    def key(self) -> str:
+        """Its name on the command line and in plan.json."""
+        ...
+
+    @property
     def file(self) -> str:
         """Name of the file in a bundle."""
         ...
@@ -79,6 +84,7 @@ class Format(Protocol):
 class OnnxFormat:
     """ONNX and ONNX Runtime. Inputs by port name: float32, or int8 already quantized."""
 
+    key: str = "onnx"
     file: str = ONNX_MODEL
     runtime: str = "onnxruntime"
 
@@ -125,6 +131,7 @@ class TfliteFormat:
     """TFLite and LiteRT. Inputs by port name: float32, or int8 already quantized."""
 
     layout: TfliteLayout = TfliteLayout.NHWC
+    key: str = "tflite"
     file: str = TFLITE_MODEL
     runtime: str = "litert"
 

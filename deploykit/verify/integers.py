@@ -13,12 +13,14 @@ from deploykit.reference import integer
 from deploykit.spec.arrays import AnyArray, Float32Array, Int8Array, Tensors
 from deploykit.spec.by_sample import by_sample, of_samples
 from deploykit.spec.inputs import GraphInputs, count_samples, some_samples
-from deploykit.spec.operators import Island
+from deploykit.spec.operators import Conv, Island, Linear, Operator
 from deploykit.spec.parity import IntegerComparison
 from deploykit.spec.progress import Advance, ignore
 from deploykit.spec.quantized import Port, QuantizedNetwork, Tail
+from deploykit.spec.storage import storage_of
 from deploykit.verify.formats import Format, port_inputs, quantized_inputs, real_output
 
+ONNX = "onnx"
 BYTES_AT_ONCE = 32 * 2**20
 NOTHING: Tensors = MappingProxyType({})
 PUBLIC_INPUTS = 8
@@ -73,7 +75,7 @@ def computed_integers(network: QuantizedNetwork, inputs: GraphInputs) -> dict[st
 
 @dataclass
 class Tally:
-    """Differences of one runtime, counted over chunks of samples."""
+    """Differences of one runtime, counted over chunks of samples. format: of the file it runs."""
 
     runner: str
     compared: dict[str, int]
@@ -82,6 +84,7 @@ class Tally:
     operator: str | None = None
     one_step: dict[str, int] = field(default_factory=dict)
     drift: int = 0
+    format: str = ONNX
 
     def add(self, network: QuantizedNetwork, actual: Tensors, expected: Tensors) -> None:
         """Count a chunk.
@@ -94,7 +97,7 @@ class Tally:
         hidden = [name for name in expected if name not in actual]
         if hidden:
             raise ParityError(f"{self.runner} does not show tensor {hidden[0]}, so it is unproved")
-        if any(isinstance(operator, Island) for operator in network.operators):
+        if any(allowed_steps(operator, self.format) for operator in network.operators):
             self._add_by_operator(network, actual, expected)
             return
         for name, values in expected.items():
@@ -105,14 +108,14 @@ class Tally:
     def _add_by_operator(
         self, network: QuantizedNetwork, actual: Tensors, expected: Tensors
     ) -> None:
-        """Each operator on the runtime's own inputs: a step of an island is not counted twice."""
+        """Each operator on the runtime's own inputs: an allowed step is not counted twice."""
         for port in quantized_ports(network):
             self._count(port.tensor, actual[port.tensor], expected[port.tensor], 0)
             if self.operator is None and self.differing[port.tensor]:
                 self.operator = f"the quantization of input {port.name}"
         for operator in network.operators:
             own = integer.run_operator(operator, network, actual)
-            allowed = 1 if isinstance(operator, Island) else 0
+            allowed = allowed_steps(operator, self.format)
             self._count(operator.output, actual[operator.output], own, allowed)
             if self.operator is None and self.differing[operator.output]:
                 self.operator = operator.name
@@ -150,6 +153,22 @@ class Tally:
             self.runner, samples, self.compared, self.differing, self.largest, self.operator,
             self.one_step, self.drift,
         )  # fmt: skip
+
+
+def allowed_steps(operator: Operator, fmt: str) -> int:
+    """How far a runtime's integers may lie from the reference's on the operator's own inputs.
+
+    One step where it computes in float, or where the user chose a kernel that rounds otherwise.
+    """
+    if isinstance(operator, Conv | Linear):
+        return 0 if storage_of(fmt, operator).exact else 1
+    return int(isinstance(operator, Island))
+
+
+def rounding_otherwise(network: QuantizedNetwork) -> str:
+    """Operators that may give other steps than the reference, in words."""
+    islands = any(isinstance(operator, Island) for operator in network.operators)
+    return "float islands" if islands else "convolutions of 4-bit weights"
 
 
 def compare_with_runtimes(
@@ -280,4 +299,5 @@ def quantized_ports(network: QuantizedNetwork) -> tuple[Port, ...]:
 def _empty_tally(fmt: Format, network: QuantizedNetwork) -> Tally:
     given = {port.tensor for port in network.inputs}
     names = [*network.tensors, *(name for name in network.indices if name not in given)]
-    return Tally(fmt.runtime, dict.fromkeys(names, 0), dict.fromkeys(names, 0))
+    counts = (dict.fromkeys(names, 0), dict.fromkeys(names, 0))
+    return Tally(fmt.runtime, *counts, format=fmt.key)

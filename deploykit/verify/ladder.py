@@ -35,8 +35,9 @@ from deploykit.spec.joined import joined_outputs
 from deploykit.spec.network import Network, input_names, static_shape
 from deploykit.spec.operators import Operator, operator_inputs
 from deploykit.spec.parity import ParityReport, Step, Verdict
-from deploykit.spec.quantized import Batch, QuantizedNetwork
+from deploykit.spec.quantized import Batch, QuantizedNetwork, weighted
 from deploykit.spec.record import Record, first_difference, record_network
+from deploykit.spec.storage import storage_of
 from deploykit.verify.float_stages import (
     PRUNED,
     lowered_step,
@@ -46,7 +47,12 @@ from deploykit.verify.float_stages import (
 )
 from deploykit.verify.formats import Format, OnnxFormat, TfliteFormat, named_as_planned
 from deploykit.verify.integer_form import integer_form
-from deploykit.verify.integers import ReferenceRun, compare_golden, run_reference
+from deploykit.verify.integers import (
+    ReferenceRun,
+    compare_golden,
+    rounding_otherwise,
+    run_reference,
+)
 from deploykit.verify.metrics import accuracy, agreement, float_names, sqnr_by_tensor
 from deploykit.verify.rounding import farthest_rounding
 from deploykit.verify.saturation import (
@@ -324,12 +330,25 @@ def _against_plan(
     fmt: Format, network: QuantizedNetwork, record: Record, plan: Mapping[str, Any]
 ) -> Step:
     compared = f"{fmt.file}, read back / plan"
-    difference = first_difference(plan["network"], record)
+    difference = first_difference(plan["network"], record) or _other_carrier(fmt, network, plan)
     if difference is None:
         return Step(4, compared, Verdict.PASSED, f"{len(network.operators)} operators equal")
     tensor, what = difference
     operator = plan["names"].get(tensor, tensor)
     return Step(4, compared, Verdict.FAILED, f"operator {operator}: {what}", operator)
+
+
+def _other_carrier(
+    fmt: Format, network: QuantizedNetwork, plan: Mapping[str, Any]
+) -> tuple[str, str] | None:
+    """(tensor, what differs) of the first weight that is not stored as planned."""
+    for operator in weighted(network):
+        name = str(plan["names"].get(operator.output, operator.output))
+        planned = plan["layers"].get(name, {}).get("weight", {}).get("carrier", {}).get(fmt.key)
+        found = storage_of(fmt.key, operator).carrier.value
+        if planned != found:
+            return operator.output, f"its weight is stored as {found}, not as {planned}"
+    return None
 
 
 def _against_golden(
@@ -377,8 +396,8 @@ def _against_runtime(
     )
     if found.one_step:
         detail += (
-            f"; {found.total_one_step:,} that float islands give are one step apart, and outputs "
-            f"by up to {found.drift} steps"
+            f"; {found.total_one_step:,} that {rounding_otherwise(network)} give are one step "
+            f"apart, and outputs by up to {found.drift} steps"
         )
     if found.total_differing:
         detail += f", by up to {found.largest}; first in operator {found.operator}"

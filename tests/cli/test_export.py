@@ -216,7 +216,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Words], list[str]]] = {
     "unknown rule": (
         with_options("--prune-rule", "foo"), ["--prune-rule foo: choose one of family, snr"],
     ),
-    "unknown bits": (with_options("--bits", "3"), ["--bits 3", "8 bits"]),
+    "unknown bits": (with_options("--bits", "7"), ["--bits 7", "2, 3, 4, 5, 6, 8 bits"]),
     "unknown numerics": (
         with_options("--numerics", "half"), ["--numerics half: choose one of exact, reference"],
     ),

@@ -22,6 +22,7 @@ from deploykit.exporting.options import (
 )
 from deploykit.graph.options import MultipleOf
 from deploykit.posterior.options import BatchNormMode, PruneRule, PruneSpec
+from deploykit.quantize.bits import WeightBits
 from deploykit.quantize.calibration import Calibration
 from deploykit.spec.inputs import InputSpec
 from deploykit.spec.pairs import Target
@@ -34,7 +35,7 @@ LEAST: dict[str, Any] = {"model": "net.py:build", "input_shape": "1,3,8,8", "dat
 def test_defaults_are_the_documented_ones() -> None:
     options = build_options(LEAST)
     assert options.to == ("onnx", "tflite")
-    assert options.quantization.bits == 8
+    assert options.quantization.bits == WeightBits(8)
     assert options.quantization.calibration is Calibration.MSE
     assert options.quantization.io is IoType.FLOAT
     assert options.entry == CheckpointOptions(
@@ -76,12 +77,9 @@ def test_a_package_in_the_file_is_no_path(tmp_path: Path) -> None:
 
 
 def test_the_sample_s_file_names_every_option() -> None:
-    """All but those that choose between networks or arithmetics: its checkpoint has one of each."""
-    assert set(read_config(SAMPLE / "export.toml")) == set(KEYS) - {
-        "weights",
-        "numerics",
-        "layer_map",
-    }
+    """All but those that choose between networks, arithmetics or runtimes, and flags alone."""
+    left_out = {"weights", "numerics", "layer_map", "layer_bits", "min_ort"}
+    assert set(read_config(SAMPLE / "export.toml")) == set(KEYS) - left_out
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_the_plan_says_how_it_was_made(plan: QuantPlan) -> None:
     weight = plan.layers[0].weight
     assert weight is not None
     assert (weight.name, weight.bits, weight.granularity) == ("w1", 8, "per-channel")
-    assert weight.carrier == {"onnx": "int8", "tflite": "int8"}
+    assert weight.carriers.names() == {"onnx": "int8", "tflite": "int8"}
     assert plan.layers[0].nodes == ("c1", "r1")
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from deploykit.spec.carriers import Carrier, Carriers
 from deploykit.spec.plan import LayerPlan, PairPlan, QuantPlan, Rounding, WeightPlan
 from deploykit.spec.quantized import IoType, Quantization
 
 
 def test_plan_prints_as_a_table() -> None:
     weight = WeightPlan(
-        "conv1.weight", 8, "per-channel", {"onnx": "int8", "tflite": "int8"},
+        "conv1.weight", 4, "per-channel", Carriers(Carrier.INT4, Carrier.INT8),
         np.ones(2, np.float32), np.ones((2, 1, 5, 5), np.int8), PairPlan(2),
     )  # fmt: skip
     plan = QuantPlan(
@@ -32,6 +33,6 @@ def test_plan_prints_as_a_table() -> None:
         "calibration mse on 256 samples, rounding compensated\n"
         "input x_quantized: scale 0.00390625, zero point -128\n"
         "layer  operator  output  scale    zero point  weight   bits  carrier\n"
-        "conv1  Conv      relu    0.03125  -128        2x1x5x5  8     int8\n"
+        "conv1  Conv      relu    0.03125  -128        2x1x5x5  4     int4, int8\n"
         "pool   MaxPool   pool    0.03125  -128"
     )

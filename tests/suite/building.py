@@ -7,7 +7,7 @@ import onnx
 import onnx_ir as ir
 
 from deploykit.reference.window import output_size
-from deploykit.spec.carriers import CarrierOptions, Layer, chosen_carriers, layer_kind
+from deploykit.spec.carriers import ANY_RUNTIME, CarrierOptions, Layer, chosen_carriers, layer_kind
 from deploykit.spec.network import Network, static_shape
 from deploykit.spec.operators import (
     Add,
@@ -52,7 +52,6 @@ from deploykit.spec.quantized import (
     int_range,
 )
 
-ANY_RUNTIME = CarrierOptions()
 FIXED = {
     Function.SIGMOID: Quantization(1 / 256, -128),
     Function.TANH: Quantization(1 / 128, 0),

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from deploykit.spec.arrays import AnyArray
-from deploykit.spec.carriers import OLDEST_ORT, CarrierOptions
+from deploykit.spec.carriers import ANY_RUNTIME, OLDEST_ORT, CarrierOptions
 from deploykit.spec.operators import Function, Maximum, Minimum, Window
 from deploykit.spec.quantized import IoType, Quantization, QuantizedNetwork
-from tests.suite.building import ANY_RUNTIME, Builder
+from tests.suite.building import Builder
 
 
 @dataclass(frozen=True)

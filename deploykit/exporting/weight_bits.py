@@ -1,0 +1,89 @@
+"""Bits of weights and their storage, as options name them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from deploykit.errors import ConfigError, UsageError
+from deploykit.quantize.bits import WEIGHT_BITS, WeightBits
+from deploykit.spec.carriers import OLDEST_ORT, CarrierOptions, TfliteLowbit, Version
+
+DEFAULT = "default"
+"""Key of a [bits] table: of every layer that it does not name."""
+
+
+def merged_bits(stated: object, given: object) -> object:
+    """`bits` of export.toml below those given otherwise: a number leaves the file's layers be."""
+    if isinstance(stated, Mapping) and given is not None and not isinstance(given, Mapping):
+        return {**stated, DEFAULT: given}
+    return stated if given is None else given
+
+
+def weight_bits(bits: object, layer_bits: object) -> WeightBits:
+    """bits: a number, or a table of them by layer. layer_bits: the same, or ["conv1=4", ...]."""
+    table = dict(bits) if isinstance(bits, Mapping) else {DEFAULT: bits}
+    default = _number(table.pop(DEFAULT, 8), "--bits ")
+    layers = {str(name): _number(value, f"[bits] {name} = ") for name, value in table.items()}
+    named: Mapping[Any, Any]
+    if isinstance(layer_bits, Mapping):
+        named = layer_bits
+    else:
+        listed = [layer_bits] if isinstance(layer_bits, str) else layer_bits or ()
+        named = dict(_pair(entry) for entry in _entries(listed))
+    layers |= {str(name): _number(value, f"--layer-bits {name}=") for name, value in named.items()}
+    return WeightBits(default, layers)
+
+
+def carrier_options(
+    min_ort: object, lowbit: TfliteLowbit, formats: Sequence[str]
+) -> CarrierOptions:
+    """Which storage forms are left."""
+    if min_ort is not None and "onnx" not in formats:
+        raise ConfigError(
+            "--min-ort is about model.onnx, and --to leaves it out; leave --min-ort out too"
+        )
+    if lowbit is not TfliteLowbit.FAST and "tflite" not in formats:
+        raise ConfigError(
+            "--tflite-lowbit is about model.tflite, and --to leaves it out; leave --tflite-lowbit "
+            "out too"
+        )
+    return CarrierOptions(None if min_ort is None else _version(min_ort), lowbit)
+
+
+def _version(stated: object) -> Version:
+    if isinstance(stated, Version):
+        return stated
+    try:
+        # A number of TOML has lost its zeros: 1.20 is 1.2.
+        found = Version.parse(stated) if isinstance(stated, str) else None
+    except ValueError:
+        found = None
+    if found is None:
+        raise UsageError(f'--min-ort {stated}: give a release such as "1.23", in quotes')
+    if found < OLDEST_ORT:
+        raise UsageError(
+            f"--min-ort {stated}: {OLDEST_ORT} is the oldest release that files were tried on"
+        )
+    return found
+
+
+def _entries(listed: object) -> Sequence[str]:
+    if isinstance(listed, Sequence) and all(isinstance(entry, str) for entry in listed):
+        return listed
+    raise UsageError(f"--layer-bits {listed}: give NAME=4, once for each layer")
+
+
+def _pair(entry: str) -> tuple[str, int]:
+    name, equals, bits = entry.rpartition("=")
+    if not name or not equals or not bits.isdecimal():
+        raise UsageError(f"--layer-bits {entry}: give NAME=4, once for each layer")
+    return name, int(bits)
+
+
+def _number(value: object, where: str) -> int:
+    """where: what stands before the value on a command line, or in the file."""
+    if isinstance(value, int) and not isinstance(value, bool) and value in WEIGHT_BITS:
+        return value
+    known = ", ".join(map(str, WEIGHT_BITS))
+    raise UsageError(f"{where}{value}: weights are quantized to {known} bits")

@@ -1,0 +1,58 @@
+"""What weights take, in a bundle's files and in memory, and which kernels read them."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from deploykit.spec.oldest import oldest_onnxruntime
+from deploykit.spec.operators import Conv, Linear
+from deploykit.spec.quantized import QuantizedNetwork, weighted
+from deploykit.spec.stem import Runtime, stems_as_blocks
+from deploykit.spec.storage import Storage, storage_of
+from deploykit.verify.formats import Format
+
+STRONGEST = 9
+"""Level of zlib, as packages and stores deflate what they ship."""
+
+
+def size_record(models: Mapping[Format, bytes], network: QuantizedNetwork) -> dict[str, Any]:
+    """By file: its bytes after deflate, those of its weights in it, and those that kernels read.
+
+    A weight that several operators read counts once. memory_bytes: of integers alone; a runtime may
+    keep the file itself beside them.
+    """
+    return {
+        fmt.file: {
+            "deflated_bytes": len(zlib.compress(data, STRONGEST)),
+            "weight_bytes": sum(one.file_bytes for one in _stored(fmt.key, network)),
+            "weight_memory_bytes": sum(one.memory_bytes for one in _stored(fmt.key, network)),
+        }
+        for fmt, data in models.items()
+    }
+
+
+def runtime_record(models: Mapping[Format, bytes], network: QuantizedNetwork) -> str | None:
+    """The oldest ONNX Runtime that loads model.onnx; None where there is none."""
+    if not any(fmt.key == "onnx" for fmt in models):
+        return None
+    written, _ = stems_as_blocks(network, Runtime.ONNXRUNTIME)
+    return str(oldest_onnxruntime(written).version)
+
+
+def weight_storage(operator: Conv | Linear, keys: Iterable[str]) -> dict[str, Any]:
+    """Carrier, bytes in the file and predicted kernel of one layer, by format."""
+    return {
+        key: {"carrier": held.carrier.value, "bytes": held.file_bytes, "kernel": held.kernel}
+        for key in keys
+        for held in (storage_of(key, operator),)
+    }
+
+
+def _stored(key: str, network: QuantizedNetwork) -> Iterable[Storage]:
+    held = {
+        (one.weight.name, storage_of(key, one).carrier): storage_of(key, one)
+        for one in weighted(network)
+    }
+    return held.values()

@@ -1,0 +1,83 @@
+"""How many bits the weights of each layer get."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+
+from deploykit.errors import QuantizationError
+from deploykit.quantize.nodes import groups_of, window_of
+from deploykit.quantize.operators import WEIGHTED
+from deploykit.quantize.structure import Layer
+from deploykit.quantize.tied import Tied
+from deploykit.spec.carriers import CarrierOptions, Carriers, chosen_carriers, layer_kind
+from deploykit.spec.listing import listed
+
+WEIGHT_BITS = (2, 3, 4, 5, 6, 8)
+"""That a user may ask for; 3, 5 and 6 are values inside of the next wider carrier."""
+NAMES_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class WeightBits:
+    """default: of every layer that `layers` does not name."""
+
+    default: int = 8
+    layers: Mapping[str, int] = field(default_factory=dict)
+
+
+EIGHT_BITS = WeightBits()
+
+
+def bits_by_layer(
+    layers: Sequence[Layer], tied: Tied, asked: WeightBits, trained: Mapping[str, int]
+) -> dict[str, int]:
+    """That every layer with weights is asked to have. trained: by layer, where training chose some.
+
+    Raises QuantizationError where a name is no layer's, or where layers that share their weights,
+    or training, ask for other bits.
+    """
+    weighted = [layer.name for layer in layers if layer.kind in WEIGHTED]
+    for name in asked.layers:
+        if name not in weighted:
+            others = [layer.name for layer in layers if layer.name not in weighted]
+            raise QuantizationError(_unknown(name, weighted, others))
+    found = {}
+    for name in weighted:
+        sharing = [one.name for one in tied[name]]
+        named = {one: asked.layers[one] for one in sharing if one in asked.layers}
+        if len(set(named.values())) > 1:
+            told = " and ".join(f"{one}={bits}" for one, bits in named.items())
+            raise QuantizationError(
+                f"--layer-bits {told}: these layers share their weights; give them the same bits"
+            )
+        chosen = next(iter(named.values()), asked.default)
+        if named and trained.get(name, chosen) != chosen:
+            raise QuantizationError(
+                f"--layer-bits {next(iter(named))}={chosen}: its weights were trained as integers "
+                f"of {trained[name]} bits, which are kept; leave it out"
+            )
+        found[name] = chosen
+    return found
+
+
+def _unknown(name: str, weighted: Sequence[str], others: Collection[str]) -> str:
+    if name in others:
+        return f"--layer-bits {name}: this layer has no weights; leave it out"
+    near = get_close_matches(name, weighted, NAMES_SHOWN, cutoff=0.0)
+    return (
+        f"--layer-bits {name}: no layer has this name; the nearest are {listed(near)} "
+        "(names as the export's table has them)"
+    )
+
+
+def carriers_of(
+    layer: Layer, bits: int, shape: tuple[int, ...], options: CarrierOptions
+) -> Carriers:
+    """How files store a layer's weights. shape: [O, ...]."""
+    node = layer.nodes[0]
+    window = window_of(node) if len(shape) == 4 else None
+    plain = window is None or (window.strides == (1, 1) and not any(window.pads))
+    kind = layer_kind(shape, plain, groups_of(node))
+    return chosen_carriers(kind, bits, shape, options)

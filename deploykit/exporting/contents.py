@@ -25,7 +25,7 @@ from deploykit.exporting.entry import Entered
 from deploykit.exporting.onnx_bytes import model_bytes
 from deploykit.exporting.options import CheckpointOptions, ExportOptions, OnnxOptions
 from deploykit.exporting.removal_record import alignment_record, hiding_record, removal_record
-from deploykit.exporting.weight_record import runtime_record, size_record, weight_storage
+from deploykit.exporting.weight_record import layer_storage, runtime_record, size_record
 from deploykit.graph.cost import LayerCost, layer_costs
 from deploykit.runtime import ort
 from deploykit.spec.by_sample import of_samples
@@ -33,12 +33,11 @@ from deploykit.spec.carriers import FORMATS
 from deploykit.spec.inputs import some_samples
 from deploykit.spec.negligible import Negligible
 from deploykit.spec.network import Network
-from deploykit.spec.operators import Conv, Linear
 from deploykit.spec.pairs import LARGEST_PAIR
 from deploykit.spec.parity import Accuracy, IntegerComparison
 from deploykit.spec.plan import LayerPlan, QuantPlan
 from deploykit.spec.posterior import FoldReport
-from deploykit.spec.quantized import UINT8_SHIFT, IoType, Port, QuantizedNetwork, weighted
+from deploykit.spec.quantized import UINT8_SHIFT, IoType, Port, QuantizedNetwork
 from deploykit.spec.record import record_network
 from deploykit.spec.removal import RemovalReport, TensorRemoval
 from deploykit.spec.samples import Samples
@@ -92,7 +91,7 @@ def bundle_files(outcome: Outcome) -> dict[str, bytes]:
 def plan_record(plan: QuantPlan, network: QuantizedNetwork) -> dict[str, Any]:
     """plan.json: every decision, and the integer network that it makes."""
     forms = stem_forms(network)
-    makers = {operator.output: operator for operator in weighted(network)}
+    stored = layer_storage(network, FORMATS)
     return {
         "schema": SCHEMA,
         "target": None if plan.target is None else plan.target.value,
@@ -102,7 +101,7 @@ def plan_record(plan: QuantPlan, network: QuantizedNetwork) -> dict[str, Any]:
         "rounding": plan.rounding.value,
         "names": {layer.output: layer.name for layer in plan.layers},
         "layers": {
-            layer.name: _layer_decisions(layer, forms, makers.get(layer.output))
+            layer.name: _layer_decisions(layer, forms, stored.get(layer.output, {}))
             for layer in plan.layers
         },
         "proofs": [
@@ -118,13 +117,12 @@ def plan_record(plan: QuantPlan, network: QuantizedNetwork) -> dict[str, Any]:
 
 
 def _layer_decisions(
-    layer: LayerPlan, forms: Mapping[str, Mapping[str, str]], operator: Conv | Linear | None
+    layer: LayerPlan, forms: Mapping[str, Mapping[str, str]], stored: Mapping[str, Any]
 ) -> dict[str, Any]:
     decisions: dict[str, Any] = {"operator": layer.operator, "nodes": list(layer.nodes)}
     if layer.output in forms:
         decisions["forms"] = dict(forms[layer.output])
-    if layer.weight is not None and operator is not None:
-        stored = weight_storage(operator, FORMATS)
+    if layer.weight is not None:
         decisions["weight"] = {
             "name": layer.weight.name,
             "bits": layer.weight.bits,
@@ -253,7 +251,7 @@ def _layers(outcome: Outcome, sqnr: Mapping[str, float]) -> list[dict[str, Any]]
     costs = {cost.name: cost for cost in layer_costs(outcome.lowered.model)}
     removals = {entry.operator: entry for entry in outcome.removal.tensors}
     keys = [fmt.key for fmt in outcome.models]
-    stored = {one.output: weight_storage(one, keys) for one in weighted(outcome.network)}
+    stored = layer_storage(outcome.network, keys)
     forms = stem_forms(outcome.network)
     return [
         {

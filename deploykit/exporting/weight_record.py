@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from deploykit.spec.oldest import oldest_onnxruntime
-from deploykit.spec.operators import Conv, Linear
 from deploykit.spec.quantized import QuantizedNetwork, weighted
 from deploykit.spec.stem import Runtime, stems_as_blocks
 from deploykit.spec.storage import Storage, storage_of
 from deploykit.verify.formats import Format
 
+RUNTIMES = {"onnx": Runtime.ONNXRUNTIME, "tflite": Runtime.LITERT}
 STRONGEST = 9
 """Level of zlib, as packages and stores deflate what they ship."""
 
@@ -37,22 +37,32 @@ def runtime_record(models: Mapping[Format, bytes], network: QuantizedNetwork) ->
     """The oldest ONNX Runtime that loads model.onnx; None where there is none."""
     if not any(fmt.key == "onnx" for fmt in models):
         return None
-    written, _ = stems_as_blocks(network, Runtime.ONNXRUNTIME)
-    return str(oldest_onnxruntime(written).version)
+    return str(oldest_onnxruntime(_written("onnx", network)).version)
 
 
-def weight_storage(operator: Conv | Linear, keys: Iterable[str]) -> dict[str, Any]:
-    """Carrier, bytes in the file and predicted kernel of one layer, by format."""
-    return {
-        key: {"carrier": held.carrier.value, "bytes": held.file_bytes, "kernel": held.kernel}
-        for key in keys
-        for held in (storage_of(key, operator),)
-    }
+def layer_storage(
+    network: QuantizedNetwork, keys: Iterable[str]
+) -> Mapping[str, Mapping[str, dict[str, Any]]]:
+    """By output of a layer and format: carrier, bytes in the file and predicted kernel."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for key in keys:
+        for operator in weighted(_written(key, network)):
+            held = storage_of(key, operator)
+            told = {"carrier": held.carrier.value, "bytes": held.file_bytes, "kernel": held.kernel}
+            found.setdefault(operator.output, {})[key] = told
+    return found
 
 
 def _stored(key: str, network: QuantizedNetwork) -> Iterable[Storage]:
+    written = _written(key, network)
     held = {
         (one.weight.name, storage_of(key, one).carrier): storage_of(key, one)
-        for one in weighted(network)
+        for one in weighted(written)
     }
     return held.values()
+
+
+def _written(key: str, network: QuantizedNetwork) -> QuantizedNetwork:
+    """The network as a format's file has it."""
+    written, _ = stems_as_blocks(network, RUNTIMES[key])
+    return written

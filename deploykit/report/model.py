@@ -13,7 +13,6 @@ from deploykit.errors import DeploykitError, GraphError
 from deploykit.spec.network import static_shape
 from deploykit.spec.operators import Conv, Linear, Operator
 from deploykit.spec.quantized import QuantizedNetwork
-from deploykit.spec.storage import storage_of
 from deploykit.verify.formats import Format, OnnxFormat, TfliteFormat
 
 
@@ -76,7 +75,7 @@ def _row(
     row = OperatorRow(output, type(operator).__name__, network.shape(output), kernels.get(output))
     if not isinstance(operator, Conv | Linear):
         return row
-    carrier = storage_of(key, operator).carrier.value
+    carrier = operator.weight.carriers.of(key).value
     return replace(row, bits=operator.weight.bits, carrier=carrier)
 
 

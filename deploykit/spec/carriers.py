@@ -61,6 +61,10 @@ class Carriers:
     onnx: Carrier = Carrier.INT8
     tflite: Carrier = Carrier.INT8
 
+    def of(self, fmt: str) -> Carrier:
+        """In a format by its name."""
+        return {"onnx": self.onnx, "tflite": self.tflite}[fmt]
+
     def names(self) -> Mapping[str, str]:
         """By format, as plan.json has them."""
         return {"onnx": self.onnx.value, "tflite": self.tflite.value}
@@ -126,9 +130,10 @@ class Row:
     """One storage form that keeps a runtime's kernel.
 
     kernels: by kind of layer, the kernel that computes it. since: the oldest release that was seen
-    to load it, None where every one does that reads the int8 form. multiple: of what the integers
-    of one output channel are. fewest: integers from which the file is smaller than in int8.
-    memory_bits: of an integer as the kernel reads it. only: where the user has to ask for it.
+    to load it, None where every one does that reads the int8 form. multiple: what the number of
+    integers has to be divided by, inputs: and that of one output channel. fewest: integers from
+    which the file is smaller than in int8. memory_bits: of an integer as the kernel reads it.
+    only: where the user has to ask for it.
     """
 
     format: str
@@ -136,6 +141,7 @@ class Row:
     kernels: Mapping[Layer, str]
     since: Version | None = None
     multiple: int = 1
+    inputs: int = 1
     fewest: int = 0
     memory_bits: int = 8
     only: TfliteLowbit | None = None
@@ -150,7 +156,8 @@ class Row:
         return (
             layer in self.kernels
             and self.carrier.bits >= bits
-            and prod(shape[1:]) % self.multiple == 0
+            and prod(shape) % self.multiple == 0
+            and prod(shape[1:]) % self.inputs == 0
             and prod(shape) >= self.fewest
         )
 
@@ -177,8 +184,8 @@ TABLE: tuple[Row, ...] = (
     Row("onnx", Carrier.INT4, IN_ORT, Version(1, 23), fewest=256),
     Row("onnx", Carrier.TABLE4, IN_ORT, multiple=2, fewest=2048),
     Row("onnx", Carrier.INT8, IN_ORT),
-    Row("tflite", Carrier.INT2, AS_LINEAR, multiple=4, memory_bits=2),
-    Row("tflite", Carrier.INT4, AS_LINEAR, multiple=2, memory_bits=4),
+    Row("tflite", Carrier.INT2, AS_LINEAR, inputs=4, memory_bits=2),
+    Row("tflite", Carrier.INT4, AS_LINEAR, inputs=2, memory_bits=4),
     Row("tflite", Carrier.INT4, {Layer.WINDOW: "CONV_2D"}, only=TfliteLowbit.SMALL, memory_bits=4),
     Row("tflite", Carrier.INT8, IN_XNNPACK),
 )

@@ -36,9 +36,9 @@ def kind_of(operator: Conv | Linear) -> Layer:
 
 
 def storage_of(fmt: str, operator: Conv | Linear) -> Storage:
-    """fmt: "onnx" or "tflite"."""
+    """fmt: "onnx" or "tflite". Raises QuantizationError where no kernel is known to take it."""
     held = operator.weight
-    carrier = held.carriers.onnx if fmt == "onnx" else held.carriers.tflite
+    carrier = held.carriers.of(fmt)
     row = row_of(fmt, carrier, kind_of(operator))
     kernel = row.kernels[kind_of(operator)]
     memory = -(-held.values.size * row.memory_bits // BITS_PER_BYTE)

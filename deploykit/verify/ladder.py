@@ -37,7 +37,6 @@ from deploykit.spec.operators import Operator, operator_inputs
 from deploykit.spec.parity import ParityReport, Step, Verdict
 from deploykit.spec.quantized import Batch, QuantizedNetwork, weighted
 from deploykit.spec.record import Record, first_difference, record_network
-from deploykit.spec.storage import storage_of
 from deploykit.verify.float_stages import (
     PRUNED,
     lowered_step,
@@ -345,7 +344,7 @@ def _other_carrier(
     for operator in weighted(network):
         name = str(plan["names"].get(operator.output, operator.output))
         planned = plan["layers"].get(name, {}).get("weight", {}).get("carrier", {}).get(fmt.key)
-        found = storage_of(fmt.key, operator).carrier.value
+        found = operator.weight.carriers.of(fmt.key).value
         if planned != found:
             return operator.output, f"its weight is stored as {found}, not as {planned}"
     return None

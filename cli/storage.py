@@ -36,5 +36,8 @@ def storage_rows(manifest: Any) -> Iterator[tuple[str, str]]:
             f"{held['weight_bytes']:,} bytes, {held['weight_memory_bytes']:,} in memory; the file "
             f"deflates to {held['deflated_bytes']:,}",
         )
-    if manifest.get("min_onnxruntime"):
-        yield "model.onnx loads in", f"ONNX Runtime {manifest['min_onnxruntime']} or later"
+    for file, runtime, key in (
+        ("model.onnx", "ONNX Runtime", "min_onnxruntime"), ("model.tflite", "LiteRT", "min_litert")
+    ):  # fmt: skip
+        if manifest.get(key):
+            yield f"{file} is for", f"{runtime} {manifest[key]} or later"

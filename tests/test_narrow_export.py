@@ -67,7 +67,7 @@ def test_predicted_kernels_are_those_that_run(narrow: Bundle) -> None:
             predicted
         )
     assert layer(narrow, "project")["bits"] == 2
-    assert decisions["project"]["weight"]["carrier"] == {"onnx": "int2", "tflite": "int2"}
+    assert decisions["project"]["weight"]["carrier"] == {"onnx": "int2", "tflite": "int4"}
     assert layer(narrow, "output")["stored"]["onnx"]["carrier"] == "int8"
 
 
@@ -85,6 +85,8 @@ def test_files_take_less_and_the_manifest_says_how_much(narrow: Bundle, wide: Bu
     tflite_stored = narrow.manifest["stored"]["model.tflite"]
     assert tflite_stored["weight_memory_bytes"] == tflite_stored["weight_bytes"]
     assert narrow.manifest["min_onnxruntime"] == "1.28"  # a stem over blocks of pixels
+    assert narrow.manifest["min_litert"] == "1.4"
+    assert wide.manifest["min_litert"] is None
 
 
 def test_a_weight_that_is_stored_otherwise_than_planned_fails(
@@ -137,7 +139,7 @@ def test_the_tables_say_bits_carriers_and_bytes(narrow: Bundle) -> None:
     listed = CliRunner().invoke(app, ["inspect", path], env={"COLUMNS": "160"}).stdout
     rows = [line.split() for line in listed.splitlines() if " Conv " in line]
     assert [row[3:5] for row in rows] == [
-        ["4", "int8"], ["4", "int4"], ["4", "int8"], ["2", "int2"], ["4", "int8"],
+        ["4", "int8"], ["4", "int4"], ["4", "int8"], ["2", "int4"], ["4", "int8"],
     ]  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from deploykit.exporting.entry import Entered
 from deploykit.exporting.onnx_bytes import model_bytes
 from deploykit.exporting.options import CheckpointOptions, ExportOptions, OnnxOptions
 from deploykit.exporting.removal_record import alignment_record, hiding_record, removal_record
-from deploykit.exporting.weight_record import layer_storage, runtime_record, size_record
+from deploykit.exporting.weight_record import layer_storage, oldest_litert, oldest_ort, size_record
 from deploykit.graph.cost import LayerCost, layer_costs
 from deploykit.runtime import ort
 from deploykit.spec.by_sample import of_samples
@@ -183,7 +183,8 @@ def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
         ),
         "sizes": dict(sizes),
         "stored": size_record(outcome.models, network),
-        "min_onnxruntime": runtime_record(outcome.models, network),
+        "min_onnxruntime": oldest_ort(outcome.models, network),
+        "min_litert": oldest_litert(outcome.models, network),
         "dense_float32_bytes": 4 * removal.parameters_before,
         "accuracy": None if outcome.accuracy is None else {
             "samples": outcome.accuracy.samples, **outcome.accuracy.by_stage,

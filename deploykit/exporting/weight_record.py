@@ -33,11 +33,20 @@ def size_record(models: Mapping[Format, bytes], network: QuantizedNetwork) -> di
     }
 
 
-def runtime_record(models: Mapping[Format, bytes], network: QuantizedNetwork) -> str | None:
+def oldest_ort(models: Mapping[Format, bytes], network: QuantizedNetwork) -> str | None:
     """The oldest ONNX Runtime that loads model.onnx; None where there is none."""
     if not any(fmt.key == "onnx" for fmt in models):
         return None
     return str(oldest_onnxruntime(_written("onnx", network)).version)
+
+
+def oldest_litert(models: Mapping[Format, bytes], network: QuantizedNetwork) -> str | None:
+    """The oldest LiteRT whose kernels take model.tflite's weights; None where they are int8."""
+    if not any(fmt.key == "tflite" for fmt in models):
+        return None
+    found = [storage_of("tflite", one).since for one in weighted(network)]
+    newest = max((since for since in found if since is not None), default=None)
+    return None if newest is None else str(newest)
 
 
 def layer_storage(

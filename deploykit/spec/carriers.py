@@ -11,11 +11,12 @@ runtime and version (tests/suite/test_carriers.py holds the table against the in
              table4    uint8 of two -> Gather of a table [256, 2] -> Reshape   at load
              table2    uint8 of four -> Gather of a table [256, 4] -> Reshape  at load
     tflite   int4      INT4 of a FULLY_CONNECTED, which a 1x1 convolution is   by the kernel
-             int2      INT2 of the same                                        by the kernel
+             int2      INT2 of the same, at 1.6 times int8's time: on request  by the kernel
     both     int8      int8, whatever its integers need; deflate finds that out
 
 XNNPACK takes convolutions with int8 kernels only: CONV_2D with INT4 runs on a builtin kernel, which
-unpacks the weights at every call and rounds its sums otherwise. With INT2 it does not run at all.
+unpacks the weights at every call and rounds its sums otherwise: on request too. With INT2 it does
+not run at all.
 """
 
 from __future__ import annotations
@@ -87,7 +88,10 @@ class Layer(Enum):
 
 
 class TfliteLowbit(Enum):
-    """What a .tflite file is to be below 8 bits where it cannot be both. small: see WINDOW."""
+    """What a .tflite file is to be below 8 bits where it cannot be both.
+
+    small: convolutions of 4 bits, and INT2, whatever they cost in time.
+    """
 
     FAST = "fast"
     SMALL = "small"
@@ -130,10 +134,12 @@ class Row:
     """One storage form that keeps a runtime's kernel.
 
     kernels: by kind of layer, the kernel that computes it. since: the oldest release that was seen
-    to load it, None where every one does that reads the int8 form. multiple: what the number of
+    to do so (of ONNX Runtime from 1.20 on, of ai-edge-litert from 1.4 on), None where every one
+    does that reads the int8 form. multiple: what the number of
     integers has to be divided by, inputs: and that of one output channel. fewest: integers from
     which the file is smaller than in int8. memory_bits: of an integer as the kernel reads it.
-    only: where the user has to ask for it.
+    only: where the user has to ask for it. exact: its kernel rounds as the reference does, where
+    builtin ones of LiteRT take the next step now and then.
     """
 
     format: str
@@ -145,11 +151,7 @@ class Row:
     fewest: int = 0
     memory_bits: int = 8
     only: TfliteLowbit | None = None
-
-    @property
-    def rounds_otherwise(self) -> bool:
-        """Whether its kernel rounds to the next step now and then: LiteRT's builtin ones do."""
-        return self.only is TfliteLowbit.SMALL
+    exact: bool = True
 
     def takes(self, layer: Layer, bits: int, shape: tuple[int, ...]) -> bool:
         """Whether a weight [O, ...] of so many bits fits. shape: of the weight."""
@@ -184,12 +186,22 @@ TABLE: tuple[Row, ...] = (
     Row("onnx", Carrier.INT4, IN_ORT, Version(1, 23), fewest=256),
     Row("onnx", Carrier.TABLE4, IN_ORT, multiple=2, fewest=2048),
     Row("onnx", Carrier.INT8, IN_ORT),
-    Row("tflite", Carrier.INT2, AS_LINEAR, inputs=4, memory_bits=2),
-    Row("tflite", Carrier.INT4, AS_LINEAR, inputs=2, memory_bits=4),
-    Row("tflite", Carrier.INT4, {Layer.WINDOW: "CONV_2D"}, only=TfliteLowbit.SMALL, memory_bits=4),
+    Row(
+        "tflite", Carrier.INT2, AS_LINEAR, Version(2, 2), inputs=4, memory_bits=2,
+        only=TfliteLowbit.SMALL,
+    ),
+    Row("tflite", Carrier.INT4, AS_LINEAR, Version(1, 4), inputs=2, memory_bits=4),
+    Row(
+        "tflite", Carrier.INT4, {Layer.WINDOW: "CONV_2D"}, Version(1, 4), memory_bits=4,
+        only=TfliteLowbit.SMALL, exact=False,
+    ),
     Row("tflite", Carrier.INT8, IN_XNNPACK),
-)
-"""The first row that takes a weight is its carrier; narrower ones stand first."""
+)  # fmt: skip
+"""The first row that takes a weight is its carrier; narrower ones stand first.
+
+memory_bits: measured, 2 x 4096 x 4096 weights add 32, 16 and 8 MB to a process in LiteRT with int8,
+int4 and int2, and as much as int8 whatever the carrier in ONNX Runtime.
+"""
 
 
 def layer_kind(shape: tuple[int, ...], plain: bool, groups: int = 1) -> Layer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from deploykit.spec.carriers import Carrier, Layer, layer_kind, row_of
+from deploykit.spec.carriers import Carrier, Layer, Version, layer_kind, row_of
 from deploykit.spec.operators import Conv, Linear
 
 BITS_PER_BYTE = 8
@@ -15,7 +15,8 @@ class Storage:
     """One weight in one format. kernel: that computes the layer, by the table of carriers.
 
     file_bytes: of its integers in the file. memory_bytes: of them as the kernel reads them. exact:
-    whether the kernel rounds as the reference does.
+    whether the kernel rounds as the reference does. since: the oldest release that has it, where
+    int8 asks for none.
     """
 
     carrier: Carrier
@@ -23,6 +24,7 @@ class Storage:
     file_bytes: int
     memory_bytes: int
     exact: bool
+    since: Version | None
 
 
 def kind_of(operator: Conv | Linear) -> Layer:
@@ -42,6 +44,5 @@ def storage_of(fmt: str, operator: Conv | Linear) -> Storage:
     row = row_of(fmt, carrier, kind_of(operator))
     kernel = row.kernels[kind_of(operator)]
     memory = -(-held.values.size * row.memory_bits // BITS_PER_BYTE)
-    return Storage(
-        carrier, kernel, carrier.size_bytes(held.values.size), memory, not row.rounds_otherwise
-    )
+    size = carrier.size_bytes(held.values.size)
+    return Storage(carrier, kernel, size, memory, row.exact, row.since)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from deploykit.spec.arrays import AnyArray
-from deploykit.spec.carriers import ANY_RUNTIME, OLDEST_ORT, CarrierOptions
+from deploykit.spec.carriers import ANY_RUNTIME, OLDEST_ORT, CarrierOptions, TfliteLowbit
 from deploykit.spec.operators import Function, Maximum, Minimum, Window
 from deploykit.spec.quantized import IoType, Quantization, QuantizedNetwork
 from tests.suite.building import Builder
@@ -488,36 +488,50 @@ WIDE: tuple[Case, ...] = (
     Case("mobile", (8, 10, 10), mobile),
 )
 
-NARROW_BITS = (6, 4, 3, 2)
-"""Each in the carriers that the table gives it."""
+NARROW_BASES: tuple[Case, ...] = (
+    Case("conv-1x1-of-64", (64, 7, 9), lambda b: b.conv(b.input, 40, square(1))),
+    Case("conv-1x1-of-46", (46, 7, 9), lambda b: b.conv(b.input, 48, square(1))),
+    Case("conv-1x1-of-45", (45, 7, 9), lambda b: b.conv(b.input, 49, square(1))),
+    Case("conv-1x1-strided", (64, 9, 11), lambda b: b.conv(b.input, 40, square(1, 2))),
+    Case("conv-1x1-padded", (64, 5, 6), lambda b: b.conv(b.input, 40, square(1, pad=1))),
+    Case("conv-3x3", (16, 9, 11), lambda b: b.conv(b.input, 24, square(3, pad=1))),
+    Case("conv-dilated", (16, 14, 14), lambda b: b.conv(b.input, 24, square(3, 1, 2, 2))),
+    Case("conv-depthwise", (48, 11, 9), lambda b: b.conv(b.input, 48, square(5, pad=2), 48)),
+    Case("conv-grouped", (32, 9, 9), lambda b: b.conv(b.input, 48, square(3, pad=1), 4)),
+    Case("conv-7x7-stem", (3, 30, 30), lambda b: b.conv(b.input, 16, square(7, 2, 3))),
+    Case("linear", (128,), lambda b: b.linear(b.input, 40), 64),
+    Case("linear-of-127", (127,), lambda b: b.linear(b.input, 41), 64),
+    Case("linear-saturated", (300,), lambda b: b.linear(b.input, 7, saturation=8), 64),
+    Case("lenet", (1, 28, 28), lenet),
+    Case("residual", (3, 12, 10), residual),
+    Case("mobile", (8, 10, 10), mobile),
+    Case("gate", (8, 9, 9), gate),
+)
+"""Every kind of layer, and inputs that a carrier takes or not."""
 
-NARROW: tuple[Case, ...] = tuple(
-    replace(case, name=f"{case.name}-{bits}-bit{called}", bits=bits, carriers=options)
-    for options, called in (
-        (ANY_RUNTIME, ""), (CarrierOptions(min_ort=OLDEST_ORT), "-old-ort"),
+
+def narrow(bits: int, options: CarrierOptions, called: str = "") -> tuple[Case, ...]:
+    """The bases with weights of so many bits, in the carriers that the options leave.
+
+    Where files are to be small, those alone whose kernels round as the reference does.
+    """
+    small = options.tflite is TfliteLowbit.SMALL
+    bases = [case for case in NARROW_BASES if not small or case.name.startswith(AS_LINEAR)]
+    return tuple(
+        replace(case, name=f"{case.name}-{bits}-bit{called}", bits=bits, carriers=options)
+        for case in bases
     )
-    for bits in NARROW_BITS
-    for case in (
-        Case("conv-1x1", (64, 7, 9), lambda b: b.conv(b.input, 40, square(1))),
-        Case("conv-1x1-of-46", (46, 7, 9), lambda b: b.conv(b.input, 48, square(1))),
-        Case("conv-1x1-of-45", (45, 7, 9), lambda b: b.conv(b.input, 49, square(1))),
-        Case("conv-1x1-strided", (64, 9, 11), lambda b: b.conv(b.input, 40, square(1, 2))),
-        Case("conv-1x1-padded", (64, 5, 6), lambda b: b.conv(b.input, 40, square(1, pad=1))),
-        Case("conv-3x3", (16, 9, 11), lambda b: b.conv(b.input, 24, square(3, pad=1))),
-        Case("conv-dilated", (16, 14, 14), lambda b: b.conv(b.input, 24, square(3, 1, 2, 2))),
-        Case("conv-depthwise", (48, 11, 9), lambda b: b.conv(b.input, 48, square(5, pad=2), 48)),
-        Case("conv-grouped", (32, 9, 9), lambda b: b.conv(b.input, 48, square(3, pad=1), 4)),
-        Case("conv-7x7-stem", (3, 30, 30), lambda b: b.conv(b.input, 16, square(7, 2, 3))),
-        Case("linear", (128,), lambda b: b.linear(b.input, 40), 64),
-        Case("linear-of-127", (127,), lambda b: b.linear(b.input, 41), 64),
-        Case("linear-saturated", (300,), lambda b: b.linear(b.input, 7, saturation=8), 64),
-        Case("lenet", (1, 28, 28), lenet),
-        Case("residual", (3, 12, 10), residual),
-        Case("mobile", (8, 10, 10), mobile),
-        Case("gate", (8, 9, 9), gate),
-    )
-    if not called or bits in (4, 2)
-)  # fmt: skip
-"""Weights of fewer than 8 bits: every kind of layer, and inputs that a carrier takes or not."""
+
+
+AS_LINEAR = ("conv-1x1-of", "linear")
+OLD = CarrierOptions(OLDEST_ORT)
+SMALLEST = CarrierOptions(tflite=TfliteLowbit.SMALL)
+
+NARROW: tuple[Case, ...] = (
+    *(case for bits in (6, 4, 3, 2) for case in narrow(bits, ANY_RUNTIME)),
+    *(case for bits in (4, 2) for case in narrow(bits, OLD, "-old-ort")),
+    *narrow(2, SMALLEST, "-small"),
+)
+"""Weights of fewer than 8 bits."""
 
 CASES = (*WIDE, *NARROW)

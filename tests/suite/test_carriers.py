@@ -85,11 +85,11 @@ def test_a_row_is_what_its_runtime_does(row: Row, layer: Layer) -> None:
     found = form.run_all(form.write(network), network, inputs)[output].astype(int)
     distance = np.abs(found - integer.run(network, inputs)[output])
     assert len(np.unique(found)) > 20
-    if row.rounds_otherwise:
+    if row.exact:
+        assert distance.max() == 0
+    else:
         assert distance.max() == 1
         assert 0 < np.mean(distance) < MOST_STEPS
-    else:
-        assert distance.max() == 0
 
 
 @pytest.mark.skipif(litert.version() is None, reason="LiteRT is not installed")

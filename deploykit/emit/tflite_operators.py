@@ -36,11 +36,9 @@ from typing import assert_never
 
 import numpy as np
 
-from deploykit.emit.tflite_graph import Options, TfliteQuantization, per_tensor
+from deploykit.emit.tflite_graph import Options, per_tensor
 from deploykit.emit.tflite_lowering import (
     channel_major,
-    columns_as_hwc,
-    convolution_form,
     limit,
     mean_over_pixels,
     pad_with,
@@ -60,9 +58,7 @@ from deploykit.emit.tflite_moves import (
 )
 from deploykit.emit.tflite_regions import write_island, write_rearrange
 from deploykit.emit.tflite_site import Site
-from deploykit.errors import GraphError
-from deploykit.spec.arrays import Int8Array, Int32Array
-from deploykit.spec.carriers import Carrier, Layer
+from deploykit.emit.tflite_weighted import write_conv, write_linear
 from deploykit.spec.functions import called_table, table
 from deploykit.spec.operators import (
     Add,
@@ -76,7 +72,6 @@ from deploykit.spec.operators import (
     Function,
     Gather,
     GlobalAveragePool,
-    IntegerWeight,
     Island,
     LeakyRelu,
     Linear,
@@ -94,8 +89,7 @@ from deploykit.spec.operators import (
     SpaceToDepth,
     Sub,
 )
-from deploykit.spec.quantized import UINT8_SHIFT, ActivationTensor, int_range
-from deploykit.spec.storage import kind_of
+from deploykit.spec.quantized import UINT8_SHIFT, int_range
 
 FUNCTION_CODES: Mapping[Function, tuple[str, Options | None]] = {
     Function.SIGMOID: ("LOGISTIC", None),
@@ -107,11 +101,6 @@ FUNCTION_CODES: Mapping[Function, tuple[str, Options | None]] = {
 }
 
 
-CONVOLUTIONS = frozenset(("CONV_2D", "CONV_2D/grouped", "CONV_2D/int4", "DEPTHWISE_CONV_2D"))
-
-KEEPING = Options("FullyConnectedOptions", {"keepNumDims": True})
-"""Of a product along the last of four axes."""
-
 CAST_TO_INT32: Mapping[str, int] = {"inDataType": 3, "outDataType": 2}
 """uint8 to int32, by the schema's numbers of element types."""
 
@@ -120,9 +109,9 @@ def lower(operator: Operator, site: Site) -> None:
     """Append one operator of the network to the graph."""
     match operator:
         case Conv():
-            _conv(operator, site)
+            write_conv(operator, site)
         case Linear():
-            _linear(operator, site)
+            write_linear(operator, site)
         case Add() | Mul() | Sub():
             sides = (_operand(site, operator.left), _operand(site, operator.right))
             kind = type(operator).__name__
@@ -219,48 +208,6 @@ def _read_by_windows(tensor: str, site: Site) -> bool:
     )
 
 
-def _conv(operator: Conv, site: Site) -> None:
-    carrier, output = operator.weight.carriers.tflite, site.index[operator.output]
-    kernel, window = operator.weight.values, operator.window
-    if carrier is not Carrier.INT8 and kind_of(operator) is Layer.POINTWISE:
-        _fully_connected(operator, kernel.reshape(kernel.shape[:2]), site, KEEPING)
-        return
-    source = site.network.tensors[operator.input]
-    data, padding = padded(site.graph, site.index[operator.input], output, window, operator.output)
-    form = convolution_form(kernel, window, operator.groups, source.shape[1], padding)
-    weight = _weight(site, operator.weight, form.kernel, form.output_axis)
-    bias = _bias(site, operator.name, operator.bias, source, operator.weight)
-    code = form.code if carrier is Carrier.INT8 else f"{form.code}/{carrier.value}"
-    if code not in CONVOLUTIONS:
-        raise GraphError(
-            f"{operator.name}: no TFLite kernel runs {form.code} with {carrier.value} weights; "
-            "store them as int8."
-        )
-    site.graph.operator(code, (data, weight, bias), output, form.options)
-
-
-def _linear(operator: Linear, site: Site) -> None:
-    stored = operator.weight.values
-    if operator.input in site.flattened:
-        stored = columns_as_hwc(stored, site.flattened[operator.input])
-    _fully_connected(operator, stored, site, Options("FullyConnectedOptions"))
-
-
-def _fully_connected(
-    operator: Conv | Linear, stored: Int8Array, site: Site, options: Options
-) -> None:
-    """stored: [O, I]."""
-    weight = _weight(site, operator.weight, stored, 0)
-    source = site.network.tensors[operator.input]
-    bias = _bias(site, operator.name, operator.bias, source, operator.weight)
-    inputs, output = (site.index[operator.input], weight, bias), site.index[operator.output]
-    carrier = operator.weight.carriers.tflite
-    code = "FULLY_CONNECTED"
-    if carrier is not Carrier.INT8:
-        code = f"{code}/{carrier.value}"
-    site.graph.operator(code, inputs, output, options)
-
-
 def _max_pool(operator: MaxPool, site: Site) -> None:
     require_dense(operator.window, operator.name)
     source, result = site.index[operator.input], site.index[operator.output]
@@ -301,23 +248,3 @@ def _operand(site: Site, name: str) -> int:
             values = np.ascontiguousarray(values.transpose(0, 2, 3, 1))
         site.constants[name] = site.graph.constant(name, values, per_tensor(held.quantization))
     return site.constants[name]
-
-
-def _weight(site: Site, weight: IntegerWeight, stored: Int8Array, dimension: int) -> int:
-    """Index of a weight; of several operators that store the same one, the first's."""
-    scale, carrier = np.asarray(weight.scale, dtype=np.float32), weight.carriers.tflite
-    key = (weight.name, stored.shape, stored.tobytes(), scale.tobytes(), dimension, carrier)
-    if key not in site.weights:
-        quantization = TfliteQuantization(scale, 0, dimension)
-        values = np.ascontiguousarray(stored)
-        site.weights[key] = site.graph.weight(weight.name, values, quantization, carrier)
-    return site.weights[key]
-
-
-def _bias(
-    site: Site, name: str, bias: Int32Array, source: ActivationTensor, weight: IntegerWeight
-) -> int:
-    """Bias in steps of sx * sw, the product taken in float32 as the runtimes take it."""
-    scale = np.float32(source.quantization.scale) * weight.scale.astype(np.float32)
-    quantization = TfliteQuantization(np.asarray(scale, dtype=np.float32), 0)
-    return site.graph.constant(f"{name}/bias", bias.astype(np.int32), quantization)

@@ -82,7 +82,11 @@ def inspect_checkpoint(
     given: what the suggested command need not ask for.
     """
     recognised = recognise(checkpoint)
-    summaries = {layer.name: _summarise(layer, threshold) for layer in recognised.layers}
+    layers = recognised.layers
+    posteriors = {layer.name: layer.posterior() for layer in layers}
+    summaries = {
+        layer.name: _summarise(layer, posteriors[layer.name], threshold) for layer in layers
+    }
     shapes: dict[str, dict[str, tuple[int, ...]]] = {}
     for key, array in recognised.plain.items():
         name, parameter = split_key(key)
@@ -96,10 +100,10 @@ def inspect_checkpoint(
         beside=checkpoint.beside,
         layers=tuple(summaries[name] for name in order if name in summaries),
         parameters=_numbers(checkpoint),
-        traps=(*_flat(checkpoint), *_traps(recognised.layers), *_lone(checkpoint, recognised)),
-        suggested_command=suggested_command(checkpoint, recognised.layers, threshold, given),
+        traps=(*_flat(checkpoint), *_traps(layers), *_lone(checkpoint, recognised)),
+        suggested_command=suggested_command(checkpoint, layers, posteriors, threshold, given),
         unread=checkpoint.unread,
-        next_step=after_it(checkpoint, recognised.layers, threshold, given),
+        next_step=after_it(checkpoint, layers, posteriors, threshold, given),
     )
 
 
@@ -166,8 +170,9 @@ def _lone(checkpoint: Checkpoint, recognised: Recognised) -> Iterator[str]:
         )
 
 
-def _summarise(layer: RecognisedLayer, threshold: float | None) -> LayerSummary:
-    posterior = layer.posterior()
+def _summarise(
+    layer: RecognisedLayer, posterior: LayerPosterior, threshold: float | None
+) -> LayerSummary:
     rule = layer.family.gate_rule
     scores = posterior.gate_score
     limit = rule.threshold if rule is not None and threshold is None else threshold

@@ -154,15 +154,21 @@ def sample_layer(
 
 def silenced(layout: Layout, tensors: Tensors) -> Tensors:
     """The same means under spreads of no effect, and every copy as the forward's own tensor."""
-    held = {key: value for key, value in tensors.items() if key not in layout.ignored}
-    return quietened(held, {layout.weight.spread, layout.bias.spread}, layout.copies)
+    spreads = {layout.weight.spread, layout.bias.spread}
+    return quietened(tensors, spreads, layout.copies, layout.ignored)
 
 
-def quietened(tensors: Tensors, spreads: Set[str], copies: Mapping[str, str]) -> Tensors:
-    """The tensors with spreads of no effect. copies: of tensors, to the names that are read."""
+def quietened(
+    tensors: Tensors, spreads: Set[str], copies: Mapping[str, str], ignored: Set[str]
+) -> Tensors:
+    """The tensors with spreads of no effect, without those that are ignored.
+
+    copies: of tensors, to the names that are read.
+    """
     quiet = {
         key: np.full_like(value, SILENT) if key in spreads else value
         for key, value in tensors.items()
+        if key not in ignored
     }
     return quiet | {copied: quiet[own] for copied, own in copies.items() if copied in quiet}
 

@@ -102,8 +102,7 @@ def _sample_layer(
 
 def _silenced(layout: LstmLayout, tensors: Tensors) -> Tensors:
     spreads = {one.spread for one in _gaussians(layout).values()}
-    held = {key: value for key, value in tensors.items() if key not in layout.ignored}
-    return quietened(held, spreads, layout.copies)
+    return quietened(tensors, spreads, layout.copies, layout.ignored)
 
 
 def _moments(layout: LstmLayout, tensors: Tensors) -> dict[str, tuple[Float64Array, Float64Array]]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from deploykit.posterior.options import BatchNormMode
 from deploykit.posterior.recognise import RecognisedLayer
-from deploykit.spec.posterior import Checkpoint
+from deploykit.spec.posterior import Checkpoint, LayerPosterior
 
+Posteriors = Mapping[str, LayerPosterior]
+"""Of the layers, by name."""
 DATA = "--data calibration.npz --eval-data labelled.npz"
 
 
@@ -27,6 +29,7 @@ class Given:
 def suggested_command(
     checkpoint: Checkpoint,
     layers: Sequence[RecognisedLayer],
+    posteriors: Posteriors,
     threshold: float | None,
     given: Given,
 ) -> str:
@@ -38,32 +41,36 @@ def suggested_command(
     words.append(
         f"--model {shlex.quote(given.model)}" if given.model else "--model FILE.py:FACTORY"
     )
-    words.append(given.input_shape or f"--input-shape {_input_shape(checkpoint, layers).sizes}")
+    words.append(given.input_shape or f"--input-shape {_input_shape(checkpoint, posteriors).sizes}")
     if given.weights is not None:
         words.append(f"--weights {shlex.quote(given.weights)}")
     if given.layer_map is not None:
         words.append(f"--layer-map {shlex.quote(str(given.layer_map))}")
-    return " ".join((*words, DATA, *_batchnorm(checkpoint, layers), *_pruning(layers, threshold)))
+    pruning = _pruning(layers, posteriors, threshold)
+    return " ".join((*words, DATA, *_batchnorm(checkpoint, layers), *pruning))
 
 
 def after_it(
     checkpoint: Checkpoint,
     layers: Sequence[RecognisedLayer],
+    posteriors: Posteriors,
     threshold: float | None,
     given: Given,
 ) -> str:
     """What to fill in of the suggested command and to do behind it, "" for nothing."""
-    shape = _input_shape(checkpoint, layers)
+    shape = _input_shape(checkpoint, posteriors)
     told = [shape.note] if shape.note and given.input_shape is None else []
-    return "; ".join((*told, *_pruned_too(layers, threshold)))
+    return "; ".join((*told, *_pruned_too(layers, posteriors, threshold)))
 
 
-def _pruned_too(layers: Sequence[RecognisedLayer], threshold: float | None) -> tuple[str, ...]:
+def _pruned_too(
+    layers: Sequence[RecognisedLayer], posteriors: Posteriors, threshold: float | None
+) -> tuple[str, ...]:
     rules = [layer.family.gate_rule for layer in layers]
-    if not layers or threshold is not None or _ungated(layers):
+    if not layers or threshold is not None or _ungated(posteriors):
         return ()
     if all(rule is None for rule in rules):
-        priors = all(layer.posterior().prior_variance is not None for layer in layers)
+        priors = all(one.prior_variance is not None for one in posteriors.values())
         ranked = "snr or savage-dickey" if priors else "snr"
         return (
             f"to remove channels too: --prune-rule {ranked} ranks them, and --dry-run shows what "
@@ -81,18 +88,19 @@ def _batchnorm(checkpoint: Checkpoint, layers: Sequence[RecognisedLayer]) -> lis
     return [f"--batchnorm {mode.value}" for mode in sorted(asked, key=str)] if held else []
 
 
-def _pruning(layers: Sequence[RecognisedLayer], threshold: float | None) -> tuple[str, ...]:
-    if all(layer.family.gate_rule is None for layer in layers) or _ungated(layers):
+def _pruning(
+    layers: Sequence[RecognisedLayer], posteriors: Posteriors, threshold: float | None
+) -> tuple[str, ...]:
+    if all(layer.family.gate_rule is None for layer in layers) or _ungated(posteriors):
         return "--out bundle", "--prune-rule none"
     if threshold is not None:
         return "--out bundle", f"--threshold {threshold:g}"
     return ("--dry-run",) if _without_threshold(layers) else ("--out bundle",)
 
 
-def _ungated(layers: Sequence[RecognisedLayer]) -> bool:
+def _ungated(posteriors: Posteriors) -> bool:
     """Whether training chose bits, and no channels."""
-    posteriors = [layer.posterior() for layer in layers]
-    return all(one.precision is not None and one.gate_score is None for one in posteriors)
+    return all(one.precision is not None and one.gate_score is None for one in posteriors.values())
 
 
 def _without_threshold(layers: Sequence[RecognisedLayer]) -> bool:
@@ -108,12 +116,12 @@ class _Shape:
     note: str = ""
 
 
-def _input_shape(checkpoint: Checkpoint, layers: Sequence[RecognisedLayer]) -> _Shape:
+def _input_shape(checkpoint: Checkpoint, posteriors: Posteriors) -> _Shape:
     """By the first matrix or kernel in the file, whose second axis is taken for the inputs.
 
     In front of a matrix a network may flatten an input of any shape.
     """
-    means = {layer.name: layer.posterior().mean for layer in layers}
+    means = {name: one.mean for name, one in posteriors.items()}
     for key, array in checkpoint.tensors.items():
         own = next((means[name] for name in _above(key) if name in means), None)
         held = {key.rpartition(".")[2]: array} if own is None else own

@@ -8,6 +8,7 @@ closes some of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch.nn import functional
 
 from tests.libraries.frame import descend
 from tests.libraries.images import Images
+from tests.posterior.gate_layers import InformationBottleneck, LinearSBP, SBPLayer
 
 PACKAGE = "torch"
 """What every installation has."""
@@ -63,6 +65,37 @@ def gated_forward(
     x = functional.conv2d(x, weights[1], biases[1], stride=2, padding=1).relu()
     x = x * gates[1][:, None, None]
     return functional.linear(functional.max_pool2d(x, 2).flatten(1), weights[2], biases[2])
+
+
+def behind_convolutions(first: nn.Module, second: nn.Module) -> nn.Sequential:
+    """Two plain convolutions, then linear layers 144 -> 32 -> 10: [N, 1, 28, 28] -> [N, 10]."""
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 5, 2, 2), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), first, nn.ReLU(), second,
+    )  # fmt: skip
+
+
+def features(network: Any, x: Tensor) -> Tensor:
+    """[N, 144], what the linear layers of `behind_convolutions` read, written out."""
+    conv1, conv2 = network[0], network[2]
+    x = functional.conv2d(x, conv1.weight, conv1.bias, stride=2, padding=2).relu()
+    x = functional.conv2d(x, conv2.weight, conv2.bias, stride=2, padding=1).relu()
+    return functional.max_pool2d(x, 2).flatten(1)
+
+
+def kl_to_log_uniform(log_alpha: Tensor) -> Tensor:
+    """Summed, of Gaussians whose variance is alpha mean^2; Molchanov et al. 2017, equation 14."""
+    kept = 0.63576 * (1 - torch.sigmoid(1.87320 + 1.48695 * log_alpha))
+    return (kept + 0.5 * functional.softplus(-log_alpha)).sum()
+
+
+def kl_of_gates(network: nn.Sequential) -> Tensor:
+    """Of all layers of log-normal gates and of bottlenecks."""
+    total = torch.zeros(())
+    for layer in network:
+        if isinstance(layer, SBPLayer | LinearSBP | InformationBottleneck):
+            total = total + layer.kl()
+    return total
 
 
 def initialised(network: nn.Module, start: Mapping[str, float]) -> nn.Module:

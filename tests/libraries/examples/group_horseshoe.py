@@ -10,7 +10,14 @@ from torch.nn import functional
 
 from tests.libraries.frame import Library, Trained
 from tests.libraries.images import Images
-from tests.libraries.restated import PACKAGE, drawing, initialised, trained_with
+from tests.libraries.restated import (
+    PACKAGE,
+    behind_convolutions,
+    drawing,
+    features,
+    initialised,
+    trained_with,
+)
 from tests.posterior.gate_layers import LinearGroupHS, LinearGroupHSWithColumn
 
 START = {
@@ -22,21 +29,14 @@ SCALE = 1e-3
 """Of the half-Cauchy prior that the layer's own scale has; the smaller, the more groups go."""
 
 
-def _network(first: nn.Module, second: nn.Module) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(1, 8, 5, 2, 2), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), first, nn.ReLU(), second,
-    )  # fmt: skip
-
-
 def bayesian() -> nn.Module:
     """Both layers, the second with its bias as one more input."""
-    return _network(LinearGroupHS(144, 32), LinearGroupHSWithColumn(32, 10))
+    return behind_convolutions(LinearGroupHS(144, 32), LinearGroupHSWithColumn(32, 10))
 
 
 def twin() -> nn.Module:
     """The same of torch layers."""
-    return _network(nn.Linear(144, 32), nn.Linear(32, 10))
+    return behind_convolutions(nn.Linear(144, 32), nn.Linear(32, 10))
 
 
 def penalty(network: nn.Sequential) -> Tensor:
@@ -59,10 +59,7 @@ def train(images: Images) -> Trained:
 
 def mean_forward(network: Any, x: Tensor) -> Tensor:
     """E[z] = exp(m + v / 2), m and v of half the sum of four normals; the second: exp(m + v)."""
-    conv1, conv2, first, second = network[0], network[2], network[6], network[8]
-    x = functional.conv2d(x, conv1.weight, conv1.bias, stride=2, padding=2).relu()
-    x = functional.conv2d(x, conv2.weight, conv2.bias, stride=2, padding=1).relu()
-    x = functional.max_pool2d(x, 2).flatten(1)
+    first, second, x = network[6], network[8], features(network, x)
 
     def moments(layer: nn.Module) -> tuple[Tensor, Tensor]:
         names = ("sa", "sb", "alpha", "beta")

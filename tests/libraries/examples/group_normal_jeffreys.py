@@ -10,7 +10,15 @@ from torch.nn import functional
 
 from tests.libraries.frame import Library, Trained
 from tests.libraries.images import Images
-from tests.libraries.restated import PACKAGE, drawing, gated, gated_twin, initialised, trained_with
+from tests.libraries.restated import (
+    PACKAGE,
+    drawing,
+    gated,
+    gated_twin,
+    initialised,
+    kl_to_log_uniform,
+    trained_with,
+)
 from tests.posterior.gnj_layers import Conv2dGNJ, LinearGNJ
 
 START = {
@@ -30,16 +38,12 @@ def twin() -> nn.Module:
 
 
 def penalty(network: nn.Sequential) -> Tensor:
-    """KL of gates to the log-uniform prior and of weights to N(0, 1).
-
-    Molchanov et al. 2017, equation 14.
-    """
+    """KL of gates to the log-uniform prior and of weights to N(0, 1)."""
     total = torch.zeros(())
     for layer in network:
         if isinstance(layer, Conv2dGNJ | LinearGNJ):
             log_alpha = layer.z_logvar - torch.log(layer.z_mu.square() + 1e-8)
-            kept = 0.63576 * (1 - torch.sigmoid(1.87320 + 1.48695 * log_alpha))
-            total = total + (kept + 0.5 * functional.softplus(-log_alpha)).sum()
+            total = total + kl_to_log_uniform(log_alpha)
             for mean, logvar in (
                 (layer.weight_mu, layer.weight_logvar),
                 (layer.bias_mu, layer.bias_logvar),

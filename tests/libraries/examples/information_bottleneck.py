@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from tests.libraries.frame import Library, Trained
@@ -16,6 +15,7 @@ from tests.libraries.restated import (
     gated_forward,
     gated_twin,
     initialised,
+    kl_of_gates,
     trained_with,
 )
 from tests.posterior.gate_layers import InformationBottleneck
@@ -33,21 +33,12 @@ def twin() -> nn.Module:
     return gated_twin()
 
 
-def penalty(network: nn.Sequential) -> Tensor:
-    """The information that passes."""
-    total = torch.zeros(())
-    for layer in network:
-        if isinstance(layer, InformationBottleneck):
-            total = total + layer.kl()
-    return KL_WEIGHT * total
-
-
 def train(images: Images) -> Trained:
     """Cross entropy plus the information; saved as the authors' script saves."""
     network = bayesian()
     assert isinstance(network, nn.Sequential)
     initialised(network, {"post_z_mu": 1.0, "post_z_logD": -4.0, "prior_z_logD": 0.0, "bias": 0.0})
-    trained_with(network, lambda: penalty(network), images, epochs=8)
+    trained_with(network, lambda: KL_WEIGHT * kl_of_gates(network), images, epochs=8)
     state = {"epoch": 8, "state_dict": network.state_dict(), "prec1": 0.0}
     return Trained(state, lambda x: mean_forward(network, x), drawing(network))
 

@@ -16,6 +16,7 @@ from tests.libraries.restated import (
     gated_forward,
     gated_twin,
     initialised,
+    kl_of_gates,
     trained_with,
 )
 from tests.posterior.gate_layers import LinearSBP, SBPLayer
@@ -33,21 +34,12 @@ def twin() -> nn.Module:
     return gated_twin()
 
 
-def penalty(network: nn.Sequential) -> Tensor:
-    """KL of all gates to the log-uniform prior."""
-    total = torch.zeros(())
-    for layer in network:
-        if isinstance(layer, SBPLayer | LinearSBP):
-            total = total + layer.kl()
-    return KL_WEIGHT * total
-
-
 def train(images: Images) -> Trained:
     """Cross entropy plus the KL."""
     network = bayesian()
     assert isinstance(network, nn.Sequential)
     initialised(network, {"mu": -0.1, "log_sigma": -2.0, "bias": 0.0})
-    trained_with(network, lambda: penalty(network), images, epochs=8)
+    trained_with(network, lambda: KL_WEIGHT * kl_of_gates(network), images, epochs=8)
     return Trained(network.state_dict(), lambda x: mean_forward(network, x), drawing(network))
 
 

@@ -37,7 +37,8 @@ from deploykit.emit.tflite_writer import write_tflite
 from deploykit.graph.normalize import normalize
 from deploykit.quantize.apply import apply_plan
 from deploykit.quantize.bits import WeightBits
-from deploykit.quantize.planning import QuantizationOptions, plan_quantization
+from deploykit.quantize.options import QuantizationOptions
+from deploykit.quantize.planning import plan_quantization
 from deploykit.quantize.settling import Runners
 from deploykit.reference.integer import ReferenceRunner
 from deploykit.runtime import litert, ort

@@ -40,7 +40,8 @@ from deploykit.emit.tflite_site import Site
 from deploykit.emit.tflite_writer import write_tflite
 from deploykit.graph.lowering import lower
 from deploykit.quantize.apply import apply_plan
-from deploykit.quantize.planning import QuantizationOptions, plan_quantization
+from deploykit.quantize.options import QuantizationOptions
+from deploykit.quantize.planning import plan_quantization
 from deploykit.quantize.settling import Runners
 from deploykit.quantize.sharing import separate_concats
 from deploykit.reference.integer import ReferenceRunner

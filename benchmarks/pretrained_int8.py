@@ -15,9 +15,11 @@ import json
 import random
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,18 +45,22 @@ class Row:
     seconds: float
 
 
-def measure(
-    images: npt.NDArray[np.float32],
-    labels: npt.NDArray[np.int64],
-    seed: int,
-    options: argparse.Namespace,
-) -> Row:
-    """Export with 64 images, run the others in both runtimes."""
+@dataclass(frozen=True)
+class Images:
+    """images: [N, 3, H, W] as the network takes them; labels: [N]."""
+
+    images: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+
+
+def measure(given: Images, seed: int, options: Mapping[str, Any]) -> Row:
+    """Export with 64 images, run the others in both runtimes. options: of the export."""
     import onnx
 
     import deploykit
     from deploykit.runtime import litert, ort
 
+    images, labels = given.images, given.labels
     order = list(range(len(images)))
     random.Random(seed).shuffle(order)
     chosen, tested = order[:CALIBRATING], order[CALIBRATING:]
@@ -63,10 +69,7 @@ def measure(
         onnx.save(unfolded(EFFICIENTNET), source)
         np.savez(data, inputs=images[chosen])
         start = perf_counter()
-        made = deploykit.export(
-            source, data=data, out=Path(folder) / "b", calibration=options.calibration,
-            target=options.target, rounding=options.rounding,
-        )  # fmt: skip
+        made = deploykit.export(source, data=data, out=Path(folder) / "b", **options)
         seconds = perf_counter() - start
         files = {name: made.file(name).read_bytes() for name in (
             "model.float.onnx", "model.onnx", "model.tflite",
@@ -96,11 +99,14 @@ def main() -> int:
     parser.add_argument("--rounding", default="compensated")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()
-    images, labels = read_images(options.images)
+    images = Images(*read_images(options.images))
+    exporting = {
+        "calibration": options.calibration, "target": options.target, "rounding": options.rounding,
+    }  # fmt: skip
     rows = []
     print(f"{'seed':<6}{'float':>8}{'int8':>8}{'agree':>8}{'SQNR dB':>9}{'differ':>8}{'s':>7}")
     for seed in range(1, options.seeds + 1):
-        row = measure(images, labels, seed, options)
+        row = measure(images, seed, exporting)
         rows.append(row)
         print(
             f"{row.seed:<6}{row.float_top1:>8.4f}{row.top1:>8.4f}{row.agreement:>8.4f}"

@@ -110,7 +110,16 @@ def export(
     ] = None,
     rounding: Annotated[
         str | None,
-        typer.Option(help="Of weights: compensated, or nearest.  [default: compensated]"),
+        typer.Option(
+            help="Of weights: compensated, sequential, or nearest.  [default: compensated]"
+        ),
+    ] = None,
+    weight_range: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a channel's weights below 8 bits: least-error, or largest."
+            "  [default: least-error]"
+        ),
     ] = None,
     io: Annotated[
         str | None, typer.Option(help="Graph inputs and outputs: float, int8 or uint8.")
@@ -165,7 +174,8 @@ def export(
         "model": model, "weights": weights, "input_shape": input_shape or None, "data": data,
         "eval_data": eval_data, "bits": bits, "to": to, "prune_rule": prune_rule,
         "threshold": threshold, "batchnorm": batchnorm, "exact": exact, "align": align,
-        "target": target, "calibration": calibration, "rounding": rounding, "io": io,
+        "target": target, "calibration": calibration, "rounding": rounding,
+        "weight_range": weight_range, "io": io,
         "tflite_layout": tflite_layout, "labels": labels, "mean": mean, "std": std,
         "batch": batch, "numerics": numerics, "layer_map": layer_map,
         "layer_bits": layer_bits or None, "min_ort": min_ort, "tflite_lowbit": tflite_lowbit,

@@ -42,6 +42,7 @@ def export(
     target: str | None = None,
     calibration: str | None = None,
     rounding: str | None = None,
+    weight_range: str | None = None,
     io: str | None = None,
     tflite_layout: str | None = None,
     labels: StrPath | None = None,
@@ -77,8 +78,8 @@ def export(
     batch: "dynamic" for files that take any batch.
     numerics: "reference" reproduces the errors of published float32 code, where it has any.
     Defaults: both formats, 8 bits, rule "family", batch norm "keep", numerics "exact", align "auto"
-    for the host, calibration "mse", rounding "compensated", io "float", batch "fixed": that of
-    input_shape.
+    for the host, calibration "mse", rounding "compensated", weight_range "least-error", io "float",
+    batch "fixed": that of input_shape.
 
     Raises a deploykit.errors.DeploykitError; then nothing was written.
     """
@@ -91,7 +92,8 @@ def export(
         "bits": bits, "layer_bits": layer_bits, "min_ort": min_ort,
         "tflite_lowbit": tflite_lowbit, "to": to, "prune_rule": prune_rule, "threshold": threshold,
         "exact": exact, "align": align, "target": target,
-        "batchnorm": batchnorm, "calibration": calibration, "rounding": rounding, "io": io,
+        "batchnorm": batchnorm, "calibration": calibration, "rounding": rounding,
+        "weight_range": weight_range, "io": io,
         "tflite_layout": tflite_layout, "labels": labels, "mean": mean, "std": std,
         "batch": batch, "numerics": numerics, "layer_map": layer_map,
     }  # fmt: skip

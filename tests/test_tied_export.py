@@ -35,7 +35,7 @@ def twice() -> nn.Module:
     return Twice()
 
 
-@pytest.mark.parametrize("rounding", ["nearest", "compensated"])
+@pytest.mark.parametrize("rounding", ["nearest", "compensated", "sequential"])
 @pytest.mark.parametrize("target", [None, "any"])
 def test_a_tied_weight_is_stored_once(rounding: str, target: str | None, tmp_path: Path) -> None:
     torch.save(twice().state_dict(), tmp_path / "net.pt")

@@ -133,6 +133,8 @@ def _layer_decisions(
         }
     if layer.input_means is not None:
         decisions["bias_corrected_by_input_means"] = [float(mean) for mean in layer.input_means]
+    if layer.output_shift is not None:
+        decisions["bias_moved_by"] = [float(shift) for shift in layer.output_shift]
     return decisions
 
 

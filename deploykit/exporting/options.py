@@ -20,11 +20,11 @@ from deploykit.graph.widths.host import Element, Runtime
 from deploykit.graph.widths.table import WidthTable
 from deploykit.posterior.options import BatchNormMode, Numerics, PruneRule, PruneSpec
 from deploykit.quantize.calibration import Calibration
-from deploykit.quantize.planning import QuantizationOptions
+from deploykit.quantize.options import QuantizationOptions
 from deploykit.spec.carriers import TfliteLowbit
 from deploykit.spec.model_metadata import ModelMetadata
 from deploykit.spec.pairs import Target
-from deploykit.spec.plan import Rounding
+from deploykit.spec.plan import Rounding, WeightRange
 from deploykit.spec.quantized import Batch, IoType
 
 RUNTIMES: Mapping[str, Runtime] = {"onnx": Runtime.ORT, "tflite": Runtime.LITERT}
@@ -86,9 +86,9 @@ class ExportOptions:
 
 KEYS = (
     "model", "input_shape", "data", "eval_data", "bits", "to", "prune_rule", "threshold",
-    "batchnorm", "exact", "align", "target", "calibration", "rounding", "io", "tflite_layout",
-    "labels", "mean", "std", "batch", "weights", "numerics", "layer_map", "layer_bits", "min_ort",
-    "tflite_lowbit",
+    "batchnorm", "exact", "align", "target", "calibration", "rounding", "weight_range", "io",
+    "tflite_layout", "labels", "mean", "std", "batch", "weights", "numerics", "layer_map",
+    "layer_bits", "min_ort", "tflite_lowbit",
 )  # fmt: skip
 """Names of all options: keys of export.toml, and flags with dashes for underscores."""
 
@@ -133,6 +133,7 @@ def build_options(
                 choice(TfliteLowbit, "tflite-lowbit", values.get("tflite_lowbit", "fast")),
                 formats,
             ),
+            choice(WeightRange, "weight-range", values.get("weight_range", "least-error")),
         ),
         tflite_layout=choice(TfliteLayout, "tflite-layout", values.get("tflite_layout", "nhwc")),
         metadata=read_metadata(values),

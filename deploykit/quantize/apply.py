@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from deploykit.errors import QuantizationError
+from deploykit.quantize.layer_plan import layer_plan, quantized_name
 from deploykit.quantize.nodes import (
     arg_axis,
     constant,
@@ -18,7 +19,6 @@ from deploykit.quantize.nodes import (
     window_of,
 )
 from deploykit.quantize.operators import Kind
-from deploykit.quantize.planning import layer_plan, quantized_name
 from deploykit.quantize.regions import Region, body_of
 from deploykit.quantize.structure import Layer, build_structure, tails
 from deploykit.quantize.whole_numbers import index_tensors

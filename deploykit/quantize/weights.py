@@ -50,7 +50,7 @@ def pair_scales(weight: Float64Array, groups: int, rounding: Rounding) -> Float3
     an integer sum of at most that; compensated rounding moves it by less than 2, so there the sum
     of reals stays 1 lower. The factor holds it under, float32 scales included.
     """
-    most = LARGEST_PAIR + 1 - 2 * rounding.steps
+    most = LARGEST_PAIR + 1 - 2 * rounding.reach
     return np.asarray(pair_sums(weight, groups) / most * (1 + 2.0**-20), np.float32)
 
 

@@ -28,3 +28,15 @@ def corrected_bias(
     groups = len(means) // inputs
     seen = means.astype(np.float64).reshape(groups, inputs).repeat(outputs // groups, axis=0)
     return np.asarray(bias.astype(np.float64) - (error * seen).sum(axis=1))
+
+
+def output_means(values: Int8Array, scale: Float32Array, read: Float64Array) -> Float64Array:
+    """[O], means of a layer's outputs without its bias.
+
+    values: [O, I/groups, ...]; read: [I, taps], means of the inputs under each kernel position.
+    """
+    outputs, inputs = values.shape[:2]
+    groups = len(read) // inputs
+    rows = values.reshape(groups, outputs // groups, -1).astype(np.float64)
+    sums = rows @ read.reshape(groups, -1, 1)
+    return np.asarray(scale.astype(np.float64) * sums.reshape(outputs))

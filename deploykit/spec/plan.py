@@ -27,15 +27,37 @@ class PairPlan:
 
 
 class Rounding(Enum):
-    """How real weights become integers: each to the nearest, or so that errors cancel."""
+    """How real weights become integers.
+
+    Each to the nearest; so that errors cancel in the layer's output; or that, layer after layer,
+    each making up for what rounding did to its inputs.
+    """
 
     NEAREST = "nearest"
     COMPENSATED = "compensated"
+    SEQUENTIAL = "sequential"
+
+    @property
+    def reach(self) -> float:
+        """How far an integer may lie from what it approximates, in steps of the scale."""
+        return 0.5 if self is Rounding.NEAREST else 1.0
+
+    @property
+    def drift(self) -> float:
+        """How far from its weight what an integer approximates may lie, in steps of the scale."""
+        return 1.0 if self is Rounding.SEQUENTIAL else 0.0
 
     @property
     def steps(self) -> float:
         """How far an integer may lie from its weight, in steps of the scale."""
-        return 0.5 if self is Rounding.NEAREST else 1.0
+        return self.reach + self.drift
+
+
+class WeightRange(Enum):
+    """What a weight's scale reaches below 8 bits, per channel: its largest, or what errs least."""
+
+    LARGEST = "largest"
+    LEAST_ERROR = "least-error"
 
 
 @dataclass(frozen=True)
@@ -70,7 +92,8 @@ class LayerPlan:
 
     nodes: names of the float graph's nodes that this operator computes. inputs: activations.
     table: of an Embedding.
-    input_means: [I], by which the bias was corrected; see spec.correction.
+    input_means: [I], by which the bias was corrected; see spec.correction. output_shift: [O], in
+    its place where the bias was moved so that the outputs' means are the float network's.
     """
 
     name: str
@@ -82,6 +105,7 @@ class LayerPlan:
     bias: Int32Array | None = None
     constant: ConstantPlan | None = None
     input_means: Float32Array | None = None
+    output_shift: Float32Array | None = None
     table: IntegerTable | None = None
 
 

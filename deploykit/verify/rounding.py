@@ -65,7 +65,7 @@ def farthest_rounding(
 
     In steps of its own scale: |W - scale * q| / scale, and for a bias |b' - step * q| / step with
     step = input scale * weight scale and b' of spec.correction. Weights may lie as far as the
-    plan's rounding moves them, everything else half a step.
+    plan's rounding moves them from where its bits clip them, everything else half a step.
 
     Raises IntegrityError where the float model lacks the layer, or the plan names no rounding.
     """
@@ -123,10 +123,32 @@ def _layer(
     scale = operator.weight.scale.astype(np.float64)
     source = network.tensors[operator.input]
     step = scale * np.float64(np.float32(source.quantization.scale))
-    means = _input_means(name, decisions, source, weight, operator)
-    corrected = corrected_bias(bias, weight, operator.weight.values, operator.weight.scale, means)
-    yield Distance(name, _steps(weight, operator.weight.values, scale), rounding.steps)
+    if rounding is Rounding.SEQUENTIAL:
+        shift = _shift(name, decisions, source, weight, operator)
+        corrected = bias.astype(np.float64) + shift
+    else:
+        means = _input_means(name, decisions, source, weight, operator)
+        values = operator.weight.values
+        corrected = corrected_bias(bias, weight, values, operator.weight.scale, means)
+    bits = _weight_bits(name, decisions)
+    yield Distance(name, _weight_steps(weight, operator.weight.values, scale, bits), rounding.steps)
     yield Distance(name, _steps(corrected, operator.bias, step), NEAREST)
+
+
+def _weight_bits(name: str, decisions: Mapping[str, Any]) -> int:
+    bits = decisions.get("weight", {}).get("bits")
+    if not isinstance(bits, int) or not 2 <= bits <= 8:
+        raise IntegrityError(f"plan.json: layer {name} states no bits of its weight from 2 to 8")
+    return bits
+
+
+def _weight_steps(weight: AnyArray, values: AnyArray, scale: Float64Array, bits: int) -> float:
+    """Below 8 bits a weight beyond their range counts as the end that it is clipped to."""
+    if bits < 8:
+        _, highest = int_range(bits)
+        ends = scale.reshape((-1,) + (1,) * (weight.ndim - 1)) * highest
+        weight = np.clip(weight.astype(np.float64), -ends, ends)
+    return _steps(weight, values, scale)
 
 
 def _input_means(
@@ -149,6 +171,28 @@ def _input_means(
             f"plan.json: the input means of layer {name} are none that {source.name} can have"
         )
     return means
+
+
+def _shift(
+    name: str,
+    decisions: Mapping[str, Any],
+    source: ActivationTensor,
+    weight: AnyArray,
+    operator: Conv | Linear,
+) -> Float32Array:
+    """That the plan states, which the layer's weights have to be able to make of its inputs."""
+    try:
+        shift = np.array(decisions["bias_moved_by"], np.float32)
+    except (KeyError, TypeError, ValueError) as error:
+        raise IntegrityError(f"plan.json: layer {name} does not state its bias's move") from error
+    largest = float(np.abs(source.quantization.ends).max())
+    real = operator.weight.scale * np.abs(operator.weight.values).reshape(len(weight), -1).sum(1)
+    reached = (1 + BEYOND_RANGE) * largest * (np.abs(weight).reshape(len(weight), -1).sum(1) + real)
+    if shift.shape != (len(weight),) or not np.all(np.abs(shift) <= reached):
+        raise IntegrityError(
+            f"plan.json: the bias of layer {name} moves by what {source.name} cannot make up"
+        )
+    return shift
 
 
 def _where_it_matters(

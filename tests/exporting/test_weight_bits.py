@@ -10,7 +10,7 @@ import pytest
 from deploykit.errors import ConfigError
 from deploykit.exporting.options import build_options
 from deploykit.quantize.bits import WeightBits
-from deploykit.quantize.planning import QuantizationOptions
+from deploykit.quantize.options import QuantizationOptions
 from deploykit.spec.carriers import CarrierOptions, TfliteLowbit, Version
 
 LEAST = {"model": "m:f", "input_shape": "1,1,8,8", "data": "d.npz"}

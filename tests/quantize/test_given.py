@@ -10,7 +10,8 @@ import pytest
 
 from deploykit.graph.edit import set_initializer
 from deploykit.quantize.apply import apply_plan
-from deploykit.quantize.planning import QuantizationOptions, plan_quantization
+from deploykit.quantize.options import QuantizationOptions
+from deploykit.quantize.planning import plan_quantization
 from deploykit.quantize.settling import Runners
 from deploykit.reference.integer import ReferenceRunner
 from deploykit.runtime import ort

@@ -12,7 +12,8 @@ from deploykit.errors import DataError, QuantizationError, UnsupportedOperatorEr
 from deploykit.quantize import observe
 from deploykit.quantize.apply import apply_plan
 from deploykit.quantize.calibration import Calibration
-from deploykit.quantize.planning import QuantizationOptions, plan_quantization
+from deploykit.quantize.options import QuantizationOptions
+from deploykit.quantize.planning import plan_quantization
 from deploykit.quantize.settling import Runners
 from deploykit.reference import integer
 from deploykit.reference.integer import ReferenceRunner

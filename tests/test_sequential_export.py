@@ -1,0 +1,70 @@
+"""Rounding in sequence, from the export to `verify`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import deploykit
+from deploykit.bundle import Bundle
+from deploykit.spec.parity import Verdict
+from tests.exported import mend, save
+
+
+def small() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1, groups=8),
+        nn.ReLU6(), nn.Conv2d(8, 6, 1), nn.Flatten(), nn.Linear(96, 4),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    torch.save(small().state_dict(), tmp_path / "net.pt")
+    inputs = np.random.default_rng(0).normal(size=(24, 3, 4, 4)).astype(np.float32)
+    return deploykit.export(
+        tmp_path / "net.pt", model=f"{__name__}:small", input_shape=(1, 3, 4, 4),
+        data=save(tmp_path / "data.npz", inputs=inputs), out=tmp_path / "bundle",
+        prune_rule="none", rounding="sequential",
+    )  # fmt: skip
+
+
+def test_a_bundle_rounded_in_sequence_states_its_moves_and_passes_every_step(
+    bundle: Bundle,
+) -> None:
+    plan = json.loads(bundle.file("plan.json").read_bytes())
+    assert plan["rounding"] == "sequential"
+    weighted = [layer for layer in plan["layers"].values() if "weight" in layer]
+    assert [len(layer["bias_moved_by"]) for layer in weighted] == [8, 8, 6, 4]
+    assert not any("bias_corrected_by_input_means" in layer for layer in weighted)
+    report = deploykit.verify_bundle(bundle.path)
+    assert not report.failed, [step for step in report.steps if step.verdict is Verdict.FAILED]
+    assert {found["differing"] for found in bundle.manifest["parity"]} == {0}
+
+
+@pytest.mark.parametrize(
+    ("move", "said"),
+    [
+        (lambda moves: [moves[0] + 0.5, *moves[1:]], "steps from its float value"),
+        (lambda moves: [1e9] * len(moves), "cannot make up"),
+        (lambda moves: moves[1:], "cannot make up"),
+        (lambda moves: "much", "does not state its bias's move"),
+    ],
+)
+def test_a_changed_move_fails(bundle: Bundle, move: object, said: str) -> None:
+    assert callable(move)
+    path = bundle.path / "plan.json"
+    plan = json.loads(path.read_bytes())
+    layer = next(one for one in plan["layers"].values() if "bias_moved_by" in one)
+    layer["bias_moved_by"] = move(layer["bias_moved_by"])
+    path.write_text(json.dumps(plan), encoding="utf-8")
+    mend(bundle.path)
+    report = deploykit.verify_bundle(bundle.path)
+    failed = [step.detail for step in report.steps if step.verdict is Verdict.FAILED]
+    assert any(said in detail for detail in failed), failed

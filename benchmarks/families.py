@@ -35,7 +35,8 @@ from deploykit.posterior.fold import fold_posterior
 from deploykit.posterior.options import PruneRule, PruneSpec, Threshold
 from deploykit.posterior.predictive import DRAWS, compare_monte_carlo
 from deploykit.posterior.recognise import recognise
-from deploykit.spec.posterior import Checkpoint, Predictive
+from deploykit.spec.confidence import Predictive
+from deploykit.spec.posterior import Checkpoint
 from deploykit.spec.samples import Samples
 
 sys.path.insert(0, str(SAMPLE.parent.parent))
@@ -140,9 +141,7 @@ def rule_of(example: Example) -> PruneSpec:
 
 def share(metrics: Mapping[str, Predictive], name: str) -> float:
     """Accuracy of one of the compared networks."""
-    found = metrics[name].accuracy
-    assert found is not None
-    return found
+    return metrics[name].accuracy
 
 
 def row_of(example: Example, images: Images, folder: Path) -> Row:

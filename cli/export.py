@@ -138,6 +138,19 @@ def export(
         str | None,
         typer.Option(help="fixed (the batch of --input-shape) or dynamic (any).  [default: fixed]"),
     ] = None,
+    temperature: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the last layer's logits: labels or monte-carlo to fit it to, or a number."
+        ),
+    ] = None,
+    temperature_data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Samples .npz to fit it on, with `labels` for labels.  [default: every second "
+            "sample of --eval-data for labels, --data for monte-carlo]"
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -179,6 +192,7 @@ def export(
         "tflite_layout": tflite_layout, "labels": labels, "mean": mean, "std": std,
         "batch": batch, "numerics": numerics, "layer_map": layer_map,
         "layer_bits": layer_bits or None, "min_ort": min_ort, "tflite_lowbit": tflite_lowbit,
+        "temperature": temperature, "temperature_data": temperature_data,
     }  # fmt: skip
     if dry_run:
         _show_curve(checkpoint, given, config, out, "json" if as_json else "table")

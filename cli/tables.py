@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from deploykit.spec.listing import listed
+from deploykit_cli.confidence import confidence_rows
 from deploykit_cli.folding import NARROWEST, Folded
 from deploykit_cli.storage import storage_rows, stored_bits
 
@@ -106,6 +107,8 @@ def summary_table(manifest: Any) -> Table:
     else:
         shares = [f"{k} {v:.4f}" for k, v in accuracy.items() if k != "samples"]
         row(f"accuracy ({accuracy['samples']:,})", ", ".join(shares))
+    for what, told in confidence_rows(manifest):
+        row(what, told)
     for stage, found in fold["metrics"].items():
         row(
             _stage(stage, fold),

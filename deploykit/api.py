@@ -51,6 +51,8 @@ def export(
     batch: str | None = None,
     numerics: str | None = None,
     layer_map: StrPath | None = None,
+    temperature: float | str | None = None,
+    temperature_data: StrPath | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
     """Make a bundle from a checkpoint, or from a float .onnx file: `deploykit export`.
@@ -76,6 +78,9 @@ def export(
     labels: a text file, one class a line; mean, std: x = (pixel - mean) / std, one number or one
     per channel; both files carry them for apps to read.
     batch: "dynamic" for files that take any batch.
+    temperature: by which the last layer divides the logits: a number, "labels" (fitted to those of
+    temperature_data, or of every second sample of eval_data, the others then judging it) or
+    "monte-carlo" (fitted to the average of draws on temperature_data, or on data).
     numerics: "reference" reproduces the errors of published float32 code, where it has any.
     Defaults: both formats, 8 bits, rule "family", batch norm "keep", numerics "exact", align "auto"
     for the host, calibration "mse", rounding "compensated", weight_range "least-error", io "float",
@@ -96,6 +101,7 @@ def export(
         "weight_range": weight_range, "io": io,
         "tflite_layout": tflite_layout, "labels": labels, "mean": mean, "std": std,
         "batch": batch, "numerics": numerics, "layer_map": layer_map,
+        "temperature": temperature, "temperature_data": temperature_data,
     }  # fmt: skip
     file = None if config is None else Path(config)
     options = build_options(given, file, source_of(Path(checkpoint)))

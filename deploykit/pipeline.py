@@ -19,7 +19,7 @@ from deploykit.exporting.description import check_labels, check_pixels
 from deploykit.exporting.entry import CheckpointEntry, open_entry
 from deploykit.exporting.evidence import (
     check_floats,
-    measure_accuracy,
+    measure_answers,
     prove_parity,
     record_golden,
 )
@@ -62,11 +62,13 @@ def export_bundle(
 
     from deploykit.exporting.calibration_fit import calibration_fit
     from deploykit.exporting.removing import HIDING_INPUTS, largest_values, zero_hidden
+    from deploykit.exporting.temperature import Stages, fitting_data, scale_by_temperature
     from deploykit.graph.normalize import normalize
     from deploykit.graph.removal import remove_dead_channels
     from deploykit.quantize.apply import apply_plan
     from deploykit.quantize.planning import plan_quantization
     from deploykit.quantize.settling import Runners
+    from deploykit.quantize.temperature import last_layer
     from deploykit.reference.float import evaluate_outputs
     from deploykit.reference.integer import ReferenceRunner
     from deploykit.runtime import ort
@@ -74,6 +76,9 @@ def export_bundle(
     from deploykit.verify.integer_form import integer_form
     from deploykit.verify.saturation import why_onnxruntime_differs
 
+    fitting = None
+    if options.temperature is not None:
+        fitting = fitting_data(options.temperature, entry.inputs, samples, labelled)
     formats = formats_for(options.to, options.tflite_layout)
     runners = Runners(
         ort.OutputEvaluator(), ReferenceRunner(), [WrittenRunner(fmt) for fmt in formats]
@@ -83,6 +88,8 @@ def export_bundle(
     check_ids(entered.network, samples, "--data")
     if labelled is not None:
         check_ids(entered.network, labelled, "--eval-data")
+    if fitting is not None:
+        check_ids(entered.network, fitting.fitted, "--temperature-data")
     with progress.stage("compare data with training"):
         fit = calibration_fit(entered.network, samples, options.metadata)
     with progress.stage("fold batch norm and scales"):
@@ -101,7 +108,18 @@ def export_bundle(
         pruned, removal = remove_dead_channels(quiet, evaluate_outputs, options.removal, ranges)
     with progress.stage("plan quantization") as advance:
         lowered = integer_form(pruned, options.quantization.batch)
+        if options.temperature is not None:
+            last_layer(lowered)
         plan = plan_quantization(lowered, samples, options.quantization, runners, advance)
+    temperature = None
+    if options.temperature is not None and fitting is not None:
+        with progress.stage("fit temperature") as advance:
+            stages, temperature = scale_by_temperature(
+                options.temperature, fitting, Stages(entered, masked, pruned, lowered, plan),
+                formats[0], advance,
+            )  # fmt: skip
+            entered, masked, pruned = stages.entered, stages.masked, stages.pruned
+            lowered, plan = stages.lowered, stages.plan
     with progress.stage("write files"):
         network = apply_plan(lowered, plan)
         models = {fmt: fmt.describe(fmt.write(network), options.metadata) for fmt in formats}
@@ -111,7 +129,7 @@ def export_bundle(
     with progress.stage("prove parity") as advance:
         parity = prove_parity(models, network, golden, labelled, advance)
     with progress.stage("measure accuracy"):
-        accuracy = measure_accuracy(entered, pruned, network, models, labelled)
+        answers = measure_answers(entered, pruned, network, models, labelled, temperature)
 
     diverging = [comparison for comparison in parity if comparison.total_differing]
     if diverging:
@@ -125,7 +143,7 @@ def export_bundle(
     with progress.stage("write bundle"):
         outcome = Outcome(
             entered, options, pruned, hidden, removal, lowered, plan, network, models, golden,
-            parity, accuracy, labelled, fit,
+            parity, answers, labelled, fit, temperature,
         )  # fmt: skip
         return write_bundle(out, bundle_files(outcome))
 

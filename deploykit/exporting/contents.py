@@ -25,6 +25,7 @@ from deploykit.exporting.entry import Entered
 from deploykit.exporting.onnx_bytes import model_bytes
 from deploykit.exporting.options import CheckpointOptions, ExportOptions, OnnxOptions
 from deploykit.exporting.removal_record import alignment_record, hiding_record, removal_record
+from deploykit.exporting.temperature import Temperature
 from deploykit.exporting.weight_record import layer_storage, oldest_litert, oldest_ort, size_record
 from deploykit.graph.cost import LayerCost, layer_costs
 from deploykit.runtime import ort
@@ -34,7 +35,7 @@ from deploykit.spec.inputs import some_samples
 from deploykit.spec.negligible import Negligible
 from deploykit.spec.network import Network
 from deploykit.spec.pairs import LARGEST_PAIR
-from deploykit.spec.parity import Accuracy, IntegerComparison
+from deploykit.spec.parity import Answers, IntegerComparison
 from deploykit.spec.plan import LayerPlan, QuantPlan
 from deploykit.spec.posterior import FoldReport
 from deploykit.spec.quantized import UINT8_SHIFT, IoType, Port, QuantizedNetwork
@@ -72,9 +73,10 @@ class Outcome:
     models: Mapping[Format, bytes]
     golden: Golden
     parity: tuple[IntegerComparison, ...]
-    accuracy: Accuracy | None
+    answers: Answers | None
     evaluated: Samples | None
     fit: CalibrationFit | None
+    temperature: Temperature | None = None
 
 
 def bundle_files(outcome: Outcome) -> dict[str, bytes]:
@@ -188,9 +190,7 @@ def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
         "min_onnxruntime": oldest_ort(outcome.models, network),
         "min_litert": oldest_litert(outcome.models, network),
         "dense_float32_bytes": 4 * removal.parameters_before,
-        "accuracy": None if outcome.accuracy is None else {
-            "samples": outcome.accuracy.samples, **outcome.accuracy.by_stage,
-        },
+        **_answers(outcome.answers, outcome.temperature),
         "parity": [
             {
                 "runtime": found.runner, "samples": found.samples,
@@ -199,6 +199,24 @@ def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
             }
             for found in outcome.parity
         ],
+    }  # fmt: skip
+
+
+def _answers(answers: Answers | None, temperature: Temperature | None) -> dict[str, Any]:
+    """Accuracy, confidence and temperature; None where there were no labels, or no temperature."""
+    accuracy = None if answers is None else answers.accuracy
+    confidence = None if answers is None else answers.confidence
+    after = None if confidence is None else confidence.by_stage
+    without = None if confidence is None else confidence.without
+    return {
+        "accuracy": None if accuracy is None else {
+            "samples": accuracy.samples, **accuracy.by_stage,
+        },
+        "confidence": None if confidence is None else {
+            "samples": confidence.samples,
+            "stages": {stage: asdict(found) for stage, found in confidence.by_stage.items()},
+        },
+        "temperature": None if temperature is None else temperature.record(without, after),
     }  # fmt: skip
 
 
@@ -363,8 +381,7 @@ def _fold(
         "monte_carlo_samples": report.monte_carlo_samples,
         "compared_inputs": report.compared_inputs,
         "metrics": {
-            stage: {"accuracy": found.accuracy, "nll": found.nll, "ece": found.ece}
-            for stage, found in report.metrics.items()
+            stage: asdict(found) for stage, found in report.metrics.items()
         },
     }  # fmt: skip
 

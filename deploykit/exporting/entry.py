@@ -21,7 +21,7 @@ from deploykit.graph.onnx_source import OnnxSource, read_onnx
 from deploykit.posterior.options import PruneRule
 from deploykit.runtime import ort
 from deploykit.runtime.single_pass import run_once
-from deploykit.spec.arrays import AnyArray, Tensors
+from deploykit.spec.arrays import AnyArray, FloatArray, Tensors
 from deploykit.spec.inputs import (
     ONLY,
     WHOLE_TYPES,
@@ -34,7 +34,7 @@ from deploykit.spec.inputs import (
 from deploykit.spec.joined import joined_outputs
 from deploykit.spec.network import Network
 from deploykit.spec.posterior import Checkpoint, Folded, FoldReport
-from deploykit.spec.progress import Progress
+from deploykit.spec.progress import Advance, Progress
 from deploykit.spec.samples import Samples
 
 if TYPE_CHECKING:
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 Forward = Callable[[GraphInputs], AnyArray]
 """Outputs [N, ...] for inputs [N, ...], several outputs joined (spec.joined)."""
+
+Predicting = Callable[[GraphInputs, Advance], FloatArray]
+"""Class probabilities [N, K] of the Monte-Carlo predictive for inputs [N, ...]."""
 
 Together = Callable[[GraphInputs], Tensors | None]
 """Outputs by name of all samples in one call; None where the source does not run on so many."""
@@ -59,7 +62,7 @@ class Entered:
 
     stage: name of `unpruned` among the accuracies. together: the source as it is. mean_forward:
     None where there is none, or where batch norm was changed on purpose; mean: the same whatever
-    was done to batch norm.
+    was done to batch norm. predictive: None where nothing has a posterior to draw from.
     """
 
     network: Network
@@ -70,6 +73,7 @@ class Entered:
     mean: Forward | None = None
     mean_forward: Forward | None = None
     fold: FoldReport | None = None
+    predictive: Predicting | None = None
 
 
 class Entry(Protocol):
@@ -119,7 +123,7 @@ class CheckpointEntry:
         from deploykit.graph.capture import capture
         from deploykit.posterior import forward
         from deploykit.posterior.families import families_in
-        from deploykit.posterior.predictive import compare_monte_carlo
+        from deploykit.posterior.predictive import compare_monte_carlo, predictive_of
 
         options = self.options
         families = families_in(options.numerics)
@@ -147,6 +151,13 @@ class CheckpointEntry:
             found = forward.run_batch(folded.unpruned, given)
             return {name: value.numpy() for name, value in found.items()}
 
+        drawn = predictive_of(folded, loaded.checkpoint, families)
+        predictive = None
+        if drawn is not None:
+
+            def predictive(inputs: GraphInputs, advance: Advance) -> FloatArray:
+                return drawn(self.by_argument(inputs), advance)
+
         mean = None if folded.bayesian is None else computing(folded.bayesian)
         return Entered(
             network=captured,
@@ -163,6 +174,7 @@ class CheckpointEntry:
             mean=mean,
             mean_forward=mean if folded.report.batchnorm == "keep" else None,
             fold=folded.report,
+            predictive=predictive,
         )  # fmt: skip
 
     def load(self) -> Loaded:

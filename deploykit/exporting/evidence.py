@@ -9,18 +9,20 @@ import numpy as np
 from deploykit.bundle import Golden
 from deploykit.exporting.entry import Entered
 from deploykit.exporting.onnx_bytes import model_bytes
+from deploykit.exporting.temperature import Temperature
 from deploykit.graph.certificate import same_graph
 from deploykit.graph.edit import output_names
 from deploykit.reference.float import evaluate_outputs
 from deploykit.runtime import ort
 from deploykit.spec.arrays import AnyArray
-from deploykit.spec.inputs import joined_samples, named_inputs, some_samples
+from deploykit.spec.inputs import GraphInputs, joined_samples, named_inputs, some_samples
 from deploykit.spec.joined import joined_outputs
 from deploykit.spec.network import Network, input_names
-from deploykit.spec.parity import Accuracy, IntegerComparison
+from deploykit.spec.parity import Accuracy, Answers, Confidence, IntegerComparison
 from deploykit.spec.progress import Advance
 from deploykit.spec.quantized import QuantizedNetwork
 from deploykit.spec.samples import Samples
+from deploykit.verify.confidence import confidence_by_stage
 from deploykit.verify.float_stages import check_float_stages
 from deploykit.verify.formats import Format, port_inputs, real_output
 from deploykit.verify.golden import (
@@ -81,28 +83,52 @@ def prove_parity(
     return compare_with_runtimes(models, network, inputs, advance, golden.integers)
 
 
-def measure_accuracy(
+def measure_answers(
     entered: Entered,
     pruned: Network,
     network: QuantizedNetwork,
     models: Mapping[Format, bytes],
     labelled: Samples | None,
-) -> Accuracy | None:
-    """Share of correct answers by stage on the labelled samples; None without labels."""
+    temperature: Temperature | None,
+) -> Answers | None:
+    """Accuracy and confidence by stage on the labelled samples; None without labels."""
     if labelled is None or labelled.labels is None:
         return None
-    inputs, labels = labelled.inputs, labelled.labels
+    labels = labelled.labels
+    outputs = _outputs_by_stage(entered, pruned, network, models, labelled.inputs, len(labels))
+    found = Accuracy(
+        len(labels), {stage: accuracy(values, labels) for stage, values in outputs.items()}
+    )
+    judged: AnyArray | slice = slice(None)
+    if temperature is not None and temperature.judged is not None:
+        judged = temperature.judged
+    some = {stage: values[judged] for stage, values in outputs.items()}
+    after = confidence_by_stage(some, labels[judged])
+    if not after:
+        return Answers(found)
+    before = None
+    if temperature is not None:
+        before = confidence_by_stage(some, labels[judged], temperature.value)
+    return Answers(found, Confidence(len(labels[judged]), after, before))
+
+
+def _outputs_by_stage(
+    entered: Entered,
+    pruned: Network,
+    network: QuantizedNetwork,
+    models: Mapping[Format, bytes],
+    inputs: GraphInputs,
+    count: int,
+) -> dict[str, AnyArray]:
     outputs: dict[str, AnyArray] = {}
     if entered.mean is not None:
         outputs["mean"] = entered.mean(inputs)
     outputs[entered.stage] = entered.unpruned(inputs)
     given = named_inputs(inputs, [port.name for port in network.inputs])
     floats = ort.run(model_bytes(pruned), given)
-    outputs["pruned"] = joined_outputs(floats, output_names(pruned), len(labels))
+    outputs["pruned"] = joined_outputs(floats, output_names(pruned), count)
     for fmt, data in models.items():
         raw = fmt.run_outputs(data, network, port_inputs(network, inputs))
         (port,) = network.outputs
         outputs[fmt.file] = real_output(network, port, raw)
-    return Accuracy(
-        len(labels), {stage: accuracy(values, labels) for stage, values in outputs.items()}
-    )
+    return outputs

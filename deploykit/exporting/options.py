@@ -14,6 +14,8 @@ from deploykit.errors import ConfigError, UsageError
 from deploykit.exporting.description import read_metadata
 from deploykit.exporting.input_shapes import GivenInputs, parse_inputs
 from deploykit.exporting.removing import HOST, removal_options
+from deploykit.exporting.temperature_options import Target as TemperatureTarget
+from deploykit.exporting.temperature_options import TemperatureOptions, temperature_options
 from deploykit.exporting.weight_bits import carrier_options, merged_bits, weight_bits
 from deploykit.graph.options import RemovalOptions
 from deploykit.graph.widths.host import Element, Runtime
@@ -82,13 +84,14 @@ class ExportOptions:
     quantization: QuantizationOptions = field(default_factory=QuantizationOptions)
     tflite_layout: TfliteLayout = TfliteLayout.NHWC
     metadata: ModelMetadata = field(default_factory=ModelMetadata)
+    temperature: TemperatureOptions | None = None
 
 
 KEYS = (
     "model", "input_shape", "data", "eval_data", "bits", "to", "prune_rule", "threshold",
     "batchnorm", "exact", "align", "target", "calibration", "rounding", "weight_range", "io",
     "tflite_layout", "labels", "mean", "std", "batch", "weights", "numerics", "layer_map",
-    "layer_bits", "min_ort", "tflite_lowbit",
+    "layer_bits", "min_ort", "tflite_lowbit", "temperature", "temperature_data",
 )  # fmt: skip
 """Names of all options: keys of export.toml, and flags with dashes for underscores."""
 
@@ -137,7 +140,21 @@ def build_options(
         ),
         tflite_layout=choice(TfliteLayout, "tflite-layout", values.get("tflite_layout", "nhwc")),
         metadata=read_metadata(values),
+        temperature=_temperature(values, source),
     )
+
+
+def _temperature(values: Mapping[str, Any], source: Source) -> TemperatureOptions | None:
+    found = temperature_options(
+        values.get("temperature"), values.get("temperature_data"), values.get("eval_data")
+    )
+    monte_carlo = found is not None and found.wanted is TemperatureTarget.MONTE_CARLO
+    if monte_carlo and source is Source.ONNX:
+        raise ConfigError(
+            "--temperature monte-carlo draws from a posterior, and an ONNX file has none; fit to "
+            "--temperature labels"
+        )
+    return found
 
 
 def _checkpoint(values: Mapping[str, Any]) -> CheckpointOptions:
@@ -182,7 +199,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"{path}: unknown option {', '.join(unknown)}; there are {', '.join(KEYS)}"
         )
-    for key in ("data", "eval_data", "labels", "layer_map"):
+    for key in ("data", "eval_data", "labels", "layer_map", "temperature_data"):
         if key in values:
             values[key] = path.parent / str(values[key])
     model = str(values.get("model", ""))

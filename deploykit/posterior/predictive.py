@@ -17,14 +17,13 @@ from deploykit.posterior.forward import BATCH, output_types, run
 from deploykit.posterior.options import BatchNormMode
 from deploykit.posterior.recognise import Recognised, join_key, recognise
 from deploykit.posterior.usage import as_used, seen_in
-from deploykit.spec.arrays import AnyArray, Float64Array, FloatArray
+from deploykit.spec.arrays import Float64Array
+from deploykit.spec.confidence import metrics, probabilities
 from deploykit.spec.inputs import GraphInputs
-from deploykit.spec.posterior import Checkpoint, Folded, Predictive
+from deploykit.spec.posterior import Checkpoint, Folded
 from deploykit.spec.samples import Samples
 
 DRAWS = 16
-ECE_BINS = 15
-SMALLEST_PROBABILITY = float(np.finfo(np.float32).tiny)
 
 Progress = Callable[[int, int], None]
 """Called with (draws done, draws in all)."""
@@ -82,6 +81,26 @@ def compare_monte_carlo(
     return replace(folded, report=report)
 
 
+def predictive_of(
+    folded: Folded,
+    checkpoint: Checkpoint,
+    families: Sequence[Family] = FAMILIES,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Callable[[GraphInputs, Progress], Float64Array] | None:
+    """The Monte-Carlo predictive as a function of inputs; None where nothing has a posterior."""
+    recognised = as_used(recognise(checkpoint, families), folded.unpruned)
+    if not recognised.layers:
+        return None
+    posteriors = [seen_in(folded.unpruned, layer.posterior()) for layer in recognised.layers]
+    mean = mean_network(folded.unpruned, recognised, posteriors, checkpoint)
+
+    def predictive(inputs: GraphInputs, progress: Progress) -> Float64Array:
+        return monte_carlo(mean, recognised, inputs, draws, seed, progress=progress)
+
+    return predictive
+
+
 def monte_carlo(
     mean: nn.Module,
     recognised: Recognised,
@@ -110,54 +129,3 @@ def monte_carlo(
         if progress is not None:
             progress(done, draws)
     return np.asarray(total) / draws
-
-
-def probabilities(outputs: FloatArray) -> Float64Array:
-    """softmax over the last axis of [N, K]; probabilities are returned as they are."""
-    if outputs.ndim != 2:
-        raise DataError(
-            f"the network's output has shape {outputs.shape}; class probabilities need [N, K], so "
-            "leave the labels out for this network"
-        )
-    values = outputs.astype(np.float64)
-    if values.shape[1] > 1 and (values >= 0).all() and np.allclose(values.sum(1), 1, atol=1e-4):
-        return values
-    exponentials = np.exp(values - values.max(axis=1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
-
-
-def metrics(class_probabilities: FloatArray, labels: AnyArray) -> Predictive:
-    """Accuracy as a share, mean negative log-likelihood in nats, and ECE over 15 bins.
-
-    class_probabilities: [N, K]. labels: [N] integers below K.
-    ECE = sum over bins (b/15, (b+1)/15] of share of samples * |accuracy - mean confidence|.
-    Source: Guo et al. 2017, equation 3.
-    """
-    _require_labels(class_probabilities, labels)
-    values = class_probabilities.astype(np.float64)
-    truth = labels.astype(np.int64)
-    correct = values.argmax(axis=1) == truth
-    confidence = values.max(axis=1)
-    likelihood = np.maximum(values[np.arange(len(truth)), truth], SMALLEST_PROBABILITY)
-    bins = np.clip(np.ceil(confidence * ECE_BINS).astype(np.int64) - 1, 0, ECE_BINS - 1)
-    gaps = np.bincount(bins, weights=correct - confidence, minlength=ECE_BINS)
-    return Predictive(
-        accuracy=float(correct.mean()),
-        nll=float(-np.log(likelihood).mean()),
-        ece=float(np.abs(gaps).sum() / len(truth)),
-    )
-
-
-def _require_labels(class_probabilities: FloatArray, labels: AnyArray) -> None:
-    count, classes = class_probabilities.shape
-    if labels.shape != (count,) or count == 0:
-        raise DataError(
-            f"labels of shape {labels.shape} do not fit {count} inputs; give one label each"
-        )
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(f"labels are {labels.dtype}; give class numbers as integers")
-    if labels.min() < 0 or labels.max() >= classes:
-        raise DataError(
-            f"labels run from {labels.min()} to {labels.max()} and the network has {classes} "
-            "classes; number them from 0"
-        )

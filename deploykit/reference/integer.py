@@ -45,7 +45,7 @@ from deploykit.reference.moves import (
 )
 from deploykit.reference.numbers import arg_max, checked_numbers, embedding
 from deploykit.reference.regions import island, rearrange
-from deploykit.reference.requantize import multiplier, requantize
+from deploykit.reference.requantize import requantize
 from deploykit.reference.window import taps
 from deploykit.spec.arrays import AnyArray, Int8Array, Tensors
 from deploykit.spec.operators import (
@@ -84,6 +84,7 @@ from deploykit.spec.quantized import (
     Quantization,
     QuantizedNetwork,
 )
+from deploykit.spec.requantize import multiplier
 
 
 def run(network: QuantizedNetwork, inputs: Tensors) -> dict[str, AnyArray]:

@@ -8,12 +8,6 @@ from deploykit.spec.arrays import AnyArray, Float32Array, Int8Array
 from deploykit.spec.quantized import Quantization, int_range
 
 
-def multiplier(input_scale: float, weight_scale: Float32Array, output_scale: float) -> Float32Array:
-    """(sx * sw) / sy in float32, left to right; sx * (sw / sy) already rounds differently."""
-    product = np.float32(input_scale) * weight_scale.astype(np.float32)
-    return np.asarray(product / np.float32(output_scale), dtype=np.float32)
-
-
 def requantize(sums: AnyArray, scale: Float32Array, into: Quantization) -> Int8Array:
     """clip(rint(float32(sums) * scale) + zero point), half to even, for integers of any dtype."""
     low, high = int_range(into.bits)

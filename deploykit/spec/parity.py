@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from deploykit.spec.confidence import Predictive
+
 
 class Verdict(Enum):
     """How a step ended.
@@ -93,3 +95,23 @@ class Accuracy:
 
     samples: int
     by_stage: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """Metrics of class probabilities by stage, on how many labelled samples.
+
+    without: at temperature 1, None where the files are at it.
+    """
+
+    samples: int
+    by_stage: Mapping[str, Predictive]
+    without: Mapping[str, Predictive] | None = None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """How right a network is, by stage. confidence: None where it has no class probabilities."""
+
+    accuracy: Accuracy
+    confidence: Confidence | None = None

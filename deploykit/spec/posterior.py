@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deploykit.spec.arrays import AnyArray, BoolArray, Float32Array
+from deploykit.spec.confidence import Predictive
 from deploykit.spec.given import NOTHING_GIVEN, ActivationGrid, Given, WeightGrid
 
 
@@ -151,15 +152,6 @@ class LayerPruning:
     threshold: float | None
     axis: int | None
     closed: BoolArray
-
-
-@dataclass(frozen=True)
-class Predictive:
-    """Task metrics of one way to evaluate the network. nll in nats, ece over 15 bins."""
-
-    accuracy: float | None
-    nll: float | None
-    ece: float | None
 
 
 @dataclass(frozen=True)

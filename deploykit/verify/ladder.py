@@ -37,6 +37,7 @@ from deploykit.spec.operators import Operator, operator_inputs
 from deploykit.spec.parity import ParityReport, Step, Verdict
 from deploykit.spec.quantized import Batch, QuantizedNetwork, weighted
 from deploykit.spec.record import Record, first_difference, record_network
+from deploykit.verify.confidence import confidence_by_stage
 from deploykit.verify.float_stages import (
     PRUNED,
     lowered_step,
@@ -297,7 +298,11 @@ def _float_to_integer(
         kept = of_samples(kept, slice(golden.real), golden.count)
         if port.tensor in network.tensors:
             kept = network.tensors[port.tensor].quantization.dequantize(kept)
-        detail += f", accuracy {accuracy(kept, golden.labels):.3f} on {golden.real} samples"
+        detail += f", accuracy {accuracy(kept, golden.labels):.3f}"
+        # Of so few samples a calibration error in bins would be noise.
+        for found in confidence_by_stage({INTEGER: kept}, golden.labels).values():
+            detail += f", NLL {found.nll:.3f} nats"
+        detail += f" on {golden.real} samples"
     shares = agreement(network, golden.folded, golden.outputs, golden.count, golden.real)
     for name, share in shares.items():
         detail += f", {name} as in float on {share:.3f} of {golden.real} samples"

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploykit.errors import DataError, QuantizationError
-from deploykit.reference import binary, convolve, integer, requantize
+from deploykit.reference import binary, convolve, integer
 from deploykit.reference.accumulate import accumulate_linear, convolution_sums
 from deploykit.reference.integer import ReferenceRunner
 from deploykit.spec.arrays import Int8Array
@@ -155,16 +155,6 @@ def test_the_bias_is_in_steps_of_the_accumulator() -> None:
 
 def test_a_zero_weight_gives_the_zero_point() -> None:
     assert run_dense(dense([[0]], [0], 0.1), [[9]], UNIT, Quantization(0.5, -128)) == [[-128]]
-
-
-def test_the_multiplier_is_rounded_after_every_step() -> None:
-    rng = np.random.default_rng(0)
-    scales = rng.uniform(0.001, 0.1, (3, 1000)).astype(np.float32)
-    found = requantize.multiplier(float(scales[0, 0]), scales[1], float(scales[2, 0]))
-    for weight_scale, one in zip(scales[1], found, strict=True):
-        expected = (scales[0, 0] * weight_scale) / scales[2, 0]
-        assert one == expected
-        assert one.dtype == np.float32
 
 
 @pytest.mark.parametrize("rows", [1, 7])

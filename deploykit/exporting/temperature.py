@@ -1,0 +1,243 @@
+"""`export --temperature`: fit one, and put it into the last layer of everything written."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from deploykit.errors import ConfigError, DataError
+from deploykit.exporting.data import load_samples
+from deploykit.exporting.entry import Entered, Forward
+from deploykit.exporting.temperature_options import Target, TemperatureOptions
+from deploykit.graph.temperature import divided_logits
+from deploykit.quantize.apply import apply_plan
+from deploykit.quantize.structure import tails
+from deploykit.quantize.temperature import TemperedPlan, tempered_plan
+from deploykit.spec.arrays import AnyArray, FloatArray
+from deploykit.spec.confidence import Predictive
+from deploykit.spec.inputs import GraphInputs, InputSpec, named_inputs, some_samples
+from deploykit.spec.network import Network
+from deploykit.spec.plan import QuantPlan
+from deploykit.spec.progress import Advance
+from deploykit.spec.quantized import IoType, Port, QuantizedNetwork, Tail
+from deploykit.spec.samples import Samples
+from deploykit.spec.temperature import fitted_temperature, one_hot, tempered
+from deploykit.verify.confidence import class_scores
+from deploykit.verify.formats import Format, port_inputs
+
+
+@dataclass(frozen=True)
+class FittingData:
+    """fitted: samples that the temperature comes from. judged: of --eval-data, which it does not.
+
+    judged: indices; all where None.
+    """
+
+    fitted: Samples
+    judged: AnyArray | None = None
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What is written or held against what is written, before or after the temperature."""
+
+    entered: Entered
+    masked: Network
+    pruned: Network
+    lowered: Network
+    plan: QuantPlan
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """The temperature that a bundle's files hold, and where it comes from.
+
+    fitted_on: a target, or "given". samples: that it was fitted on. channels, moved: see
+    quantize.temperature. integers, changed: output integers of these samples (where none, of the
+    calibration data) with and without temperature, and how many differ.
+    judged: see FittingData.
+    """
+
+    value: float
+    fitted_on: str
+    samples: int
+    channels: int
+    moved: int
+    integers: int
+    changed: int
+    judged: AnyArray | None = None
+
+    def record(
+        self, before: Mapping[str, Predictive] | None, after: Mapping[str, Predictive] | None
+    ) -> dict[str, Any]:
+        """For manifest.json. before, after: by stage, the integer file's last."""
+        flat: dict[str, float | None] = {}
+        for metric in ("nll", "ece"):
+            for when, found in (("before", before), ("after", after)):
+                last = None if not found else list(found.values())[-1]
+                flat[f"{metric}_{when}"] = None if last is None else getattr(last, metric)
+        return {
+            "value": self.value, "fitted_on": self.fitted_on, "samples": self.samples, **flat,
+            "channels": self.channels, "multipliers_moved": self.moved,
+            "integers_compared": self.integers, "integers_changed": self.changed,
+            "before": None if before is None else {
+                stage: asdict(found) for stage, found in before.items()
+            },
+        }  # fmt: skip
+
+
+def fitting_data(
+    options: TemperatureOptions,
+    specs: tuple[InputSpec, ...],
+    samples: Samples,
+    labelled: Samples | None,
+) -> FittingData:
+    """What to fit on; never what judges it afterwards.
+
+    samples: of --data, labelled: of --eval-data. A target of labels takes --temperature-data, or
+    every second sample of --eval-data from the first on, the others judging it; Monte Carlo, which
+    asks for no labels, --temperature-data or --data.
+
+    Raises DataError where labels are missing, or samples are in both.
+    """
+    if options.data is not None:
+        fitted = load_samples(options.data, specs)
+        if options.wanted is Target.LABELS and fitted.labels is None:
+            raise DataError(
+                f"{options.data} holds no `labels`, which --temperature labels fits to; add them, "
+                "or fit to --temperature monte-carlo"
+            )
+        shared = 0 if labelled is None else _in_both(fitted.inputs, labelled.inputs)
+        if shared:
+            raise DataError(
+                f"{shared} samples of {options.data} are in --eval-data too, which would judge the "
+                "temperature by what it was fitted on; leave them out of one, or leave "
+                "--temperature-data out: then --eval-data is halved"
+            )
+        return FittingData(fitted)
+    if options.wanted is not Target.LABELS:
+        return FittingData(samples)
+    if labelled is None or labelled.labels is None:
+        raise DataError("--temperature labels: --eval-data holds no `labels`; add them")
+    if len(labelled) < 2:
+        raise DataError("--temperature labels: --eval-data holds one sample; give more")
+    half = slice(0, None, 2)
+    fitted = Samples(some_samples(labelled.inputs, half), labelled.labels[half])
+    return FittingData(fitted, np.arange(1, len(labelled), 2))
+
+
+def _in_both(first: GraphInputs, second: GraphInputs) -> int:
+    """How many samples of the first are among the second."""
+    known = set(_digests(second))
+    return sum(one in known for one in _digests(first))
+
+
+def _digests(inputs: GraphInputs) -> list[bytes]:
+    """Of each sample, over all inputs."""
+    arrays = list(inputs.values()) if isinstance(inputs, Mapping) else [inputs]
+    return [
+        hashlib.sha256(b"".join(array[i].tobytes() for array in arrays)).digest()
+        for i in range(len(arrays[0]))
+    ]
+
+
+def scale_by_temperature(
+    options: TemperatureOptions,
+    data: FittingData,
+    stages: Stages,
+    fmt: Format,
+    progress: Advance,
+) -> tuple[Stages, Temperature]:
+    """Fit T to the integer network's own logits, and divide them by it in every stage.
+
+    fmt: whose file computes them; all compute the same.
+
+    Raises QuantizationError, GraphError, ConfigError or DataError.
+    """
+    inputs = data.fitted.inputs
+    without = _bare(apply_plan(stages.lowered, stages.plan))
+    integers = _integers(without, fmt, inputs)
+    (port,) = without.outputs
+    if port.tensor not in without.tensors:
+        raise ConfigError("--temperature: the network answers in whole numbers; leave it out")
+    outputs = class_scores(without.tensors[port.tensor].quantization.dequantize(integers))
+    if outputs is None:
+        raise ConfigError(
+            f"--temperature: the output has shape {list(without.shape(port.tensor))}; a "
+            "temperature needs the scores of two or more classes, [N, K]; leave it out"
+        )
+    if isinstance(options.wanted, float):
+        wanted, fitted_on, count = options.wanted, "given", 0
+    else:
+        targets = _targets(options.wanted, data.fitted, stages.entered, outputs, progress)
+        wanted = fitted_temperature(outputs, targets)
+        fitted_on, count = options.wanted.value, len(data.fitted)
+    planned = tempered_plan(stages.lowered, stages.plan, wanted)
+    after = tempered_stages(stages, planned)
+    again = _integers(_bare(apply_plan(after.lowered, after.plan)), fmt, inputs)
+    return after, Temperature(
+        planned.temperature, fitted_on, count, planned.channels, planned.moved, again.size,
+        int(np.count_nonzero(again != integers)), data.judged,
+    )  # fmt: skip
+
+
+def _targets(
+    target: Target, samples: Samples, entered: Entered, outputs: FloatArray, progress: Advance
+) -> FloatArray:
+    """[N, K] probabilities."""
+    if target is Target.LABELS:
+        assert samples.labels is not None
+        return one_hot(samples.labels, outputs.shape[1])
+    if entered.predictive is None:
+        raise ConfigError(
+            "--temperature monte-carlo: no layer of the checkpoint has a posterior to draw from; "
+            "fit to --temperature labels"
+        )
+    return entered.predictive(samples.inputs, progress)
+
+
+def tempered_stages(stages: Stages, planned: TemperedPlan) -> Stages:
+    """Every stage with its logits divided by the plan's temperature."""
+    temperature, tail = planned.temperature, _tail(stages.lowered)
+    entered = stages.entered
+
+    def scaled(forward: Forward | None) -> Forward | None:
+        if forward is None:
+            return None
+        return lambda inputs: tempered(forward(inputs), temperature, tail)
+
+    unpruned = scaled(entered.unpruned)
+    assert unpruned is not None
+    return Stages(
+        replace(
+            entered,
+            unpruned=unpruned,
+            mean=scaled(entered.mean),
+            mean_forward=scaled(entered.mean_forward),
+        ),
+        divided_logits(stages.masked, temperature),
+        divided_logits(stages.pruned, temperature),
+        divided_logits(stages.lowered, temperature),
+        planned.plan,
+    )
+
+
+def _tail(lowered: Network) -> Tail | None:
+    return next(iter(tails(lowered).values()), None)
+
+
+def _bare(network: QuantizedNetwork) -> QuantizedNetwork:
+    """The same with integer ports and nothing behind them."""
+    outputs = tuple(Port(port.name, port.tensor) for port in network.outputs)
+    return replace(network, outputs=outputs, io=IoType.INT8)
+
+
+def _integers(network: QuantizedNetwork, fmt: Format, inputs: GraphInputs) -> AnyArray:
+    """The only output's integers, int8."""
+    given = port_inputs(network, named_inputs(inputs, [port.name for port in network.inputs]))
+    (port,) = network.outputs
+    return fmt.run_outputs(fmt.write(network), network, given)[port.name]

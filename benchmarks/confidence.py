@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from bounds import Bound, print_bounds
 from demo import SAMPLE
-from families import Example, all_test_images, examples, rule_of
+from families import Example, examples, rule_of
 
 import deploykit
 from deploykit.bundle import Bundle
@@ -44,6 +44,11 @@ from deploykit.spec.confidence import ECE_BINS, metrics, scores_of, softmax
 from deploykit.spec.inputs import GraphInputs
 from deploykit.spec.progress import ignore
 from deploykit.spec.temperature import fitted_temperature, one_hot
+
+sys.path.insert(0, str(SAMPLE.parent.parent))
+sys.path.insert(0, str(SAMPLE))
+from data import test_images as all_test_images
+
 from tests.libraries.images import Images, test_images
 
 MONTE_CARLO = "monte carlo"
@@ -122,10 +127,10 @@ def judged(
         for one, temperature in zip(splits, temperatures, strict=True)
     ]
     return Judged(
-        *(
-            float(np.mean([getattr(one, name) for one in found]))
-            for name in ("accuracy", "nll", "ece", "adaptive_ece")
-        ),
+        float(np.mean([one.accuracy for one in found])),
+        float(np.mean([one.nll for one in found])),
+        float(np.mean([one.ece for one in found])),
+        float(np.mean([one.adaptive_ece for one in found])),
         float(np.mean(temperatures)),
     )
 

@@ -180,7 +180,7 @@ def scale_by_temperature(
     after = tempered_stages(stages, planned)
     again = _integers(_bare(apply_plan(after.lowered, after.plan)), fmt, inputs)
     return after, Temperature(
-        planned.temperature, fitted_on, count, planned.channels, planned.moved, again.size,
+        planned.temperature, fitted_on, count, len(planned.divisors), planned.moved, again.size,
         int(np.count_nonzero(again != integers)), data.judged,
     )  # fmt: skip
 
@@ -219,9 +219,9 @@ def tempered_stages(stages: Stages, planned: TemperedPlan) -> Stages:
             mean=scaled(entered.mean),
             mean_forward=scaled(entered.mean_forward),
         ),
-        divided_logits(stages.masked, temperature),
-        divided_logits(stages.pruned, temperature),
-        divided_logits(stages.lowered, temperature),
+        divided_logits(stages.masked, planned.divisors),
+        divided_logits(stages.pruned, planned.divisors),
+        divided_logits(stages.lowered, planned.divisors),
         planned.plan,
     )
 

@@ -19,7 +19,7 @@ from deploykit.quantize.layer_plan import quantized_name
 from deploykit.quantize.operators import WEIGHTED, Kind
 from deploykit.quantize.scales import LARGEST_SCALE, SMALLEST_SCALE, check_scale
 from deploykit.quantize.structure import Layer, build_structure, tails
-from deploykit.spec.arrays import AnyArray, Float32Array
+from deploykit.spec.arrays import AnyArray, Float32Array, Float64Array
 from deploykit.spec.network import Network
 from deploykit.spec.plan import LayerPlan, QuantPlan
 from deploykit.spec.requantize import multiplier
@@ -55,15 +55,15 @@ class Scales:
 
 @dataclass(frozen=True)
 class TemperedPlan:
-    """temperature: that the scales hold exactly, within 0.05 % of the one asked for.
+    """temperature: that the output's scale was divided by, within 0.05 % of the one asked for.
 
-    channels: of the last layer. moved: those of them whose requantization moves by a float32 ulp;
-    with none, every integer is as without temperature.
+    divisors: [O], what each weight scale was divided by: the same up to float32 rounding. channels
+    whose requantization moves by a float32 ulp; with none, every integer is as without temperature.
     """
 
     plan: QuantPlan
     temperature: float
-    channels: int
+    divisors: Float64Array
     moved: int
 
 
@@ -148,7 +148,7 @@ def tempered_plan(network: Network, plan: QuantPlan, temperature: float) -> Temp
             layers=_with_scale(plan.layers, decided, found.weight, exact),
         ),
         exact,
-        len(found.weight),
+        decided.weight.scale.astype(np.float64) / found.weight,
         found.moved,
     )
 
@@ -184,12 +184,14 @@ def matching_scales(
         exact = output_scale / float(output)
         near = (weight_scale.astype(np.float64) / exact).astype(np.float32)
         tried = (near.view(np.int32)[:, None] + ULPS).view(np.float32)
-        same = multiplier(input_scale, tried, float(output)) == wanted[:, None]
-        moved = int(np.count_nonzero(~same.any(axis=1)))
+        apart = np.abs(
+            multiplier(input_scale, tried, float(output)).view(np.int32)
+            - wanted.view(np.int32)[:, None]
+        )
+        moved = int(np.count_nonzero(apart.min(axis=1)))
         if best is None or moved < best.moved:
-            choice = np.where(same, np.abs(ULPS), len(ULPS)).argmin(axis=1)
-            middle_ulp = len(ULPS) // 2
-            choice = np.where(same.any(axis=1), choice, middle_ulp)
+            # Among equals the one next to sw / T.
+            choice = (apart * len(ULPS) + np.abs(ULPS)).argmin(axis=1)
             best = Scales(float(output), tried[np.arange(len(near)), choice], moved)
         if not best.moved:
             break

@@ -40,6 +40,9 @@ BLUR = 1 + 1e-4
 NEAREST = Rounding.NEAREST.steps
 CHECKED = Conv | Linear | LeakyRelu | Embedding | Lookup
 """Operators with numbers of their own."""
+FLOAT_ROUNDING = 2.0**-22
+"""Four half steps of float32, for the size of a number: what the roundings of independent terms
+add up to, for the root of their squares' sum. A temperature rounds the last layer's once more."""
 BEYOND_RANGE = 1.0
 """How far a mean may lie outside of a tensor's range, in ranges: calibration may clip."""
 
@@ -65,7 +68,8 @@ def farthest_rounding(
 
     In steps of its own scale: |W - scale * q| / scale, and for a bias |b' - step * q| / step with
     step = input scale * weight scale and b' of spec.correction. Weights may lie as far as the
-    plan's rounding moves them from where its bits clip them, everything else half a step.
+    plan's rounding moves them from where its bits clip them, everything else half a step; a bias of
+    millions of steps also as far as float32 rounds its terms.
 
     Raises IntegrityError where the float model lacks the layer, or the plan names no rounding.
     """
@@ -126,13 +130,25 @@ def _layer(
     if rounding is Rounding.SEQUENTIAL:
         shift = _shift(name, decisions, source, weight, operator)
         corrected = bias.astype(np.float64) + shift
+        squares = np.square(bias.astype(np.float64)) + np.square(shift)
     else:
         means = _input_means(name, decisions, source, weight, operator)
         values = operator.weight.values
         corrected = corrected_bias(bias, weight, values, operator.weight.scale, means)
+        squares = np.square(bias.astype(np.float64)) + _squared_terms(weight, means)
     bits = _weight_bits(name, decisions)
     yield Distance(name, _weight_steps(weight, operator.weight.values, scale, bits), rounding.steps)
-    yield Distance(name, _steps(corrected, operator.bias, step), NEAREST)
+    steps = np.abs(corrected / step - operator.bias) - FLOAT_ROUNDING * np.sqrt(squares) / step
+    yield Distance(name, max(float(steps.max(initial=0.0)), 0.0), NEAREST)
+
+
+def _squared_terms(weight: AnyArray, means: Float32Array) -> Float64Array:
+    """[O], sum of (W * mean of its input)^2."""
+    outputs, inputs = weight.shape[:2]
+    squares = np.square(weight.astype(np.float64)).reshape(outputs, inputs, -1).sum(2)
+    groups = len(means) // inputs
+    seen = np.square(means.astype(np.float64)).reshape(groups, inputs)
+    return np.asarray((squares * seen.repeat(outputs // groups, axis=0)).sum(axis=1))
 
 
 def _weight_bits(name: str, decisions: Mapping[str, Any]) -> int:

@@ -38,6 +38,7 @@ class Golden:
 
     inputs: [N, ...] of the one input or of each by name, float32 (or whole numbers, where the
     network takes them), the first `real` of them samples, the rest extreme values.
+    Floats are at the temperature of the bundle, if it has one.
     labels: [real], or None. full: indices of the inputs that are followed tensor by tensor.
     folded: [N, ...] float outputs of the posterior mean with all gates open; mean_forward: [N, ...]
     the Bayesian network's own, or None; masked: closed gates at zero, for `full` only.

@@ -89,3 +89,36 @@ def test_what_training_rounded_to_few_bits_is_no_finding() -> None:
     held = {"kind": "activation", "name": "clamp", "bits": 4, "why": None}
     assert warnings_of(manifest | {"given": [held]}) == []
     assert len(warnings_of(manifest | {"given": [held | {"bits": 8}]})) == 1
+
+
+def temperature(**changed: object) -> dict[str, Any]:
+    return {"fitted_on": "labels", "samples": 1000, "nll_before": 0.4, "nll_after": 0.4, **changed}
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (
+            temperature(nll_after=0.41),
+            "takes NLL from 0.400 to 0.410 nats on the labels",
+        ),
+        (temperature(samples=199), "is fitted to 199 labels: give 200 or more"),
+    ],
+)
+def test_a_temperature_that_does_harm_or_comes_from_few_labels_is_told(
+    value: dict[str, Any], told: str
+) -> None:
+    (sentence,) = warnings_of({**GOOD, "temperature": value})
+    assert told in sentence
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None, temperature(), temperature(nll_after=0.403), temperature(samples=200),
+        temperature(fitted_on="monte-carlo", samples=64),
+        temperature(fitted_on="given", samples=0, nll_before=None, nll_after=None),
+    ],
+)  # fmt: skip
+def test_nothing_is_said_of_another_temperature(value: dict[str, Any] | None) -> None:
+    assert warnings_of({**GOOD, "temperature": value}) == []

@@ -46,7 +46,7 @@ class LastLayer:
 
 @dataclass(frozen=True)
 class Scales:
-    """output: sy'. weight: sw' [O]. moved: channels whose multiplier is an ulp off."""
+    """output: sy'. weight: sw' [O]. moved: channels whose multiplier is not as it was."""
 
     output: float
     weight: Float32Array
@@ -57,8 +57,9 @@ class Scales:
 class TemperedPlan:
     """temperature: that the output's scale was divided by, within 0.05 % of the one asked for.
 
-    divisors: [O], what each weight scale was divided by: the same up to float32 rounding. channels
-    whose requantization moves by a float32 ulp; with none, every integer is as without temperature.
+    divisors: [O], what each weight scale was divided by: the same up to float32 rounding.
+    moved: channels whose multiplier is a float32 step or two off; with none, every integer is as
+    without temperature.
     """
 
     plan: QuantPlan

@@ -44,8 +44,11 @@ if TYPE_CHECKING:
 Forward = Callable[[GraphInputs], AnyArray]
 """Outputs [N, ...] for inputs [N, ...], several outputs joined (spec.joined)."""
 
-Predicting = Callable[[GraphInputs, Advance], FloatArray]
-"""Class probabilities [N, K] of the Monte-Carlo predictive for inputs [N, ...]."""
+Predicting = Callable[[GraphInputs, Advance], FloatArray | None]
+"""Class probabilities [N, K] of the Monte-Carlo predictive for inputs [N, ...].
+
+None where nothing has a posterior to draw from.
+"""
 
 Together = Callable[[GraphInputs], Tensors | None]
 """Outputs by name of all samples in one call; None where the source does not run on so many."""
@@ -62,7 +65,7 @@ class Entered:
 
     stage: name of `unpruned` among the accuracies. together: the source as it is. mean_forward:
     None where there is none, or where batch norm was changed on purpose; mean: the same whatever
-    was done to batch norm. predictive: None where nothing has a posterior to draw from.
+    was done to batch norm. predictive: None where the source has no posterior.
     """
 
     network: Network
@@ -151,12 +154,9 @@ class CheckpointEntry:
             found = forward.run_batch(folded.unpruned, given)
             return {name: value.numpy() for name, value in found.items()}
 
-        drawn = predictive_of(folded, loaded.checkpoint, families)
-        predictive = None
-        if drawn is not None:
-
-            def predictive(inputs: GraphInputs, advance: Advance) -> FloatArray:
-                return drawn(self.by_argument(inputs), advance)
+        def predictive(inputs: GraphInputs, advance: Advance) -> FloatArray | None:
+            drawn = predictive_of(folded, loaded.checkpoint, families)
+            return None if drawn is None else drawn(self.by_argument(inputs), advance)
 
         mean = None if folded.bayesian is None else computing(folded.bayesian)
         return Entered(

@@ -192,12 +192,13 @@ def _targets(
     if target is Target.LABELS:
         assert samples.labels is not None
         return one_hot(samples.labels, outputs.shape[1])
-    if entered.predictive is None:
+    drawn = None if entered.predictive is None else entered.predictive(samples.inputs, progress)
+    if drawn is None:
         raise ConfigError(
             "--temperature monte-carlo: no layer of the checkpoint has a posterior to draw from; "
             "fit to --temperature labels"
         )
-    return entered.predictive(samples.inputs, progress)
+    return drawn
 
 
 def tempered_stages(stages: Stages, planned: TemperedPlan) -> Stages:

@@ -105,6 +105,13 @@ def export(
     ] = None,
     align: Align = None,
     target: ExportTarget = None,
+    equalization: Annotated[
+        str | None,
+        typer.Option(
+            help="Scale channels by powers of two so that they round better: cross-layer, or none."
+            "  [default: none]"
+        ),
+    ] = None,
     calibration: Annotated[
         str | None, typer.Option(help="mse, minmax, percentile or entropy.  [default: mse]")
     ] = None,
@@ -187,8 +194,8 @@ def export(
         "model": model, "weights": weights, "input_shape": input_shape or None, "data": data,
         "eval_data": eval_data, "bits": bits, "to": to, "prune_rule": prune_rule,
         "threshold": threshold, "batchnorm": batchnorm, "exact": exact, "align": align,
-        "target": target, "calibration": calibration, "rounding": rounding,
-        "weight_range": weight_range, "io": io,
+        "target": target, "equalization": equalization, "calibration": calibration,
+        "rounding": rounding, "weight_range": weight_range, "io": io,
         "tflite_layout": tflite_layout, "labels": labels, "mean": mean, "std": std,
         "batch": batch, "numerics": numerics, "layer_map": layer_map,
         "layer_bits": layer_bits or None, "min_ort": min_ort, "tflite_lowbit": tflite_lowbit,

@@ -86,6 +86,8 @@ def summary_table(manifest: Any) -> Table:
             row(name, f"{size:,} bytes, {dense / size:.1f} times under dense float32")
     for what, told in storage_rows(manifest):
         row(what, told)
+    if manifest.get("equalization"):
+        row("equalized", equalization_line(manifest["equalization"]["chains"]))
     kept = [
         f"{layer['name']} ({layer['dead_channels']} of {layer['channels_after']})"
         for layer in manifest["layers"]
@@ -130,6 +132,21 @@ def summary_table(manifest: Any) -> Table:
             ", ".join(f"{count} {operator}" for operator, count in counted.most_common()),
         )
     return table
+
+
+def equalization_line(chains: Any) -> str:
+    """How many channels were scaled, between which factors, and why others were not."""
+    moved, channels = (sum(chain[key] for chain in chains) for key in ("moved", "channels"))
+    pinned = [chain["pinned"][0] for chain in chains if chain["pinned"] and not chain["moved"]]
+    told = f"{moved:,} of {channels:,} channels"
+    if moved:
+        smallest = min(chain["smallest_factor"] for chain in chains)
+        largest = max(chain["largest_factor"] for chain in chains)
+        told += f", by factors of {smallest:g} to {largest:g}"
+    if pinned:
+        reason, _ = Counter(pinned).most_common(1)[0]
+        told += f"; pinned: {len(pinned)} of {len(chains)} chains of layers, such as where {reason}"
+    return told
 
 
 def _trained(manifest: Any) -> Iterator[tuple[str, str]]:

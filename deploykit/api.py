@@ -40,6 +40,7 @@ def export(
     exact: bool | None = None,
     align: str | int | None = None,
     target: str | None = None,
+    equalization: str | None = None,
     calibration: str | None = None,
     rounding: str | None = None,
     weight_range: str | None = None,
@@ -75,6 +76,8 @@ def export(
     the export's table names them, for example {"conv1": 8}. min_ort: the oldest ONNX Runtime that
     has to load model.onnx, such as "1.23". tflite_lowbit: "small" stores 4-bit convolutions in 4
     bits too, which makes them slow.
+    equalization: "cross-layer" scales channels by powers of two where that rounds better; the float
+    network stays equal to the bit.
     labels: a text file, one class a line; mean, std: x = (pixel - mean) / std, one number or one
     per channel; both files carry them for apps to read.
     batch: "dynamic" for files that take any batch.
@@ -83,8 +86,8 @@ def export(
     "monte-carlo" (fitted to the average of draws on temperature_data, or on data).
     numerics: "reference" reproduces the errors of published float32 code, where it has any.
     Defaults: both formats, 8 bits, rule "family", batch norm "keep", numerics "exact", align "auto"
-    for the host, calibration "mse", rounding "compensated", weight_range "least-error", io "float",
-    batch "fixed": that of input_shape.
+    for the host, equalization "none", calibration "mse", rounding "compensated", weight_range
+    "least-error", io "float", batch "fixed": that of input_shape.
 
     Raises a deploykit.errors.DeploykitError; then nothing was written.
     """
@@ -97,8 +100,8 @@ def export(
         "bits": bits, "layer_bits": layer_bits, "min_ort": min_ort,
         "tflite_lowbit": tflite_lowbit, "to": to, "prune_rule": prune_rule, "threshold": threshold,
         "exact": exact, "align": align, "target": target,
-        "batchnorm": batchnorm, "calibration": calibration, "rounding": rounding,
-        "weight_range": weight_range, "io": io,
+        "batchnorm": batchnorm, "equalization": equalization, "calibration": calibration,
+        "rounding": rounding, "weight_range": weight_range, "io": io,
         "tflite_layout": tflite_layout, "labels": labels, "mean": mean, "std": std,
         "batch": batch, "numerics": numerics, "layer_map": layer_map,
         "temperature": temperature, "temperature_data": temperature_data,

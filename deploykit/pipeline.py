@@ -61,6 +61,7 @@ def export_bundle(
         labelled = load_samples(options.eval_data, entry.inputs)
 
     from deploykit.exporting.calibration_fit import calibration_fit
+    from deploykit.exporting.equalizing import equalized
     from deploykit.exporting.removing import HIDING_INPUTS, largest_values, zero_hidden
     from deploykit.exporting.temperature import Stages, fitting_data, scale_by_temperature
     from deploykit.graph.normalize import normalize
@@ -106,8 +107,13 @@ def export_bundle(
     with progress.stage("remove channels"):
         ranges = largest_values(ort.evaluate(quiet, some))
         pruned, removal = remove_dead_channels(quiet, evaluate_outputs, options.removal, ranges)
+    with progress.stage("equalize channels"):
+        balanced, equalization = equalized(
+            pruned, options.equalization, options.quantization.bits, samples.inputs,
+            runners.evaluate,
+        )  # fmt: skip
     with progress.stage("plan quantization") as advance:
-        lowered = integer_form(pruned, options.quantization.batch)
+        lowered = integer_form(balanced, options.quantization.batch)
         if options.temperature is not None:
             last_layer(lowered)
         plan = plan_quantization(lowered, samples, options.quantization, runners, advance)
@@ -115,21 +121,21 @@ def export_bundle(
     if options.temperature is not None and fitting is not None:
         with progress.stage("fit temperature") as advance:
             stages, temperature = scale_by_temperature(
-                options.temperature, fitting, Stages(entered, masked, pruned, lowered, plan),
+                options.temperature, fitting, Stages(entered, masked, balanced, lowered, plan),
                 formats[0], advance,
             )  # fmt: skip
-            entered, masked, pruned = stages.entered, stages.masked, stages.pruned
+            entered, masked, balanced = stages.entered, stages.masked, stages.pruned
             lowered, plan = stages.lowered, stages.plan
     with progress.stage("write files"):
         network = apply_plan(lowered, plan)
         models = {fmt: fmt.describe(fmt.write(network), options.metadata) for fmt in formats}
     with progress.stage("golden inputs"):
         golden = record_golden(entered, masked, network, labelled or samples)
-        check_floats(golden, masked, pruned, lowered)
+        check_floats(golden, masked, balanced, lowered)
     with progress.stage("prove parity") as advance:
         parity = prove_parity(models, network, golden, labelled, advance)
     with progress.stage("measure accuracy"):
-        answers = measure_answers(entered, pruned, network, models, labelled, temperature)
+        answers = measure_answers(entered, balanced, network, models, labelled, temperature)
 
     diverging = [comparison for comparison in parity if comparison.total_differing]
     if diverging:
@@ -142,8 +148,8 @@ def export_bundle(
         )
     with progress.stage("write bundle"):
         outcome = Outcome(
-            entered, options, pruned, hidden, removal, lowered, plan, network, models, golden,
-            parity, answers, labelled, fit, temperature,
+            entered, options, balanced, hidden, removal, equalization, lowered, plan, network,
+            models, golden, parity, answers, labelled, fit, temperature,
         )  # fmt: skip
         return write_bundle(out, bundle_files(outcome))
 

@@ -22,6 +22,7 @@ from deploykit.bundle import (
 from deploykit.emit.tflite_layout import port_shape
 from deploykit.exporting.calibration_fit import CalibrationFit
 from deploykit.exporting.entry import Entered
+from deploykit.exporting.equalizing import equalization_record
 from deploykit.exporting.onnx_bytes import model_bytes
 from deploykit.exporting.options import CheckpointOptions, ExportOptions, OnnxOptions
 from deploykit.exporting.removal_record import alignment_record, hiding_record, removal_record
@@ -31,6 +32,7 @@ from deploykit.graph.cost import LayerCost, layer_costs
 from deploykit.runtime import ort
 from deploykit.spec.by_sample import of_samples
 from deploykit.spec.carriers import FORMATS
+from deploykit.spec.equalization import EqualizationReport
 from deploykit.spec.inputs import some_samples
 from deploykit.spec.negligible import Negligible
 from deploykit.spec.network import Network
@@ -59,14 +61,16 @@ PACKAGES = (
 class Outcome:
     """Everything that one export produced.
 
-    lowered: `pruned` as integer_form has it. evaluated: what --eval-data holds.
+    balanced: the pruned network, its channels equalized where that was asked for; lowered: the same
+    as integer_form has it. evaluated: what --eval-data holds.
     """
 
     entered: Entered
     options: ExportOptions
-    pruned: Network
+    balanced: Network
     hidden: Negligible | None
     removal: RemovalReport
+    equalization: EqualizationReport | None
     lowered: Network
     plan: QuantPlan
     network: QuantizedNetwork
@@ -82,7 +86,7 @@ class Outcome:
 def bundle_files(outcome: Outcome) -> dict[str, bytes]:
     """Content by file name. Equal outcomes give equal bytes: no times, no paths, no latencies."""
     files = {fmt.file: data for fmt, data in outcome.models.items()}
-    files[FLOAT_MODEL] = model_bytes(outcome.pruned)
+    files[FLOAT_MODEL] = model_bytes(outcome.balanced)
     files[PLAN] = json_bytes(plan_record(outcome.plan, outcome.network))
     files[GOLDEN] = golden_bytes(outcome.golden)
     sizes = {name: len(data) for name, data in sorted(files.items())}
@@ -178,6 +182,7 @@ def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
             **hiding_record(outcome.hidden),
             **alignment_record(options.removal, removal),
         },
+        "equalization": equalization_record(outcome.equalization),
         "int16_pairs": _pairs(outcome.plan),
         "given": _grids(outcome.plan),
         "layers": _layers(outcome, sqnr),

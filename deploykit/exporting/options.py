@@ -24,6 +24,7 @@ from deploykit.posterior.options import BatchNormMode, Numerics, PruneRule, Prun
 from deploykit.quantize.calibration import Calibration
 from deploykit.quantize.options import QuantizationOptions
 from deploykit.spec.carriers import TfliteLowbit
+from deploykit.spec.equalization import Equalization
 from deploykit.spec.model_metadata import ModelMetadata
 from deploykit.spec.pairs import Target
 from deploykit.spec.plan import Rounding, WeightRange
@@ -81,6 +82,7 @@ class ExportOptions:
     eval_data: Path | None = None
     to: tuple[str, ...] = FORMATS
     removal: RemovalOptions = field(default_factory=RemovalOptions)
+    equalization: Equalization = Equalization.NONE
     quantization: QuantizationOptions = field(default_factory=QuantizationOptions)
     tflite_layout: TfliteLayout = TfliteLayout.NHWC
     metadata: ModelMetadata = field(default_factory=ModelMetadata)
@@ -89,9 +91,10 @@ class ExportOptions:
 
 KEYS = (
     "model", "input_shape", "data", "eval_data", "bits", "to", "prune_rule", "threshold",
-    "batchnorm", "exact", "align", "target", "calibration", "rounding", "weight_range", "io",
-    "tflite_layout", "labels", "mean", "std", "batch", "weights", "numerics", "layer_map",
-    "layer_bits", "min_ort", "tflite_lowbit", "temperature", "temperature_data",
+    "batchnorm", "exact", "align", "target", "equalization", "calibration", "rounding",
+    "weight_range", "io", "tflite_layout", "labels", "mean", "std", "batch", "weights",
+    "numerics", "layer_map", "layer_bits", "min_ort", "tflite_lowbit",
+    "temperature", "temperature_data",
 )  # fmt: skip
 """Names of all options: keys of export.toml, and flags with dashes for underscores."""
 
@@ -124,6 +127,7 @@ def build_options(
         eval_data=Path(values["eval_data"]) if values.get("eval_data") else None,
         to=formats,
         removal=_removal(values, formats, target),
+        equalization=choice(Equalization, "equalization", values.get("equalization", "none")),
         quantization=QuantizationOptions(
             weight_bits(8 if bits is None else bits, values.get("layer_bits")),
             choice(Calibration, "calibration", values.get("calibration", "mse")),

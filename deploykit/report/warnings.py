@@ -31,7 +31,7 @@ def warnings_of(manifest: Any) -> list[str]:
     """One sentence per finding, the costliest kind first; empty where nothing stands out."""
     return [
         *_accuracy(manifest["accuracy"]),
-        *_sqnr(manifest["layers"], manifest.get("given", [])),
+        *_sqnr(manifest["layers"], manifest.get("given", []), manifest.get("equalization")),
         *_kernels(manifest["layers"], manifest.get("given", [])),
         *_posterior(manifest["fold"]),
         *_arithmetic(manifest["fold"]),
@@ -66,17 +66,21 @@ def _widths(alignment: Any) -> Iterator[str]:
         yield alignment["note"]
 
 
-def _sqnr(layers: Any, given: Any) -> Iterator[str]:
-    """given: grids; what was trained on fewer bits lies that far from a network without them."""
+def _sqnr(layers: Any, given: Any, equalization: Any) -> Iterator[str]:
+    """given: grids; what was trained on fewer bits lies that far from a network without them.
+
+    equalization: its record, None where it was not asked for.
+    """
     coarse = [x for x in given if x["kind"] == "activation" and x["bits"] < EIGHT and not x["why"]]
     if coarse:
         return
     low = {x["name"]: x["sqnr_db"] for x in layers if (x["sqnr_db"] or LOW_SQNR_DB) < LOW_SQNR_DB}
     if low:
         worst = min(low, key=lambda name: float(low[name]))
+        tried = "" if equalization else "--equalization cross-layer, or "
         yield (
             f"{len(low)} layers are under {LOW_SQNR_DB:.0f} dB, the worst {worst} with "
-            f"{low[worst]:.1f} dB: try another --calibration (mse is the default)"
+            f"{low[worst]:.1f} dB: try {tried}another --calibration (mse is the default)"
         )
 
 

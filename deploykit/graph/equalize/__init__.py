@@ -1,0 +1,1 @@
+"""Cross-layer equalization by powers of two: the float network stays equal to the bit."""

@@ -1,6 +1,7 @@
-"""A torch network of this folder as an int8 TFLite file, by litert-torch and ai-edge-quantizer.
+"""A torch network of this folder as an integer TFLite file, by litert-torch and ai-edge-quantizer.
 
     PEER_PYTHON benchmarks/peers_litert.py --network NAME --state FILE.pt --data FILE.npz --out FILE
+        [--bits 4]
 
 Runs in the peers' environment (peers_environment), where deploykit is not installed. The last line
 is JSON: seconds of conversion and quantization, imports apart.
@@ -52,11 +53,14 @@ def channel_last(module: nn.Module, inputs: torch.Tensor) -> tuple[nn.Module, to
     return wrapped, inputs.permute(0, 2, 3, 1).contiguous()
 
 
-def convert(name: str, state: Path, samples: np.ndarray[Any, Any], out: Path) -> dict[str, float]:
+def convert(
+    name: str, state: Path, samples: np.ndarray[Any, Any], out: Path, bits: int
+) -> dict[str, float]:
     """Write the file; seconds by step. samples: [N, C, H, W] float32."""
     import litert_torch
-    from ai_edge_quantizer import qtyping, quantizer, recipe
+    from ai_edge_quantizer import qtyping, quantizer
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
+    from ai_edge_quantizer.recipe_manager import RecipeManager
 
     module, example = channel_last(trained(name, state), torch.from_numpy(samples[:1]))
     start = perf_counter()
@@ -64,7 +68,11 @@ def convert(name: str, state: Path, samples: np.ndarray[Any, Any], out: Path) ->
     converted = litert_torch.convert(module.eval(), (example,))
     converted.export(str(flat))
     converting, start = perf_counter() - start, perf_counter()
-    made = quantizer.Quantizer(str(flat), recipe.static_wi8_ai8())
+    recipes = RecipeManager()
+    recipes.add_static_config(
+        ".*", qtyping.TFLOperationName.ALL_SUPPORTED, 8, bits, AlgorithmName.MIN_MAX_UNIFORM_QUANT
+    )
+    made = quantizer.Quantizer(str(flat), recipes.get_quantization_recipe())
     for port in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
         made.update_quantization_recipe(".*", port, algorithm_key=AlgorithmName.NO_QUANTIZE)
     laid = samples.transpose(0, 2, 3, 1) if samples.ndim == 4 else samples
@@ -80,13 +88,14 @@ def main() -> None:
     parser.add_argument("--network", required=True)
     for name in ("--state", "--data", "--out"):
         parser.add_argument(name, type=Path, required=True)
+    parser.add_argument("--bits", type=int, choices=(8, 4), default=8)
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     with np.load(options.data) as data:
         samples = data["inputs"]
-    print(json.dumps(convert(options.network, options.state, samples, options.out)))
+    print(json.dumps(convert(options.network, options.state, samples, options.out, options.bits)))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""A float ONNX file as an int8 one, by onnxruntime.quantization as its guide recommends.
+"""A float ONNX file as an integer one, by onnxruntime.quantization as its guide recommends.
 
-    python benchmarks/peers_ort.py --model FILE.onnx --data FILE.npz --out FILE.onnx
+    python benchmarks/peers_ort.py --model FILE.onnx --data FILE.npz --out FILE.onnx [--bits 4]
 
-quant_pre_process (shapes, fusions), then quantize_static: QDQ, MinMax, uint8 activations, int8
-weights per channel. The last line is JSON: seconds of each, imports apart.
+quant_pre_process (shapes, fusions), then quantize_static: QDQ, MinMax, uint8 activations, weights
+of 8 or 4 bits per channel. The last line is JSON: seconds of each, imports apart.
 """
 
 from __future__ import annotations
@@ -39,7 +39,12 @@ class Samples(CalibrationDataReader):  # type: ignore[misc]
         return next(self._rows, None)
 
 
-def convert(model: Path, samples: np.ndarray[Any, Any], out: Path) -> dict[str, float]:
+WEIGHTS = {8: QuantType.QInt8, 4: QuantType.QInt4}
+
+
+def convert(
+    model: Path, samples: np.ndarray[Any, Any], out: Path, bits: int = 8
+) -> dict[str, float]:
     """Write the file; seconds by step. samples: [N, C, H, W] float32."""
     name = onnx.load(model).graph.input[0].name
     prepared = out.with_suffix(".prepared.onnx")
@@ -48,7 +53,7 @@ def convert(model: Path, samples: np.ndarray[Any, Any], out: Path) -> dict[str, 
     preparing, start = perf_counter() - start, perf_counter()
     quantize_static(
         str(prepared), str(out), Samples(name, samples), quant_format=QuantFormat.QDQ,
-        per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+        per_channel=True, activation_type=QuantType.QUInt8, weight_type=WEIGHTS[bits],
         calibrate_method=CalibrationMethod.MinMax,
     )  # fmt: skip
     return {"preprocess": preparing, "quantize": perf_counter() - start}
@@ -59,11 +64,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     for name in ("--model", "--data", "--out"):
         parser.add_argument(name, type=Path, required=True)
+    parser.add_argument("--bits", type=int, choices=WEIGHTS, default=8)
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     with np.load(options.data) as data:
         samples = data["inputs"]
-    print(json.dumps(convert(options.model, samples, options.out)))
+    print(json.dumps(convert(options.model, samples, options.out, options.bits)))
 
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ def export(
     rounding: Annotated[
         str | None,
         typer.Option(
-            help="Of weights: compensated, sequential, or nearest.  [default: compensated]"
+            help="Of weights: compensated, sequential, learned, or nearest.  [default: compensated]"
         ),
     ] = None,
     weight_range: Annotated[
@@ -126,6 +126,12 @@ def export(
         typer.Option(
             help="Of a channel's weights below 8 bits: least-error, or largest."
             "  [default: least-error]"
+        ),
+    ] = None,
+    bias_correction: Annotated[
+        str | None,
+        typer.Option(
+            help="Of what rounding adds to an output's mean: means, or none.  [default: means]"
         ),
     ] = None,
     io: Annotated[
@@ -195,7 +201,8 @@ def export(
         "eval_data": eval_data, "bits": bits, "to": to, "prune_rule": prune_rule,
         "threshold": threshold, "batchnorm": batchnorm, "exact": exact, "align": align,
         "target": target, "equalization": equalization, "calibration": calibration,
-        "rounding": rounding, "weight_range": weight_range, "io": io,
+        "rounding": rounding, "weight_range": weight_range,
+        "bias_correction": bias_correction, "io": io,
         "tflite_layout": tflite_layout, "labels": labels, "mean": mean, "std": std,
         "batch": batch, "numerics": numerics, "layer_map": layer_map,
         "layer_bits": layer_bits or None, "min_ort": min_ort, "tflite_lowbit": tflite_lowbit,

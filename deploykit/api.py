@@ -44,6 +44,7 @@ def export(
     calibration: str | None = None,
     rounding: str | None = None,
     weight_range: str | None = None,
+    bias_correction: str | None = None,
     io: str | None = None,
     tflite_layout: str | None = None,
     labels: StrPath | None = None,
@@ -87,7 +88,7 @@ def export(
     numerics: "reference" reproduces the errors of published float32 code, where it has any.
     Defaults: both formats, 8 bits, rule "family", batch norm "keep", numerics "exact", align "auto"
     for the host, equalization "none", calibration "mse", rounding "compensated", weight_range
-    "least-error", io "float", batch "fixed": that of input_shape.
+    "least-error", bias_correction "means", io "float", batch "fixed": that of input_shape.
 
     Raises a deploykit.errors.DeploykitError; then nothing was written.
     """
@@ -101,7 +102,8 @@ def export(
         "tflite_lowbit": tflite_lowbit, "to": to, "prune_rule": prune_rule, "threshold": threshold,
         "exact": exact, "align": align, "target": target,
         "batchnorm": batchnorm, "equalization": equalization, "calibration": calibration,
-        "rounding": rounding, "weight_range": weight_range, "io": io,
+        "rounding": rounding, "weight_range": weight_range,
+        "bias_correction": bias_correction, "io": io,
         "tflite_layout": tflite_layout, "labels": labels, "mean": mean, "std": std,
         "batch": batch, "numerics": numerics, "layer_map": layer_map,
         "temperature": temperature, "temperature_data": temperature_data,

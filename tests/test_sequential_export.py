@@ -1,4 +1,4 @@
-"""Rounding in sequence, from the export to `verify`."""
+"""Rounding in sequence, and learned, from the export to `verify`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from torch import nn
 
 import deploykit
 from deploykit.bundle import Bundle
+from deploykit.errors import UsageError
+from deploykit.exporting.options import build_options
 from deploykit.spec.parity import Verdict
 from tests.exported import mend, save
 
@@ -24,28 +26,62 @@ def small() -> nn.Module:
     )  # fmt: skip
 
 
+@pytest.fixture(params=["sequential", "learned"])
+def rounding(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def bundle(tmp_path: Path) -> Bundle:
+def bundle(tmp_path: Path, rounding: str) -> Bundle:
     torch.save(small().state_dict(), tmp_path / "net.pt")
     inputs = np.random.default_rng(0).normal(size=(24, 3, 4, 4)).astype(np.float32)
     return deploykit.export(
         tmp_path / "net.pt", model=f"{__name__}:small", input_shape=(1, 3, 4, 4),
         data=save(tmp_path / "data.npz", inputs=inputs), out=tmp_path / "bundle",
-        prune_rule="none", rounding="sequential",
+        prune_rule="none", rounding=rounding, bits=4,
     )  # fmt: skip
 
 
 def test_a_bundle_rounded_in_sequence_states_its_moves_and_passes_every_step(
-    bundle: Bundle,
+    bundle: Bundle, rounding: str
 ) -> None:
     plan = json.loads(bundle.file("plan.json").read_bytes())
-    assert plan["rounding"] == "sequential"
+    assert plan["rounding"] == rounding
     weighted = [layer for layer in plan["layers"].values() if "weight" in layer]
     assert [len(layer["bias_moved_by"]) for layer in weighted] == [8, 8, 6, 4]
     assert not any("bias_corrected_by_input_means" in layer for layer in weighted)
     report = deploykit.verify_bundle(bundle.path)
     assert not report.failed, [step for step in report.steps if step.verdict is Verdict.FAILED]
     assert {found["differing"] for found in bundle.manifest["parity"]} == {0}
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "compensated", "sequential"])
+def test_biases_that_are_not_corrected_are_the_float_ones(tmp_path: Path, rounding: str) -> None:
+    torch.save(small().state_dict(), tmp_path / "net.pt")
+    inputs = np.random.default_rng(0).normal(size=(24, 3, 4, 4)).astype(np.float32)
+    kept = deploykit.export(
+        tmp_path / "net.pt", model=f"{__name__}:small", input_shape=(1, 3, 4, 4),
+        data=save(tmp_path / "data.npz", inputs=inputs), out=tmp_path / "kept",
+        prune_rule="none", rounding=rounding, bits=4, bias_correction="none",
+    )  # fmt: skip
+    plan = json.loads(kept.file("plan.json").read_bytes())
+    moves = [
+        np.abs(layer.get("bias_moved_by", layer.get("bias_corrected_by_input_means"))).max()
+        for layer in plan["layers"].values()
+        if "weight" in layer
+    ]
+    assert moves == [0.0] * 4
+    assert not deploykit.verify_bundle(kept.path).failed
+
+
+def test_learned_rounding_learns_biases() -> None:
+    with pytest.raises(UsageError, match="learns biases too; leave one of them out"):
+        build_options(
+            {
+                "model": "a.py:b", "input_shape": "1,3", "data": "x.npz",
+                "rounding": "learned", "bias_correction": "none",
+            }
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize(

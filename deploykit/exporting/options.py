@@ -27,7 +27,7 @@ from deploykit.spec.carriers import TfliteLowbit
 from deploykit.spec.equalization import Equalization
 from deploykit.spec.model_metadata import ModelMetadata
 from deploykit.spec.pairs import Target
-from deploykit.spec.plan import Rounding, WeightRange
+from deploykit.spec.plan import BiasCorrection, Rounding, WeightRange
 from deploykit.spec.quantized import Batch, IoType
 
 RUNTIMES: Mapping[str, Runtime] = {"onnx": Runtime.ORT, "tflite": Runtime.LITERT}
@@ -92,9 +92,9 @@ class ExportOptions:
 KEYS = (
     "model", "input_shape", "data", "eval_data", "bits", "to", "prune_rule", "threshold",
     "batchnorm", "exact", "align", "target", "equalization", "calibration", "rounding",
-    "weight_range", "io", "tflite_layout", "labels", "mean", "std", "batch", "weights",
-    "numerics", "layer_map", "layer_bits", "min_ort", "tflite_lowbit",
-    "temperature", "temperature_data",
+    "weight_range", "bias_correction", "io", "tflite_layout", "labels", "mean", "std", "batch",
+    "weights", "numerics", "layer_map", "layer_bits", "min_ort", "tflite_lowbit", "temperature",
+    "temperature_data",
 )  # fmt: skip
 """Names of all options: keys of export.toml, and flags with dashes for underscores."""
 
@@ -141,6 +141,7 @@ def build_options(
                 formats,
             ),
             choice(WeightRange, "weight-range", values.get("weight_range", "least-error")),
+            _bias_correction(values),
         ),
         tflite_layout=choice(TfliteLayout, "tflite-layout", values.get("tflite_layout", "nhwc")),
         metadata=read_metadata(values),
@@ -159,6 +160,15 @@ def _temperature(values: Mapping[str, Any], source: Source) -> TemperatureOption
             "--temperature labels"
         )
     return found
+
+
+def _bias_correction(values: Mapping[str, Any]) -> BiasCorrection:
+    correction = choice(BiasCorrection, "bias-correction", values.get("bias_correction", "means"))
+    if correction is BiasCorrection.NONE and values.get("rounding") == Rounding.LEARNED.value:
+        raise UsageError(
+            "--bias-correction none: --rounding learned learns biases too; leave one of them out"
+        )
+    return correction
 
 
 def _checkpoint(values: Mapping[str, Any]) -> CheckpointOptions:

@@ -8,7 +8,7 @@ from deploykit.quantize.bits import EIGHT_BITS, WeightBits
 from deploykit.quantize.calibration import Calibration
 from deploykit.spec.carriers import ANY_RUNTIME, CarrierOptions
 from deploykit.spec.pairs import Target
-from deploykit.spec.plan import Rounding, WeightRange
+from deploykit.spec.plan import BiasCorrection, Rounding, WeightRange
 from deploykit.spec.quantized import Batch, IoType
 
 
@@ -27,3 +27,4 @@ class QuantizationOptions:
     rounding: Rounding = Rounding.COMPENSATED
     carriers: CarrierOptions = ANY_RUNTIME
     weight_range: WeightRange = WeightRange.LEAST_ERROR
+    bias_correction: BiasCorrection = BiasCorrection.MEANS

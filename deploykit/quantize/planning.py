@@ -29,7 +29,7 @@ from deploykit.quantize.observe import Observations, observe_tensors
 from deploykit.quantize.operators import BINARY, WEIGHTED, Kind
 from deploykit.quantize.options import QuantizationOptions
 from deploykit.quantize.scales import activation_quantization, input_quantization
-from deploykit.quantize.sequential import plan_in_sequence
+from deploykit.quantize.sequential import Learns, plan_in_sequence
 from deploykit.quantize.settling import Fixed, Runners, settle_scales
 from deploykit.quantize.sharing import Group, find_groups, fixed_quantization
 from deploykit.quantize.structure import Layer, build_structure, tails
@@ -133,9 +133,15 @@ def plan_quantization(
             )
         return _plain_plan(network, layer, constants.get(layer.name), chosen.get(layer.output))
 
-    if options.rounding is Rounding.SEQUENTIAL:
+    learn: Learns | None = None
+    if options.rounding is Rounding.LEARNED:
+        from deploykit.quantize.learning.rounding import BlockLearner
+
+        fixed = {name for name, sharing in tied.items() if len(sharing) > 1 or name in held}
+        learn = BlockLearner(chosen, options, fixed)
+    if options.rounding.in_sequence:
         plans = plan_in_sequence(
-            network, layers, samples.inputs, chosen, runners.evaluate, planned, progress
+            network, layers, samples.inputs, chosen, runners.evaluate, planned, learn, progress
         )
     else:
         plans = tuple(in_parallel(planned, layers))

@@ -15,48 +15,48 @@ al. 2025, GPTAQ, section 4 (the float network's outputs as the target); Nagel et
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from deploykit.quantize.blocking import Blocking, blocking_of
+from deploykit.quantize.blocks import find_blocks
 from deploykit.quantize.evidence import Evidence, OutputMeans
-from deploykit.quantize.layer_network import layer_network
 from deploykit.quantize.moments import InputMoments
 from deploykit.quantize.nodes import parameter, window_of
 from deploykit.quantize.operators import WEIGHTED, Kind
+from deploykit.quantize.passing import Passed, last_reader, passed_inputs, through
 from deploykit.quantize.patches import sample_patches, tap_means
 from deploykit.quantize.structure import Layer
-from deploykit.spec.arrays import AnyArray, Float32Array, Float64Array, FloatArray
-from deploykit.spec.inputs import GraphInputs, count_samples, named_inputs, some_samples
-from deploykit.spec.network import FloatEvaluator, Network, input_names, static_shape
+from deploykit.spec.arrays import Float32Array, Float64Array, FloatArray
+from deploykit.spec.inputs import GraphInputs, count_samples
+from deploykit.spec.network import FloatEvaluator, Network, static_shape
 from deploykit.spec.plan import LayerPlan
 from deploykit.spec.quantized import Quantization
 
-POSITIONS = 8192
-"""Output positions looked at per layer, over all samples."""
+FEWEST, MOST, PER_INPUT = 8192, 8192, 16
+"""Output positions looked at per layer, over all samples: PER_INPUT * n within these bounds."""
 HOLD = 0.3
 """lambda; see above."""
-BYTES_HELD = 2**29
-"""Of activations between layers; more samples than fit are left out."""
 
 
-@dataclass(frozen=True)
-class Passed:
-    """One tensor of all samples: in the float network, and as the quantized one's integers.
+class Learns(Protocol):
+    """What learns the rounding of a block, once its layers are planned."""
 
-    Whole numbers are the same in both.
-    """
+    def __call__(
+        self,
+        block: Sequence[Layer],
+        plans: Sequence[LayerPlan],
+        source: Passed,
+        target: Passed,
+        samples: int,
+    ) -> tuple[LayerPlan, ...] | None:
+        """Other plans; None where these stay.
 
-    real: AnyArray
-    integers: AnyArray
-    quantization: Quantization | None
-
-    @property
-    def quantized(self) -> AnyArray:
-        """The real numbers that the integers stand for."""
-        held = self.quantization
-        return self.integers if held is None else held.dequantize(self.integers)
+        source: what the block's first layer reads; target: its output under these plans; of
+        so many samples.
+        """
+        ...
 
 
 def plan_in_sequence(
@@ -66,57 +66,43 @@ def plan_in_sequence(
     chosen: Mapping[str, Quantization],
     evaluate: FloatEvaluator,
     plan_layer: Callable[[Layer, Evidence | None], LayerPlan],
+    learn: Learns | None,
     progress: Callable[[int, int], None],
 ) -> tuple[LayerPlan, ...]:
     """The plan of every layer, in graph order; `plan_layer` gets evidence where there are weights.
 
-    Of `inputs` [N, ...] the first samples whose activations fit BYTES_HELD are used.
+    Of `inputs` [N, ...] as many samples are used as `passing` holds.
     """
-    last = {name: index for index, layer in enumerate(layers) for name in layer.inputs}
-    count = min(count_samples(inputs), max(1, BYTES_HELD // _bytes_held(network, layers, last)))
-    given = named_inputs(some_samples(inputs, slice(count)), input_names(network))
-    held = {name: _passed(values, values, chosen.get(name)) for name, values in given.items()}
-    plans = []
-    for index, layer in enumerate(layers):
-        read = {name: held[name] for name in layer.inputs}
-        weighted = layer.kind in WEIGHTED
-        plan = plan_layer(layer, _evidence(layer, read[layer.inputs[0]]) if weighted else None)
-        plans.append(plan)
-        held = {name: one for name, one in held.items() if last.get(name, -1) > index}
-        if layer.output in last:
-            held[layer.output] = _through(network, layer, plan, read, chosen, evaluate)
-        progress(index + 1, len(layers))
+    last = last_reader(layers)
+    held = passed_inputs(network, layers, inputs, chosen)
+    count = count_samples({name: one.real for name, one in held.items()})
+    plans: list[LayerPlan] = []
+
+    def give(index: int, plan: LayerPlan, held: Mapping[str, Passed]) -> dict[str, Passed]:
+        """What is held behind a layer."""
+        layer = layers[index]
+        kept = {name: one for name, one in held.items() if last.get(name, -1) > index}
+        if layer.output in last or learn is not None:
+            read = {name: held[name] for name in layer.inputs}
+            kept[layer.output] = through(network, layer, plan, read, chosen, evaluate)
+        return kept
+
+    for block in find_blocks(layers, tuple(held)):
+        begin, before = len(plans), held
+        for index, layer in enumerate(block, start=begin):
+            weighted = layer.kind in WEIGHTED
+            evidence = _evidence(layer, held[layer.inputs[0]]) if weighted else None
+            plans.append(plan_layer(layer, evidence))
+            held = give(index, plans[index], held)
+            progress(index + 1, len(layers))
+        if learn is not None:
+            source, target = before[block[0].inputs[0]], held[block[-1].output]
+            learned = learn(block, plans[begin:], source, target, count)
+            if learned is not None:
+                plans[begin:], held = learned, before
+                for index in range(begin, len(plans)):
+                    held = give(index, plans[index], held)
     return tuple(plans)
-
-
-def _through(
-    network: Network,
-    layer: Layer,
-    plan: LayerPlan,
-    read: Mapping[str, Passed],
-    chosen: Mapping[str, Quantization],
-    evaluate: FloatEvaluator,
-) -> Passed:
-    """The layer's output in both networks."""
-    as_it_was = layer_network(network, layer)
-    rounded = as_it_was
-    if plan.weight is not None and plan.bias is not None:
-        scale = plan.weight.scale.astype(np.float64)
-        along = scale.reshape((-1,) + (1,) * (plan.weight.values.ndim - 1))
-        step = scale * np.float64(np.float32(chosen[layer.inputs[0]].scale))
-        rounded = layer_network(
-            network, layer, (plan.weight.values * along).astype(np.float32),
-            (plan.bias * step).astype(np.float32),
-        )  # fmt: skip
-    real = evaluate(as_it_was, {name: one.real for name, one in read.items()})[layer.output]
-    wanted = evaluate(rounded, {name: one.quantized for name, one in read.items()})[layer.output]
-    return _passed(real, wanted, chosen.get(layer.output))
-
-
-def _passed(real: AnyArray, rounded: AnyArray, quantization: Quantization | None) -> Passed:
-    if quantization is None:
-        return Passed(real, rounded, None)
-    return Passed(real, quantization.quantize(rounded), quantization)
 
 
 def _evidence(layer: Layer, read: Passed) -> Evidence:
@@ -126,10 +112,12 @@ def _evidence(layer: Layer, read: Passed) -> Evidence:
     window = window_of(node) if layer.kind is Kind.CONV else None
     blocking = blocking_of(weight, read.real.shape[1])
     quantized = read.quantized
+    size = weight[0].size // blocking.parts
+    count = min(max(FEWEST, PER_INPUT * size), MOST)
 
     def patches(values: FloatArray) -> Float32Array:
         """[B, P, n] about their means."""
-        split = blocking.split_inputs(sample_patches(values, window, output[2:], POSITIONS, 0))
+        split = blocking.split_inputs(sample_patches(values, window, output[2:], count, 0))
         centred = split - split.mean(axis=1, keepdims=True, dtype=np.float64)
         return np.asarray(centred, np.float32)
 
@@ -169,21 +157,3 @@ def _products(weight: Float64Array, means: Float64Array) -> Float64Array:
     groups = len(means) // weight.shape[1]
     rows = weight.reshape(groups, len(weight) // groups, -1)
     return np.asarray((rows @ means.reshape(groups, -1, 1)).reshape(len(weight)))
-
-
-def _bytes_held(network: Network, layers: Sequence[Layer], last: Mapping[str, int]) -> int:
-    """Per sample, at the layer where most is held: float32 and int8 of every tensor yet to read."""
-    sizes = {
-        str(value.name): int(np.prod(static_shape(value) or (0,), dtype=np.int64))
-        for node in network.model.graph
-        for value in node.outputs
-    }
-    made = {layer.output: index for index, layer in enumerate(layers)}
-    most = max(
-        (
-            sum(sizes[name] for name, at in made.items() if at <= index <= last.get(name, at))
-            for index in range(len(layers))
-        ),
-        default=0,
-    )
-    return max(1, 5 * most)

@@ -25,12 +25,12 @@ from deploykit.quantize.weights import (
     smallest_scales,
     weight_scales,
 )
-from deploykit.spec.arrays import AnyArray, Float32Array, Float64Array
+from deploykit.spec.arrays import AnyArray, Float32Array, Float64Array, Int8Array
 from deploykit.spec.correction import corrected_bias
 from deploykit.spec.given import GivenIntegers
 from deploykit.spec.network import Network, static_shape
 from deploykit.spec.pairs import LARGEST_PAIR, pair_sums
-from deploykit.spec.plan import LayerPlan, PairPlan, WeightPlan, WeightRange
+from deploykit.spec.plan import BiasCorrection, LayerPlan, PairPlan, WeightPlan, WeightRange
 from deploykit.spec.quantized import Quantization
 from deploykit.spec.stem import Runtime, as_blocks, chosen_blocks
 
@@ -66,7 +66,7 @@ def weighted_plan(
     if held is not None:
         full = held.scale
     elif options.weight_range is WeightRange.LEAST_ERROR:
-        full = clipped_scales(target, full, _floor(tied, chosen), moments, bits)
+        full = clipped_scales(target, full, scale_floor(tied, chosen), moments, bits)
     target = _within(options.rounding.drift, target, weight, full)
     least = full
     if held is None and options.target is not None:
@@ -82,10 +82,10 @@ def weighted_plan(
         if bits < FULL_BITS and options.weight_range is WeightRange.LEAST_ERROR:
             # A scale under a drift would carry the target more than its steps from the weight.
             drift = np.abs(target - weight).reshape(len(weight), -1).max(axis=1)
-            floor = np.maximum(_floor(tied, chosen), drift).astype(np.float32)
+            floor = np.maximum(scale_floor(tied, chosen), drift).astype(np.float32)
             values, scale = refitted_weights(target, (values, scale), floor, moments, bits)
     pairs = PairPlan(
-        int(pair_sums(_in_onnx(node, values, options), groups).max(initial=0.0)),
+        largest_pair(layer, values, options),
         int(np.count_nonzero(least > full)),
         float((least / full).max(initial=1.0)),
     )
@@ -101,7 +101,12 @@ def weighted_plan(
             f"{LARGEST_PAIR}; this is not expected: please report the layer"
         )
     means: Float32Array | None
+    kept = options.bias_correction is BiasCorrection.NONE
     match evidence.means:
+        case InputMeans() if kept:
+            means, corrected, moved = np.zeros_like(evidence.means.values), bias, None
+        case OutputMeans() if kept:
+            means, corrected, moved = None, bias, np.zeros(len(bias), np.float32)
         case InputMeans(values=means):
             corrected, moved = corrected_bias(bias, weight, values, scale, means), None
         case OutputMeans():
@@ -133,7 +138,14 @@ def _within(
     return np.clip(target, weight - slack, weight + slack)
 
 
-def _floor(tied: Sequence[Layer], chosen: Mapping[str, Quantization]) -> AnyArray:
+def largest_pair(layer: Layer, values: Int8Array, options: QuantizationOptions) -> int:
+    """The largest sum of two weights [O, ...] whose products processors add in 16 bits."""
+    node = layer.nodes[0]
+    sums = pair_sums(_in_onnx(node, values, options), groups_of(node))
+    return int(sums.max(initial=0.0))
+
+
+def scale_floor(tied: Sequence[Layer], chosen: Mapping[str, Quantization]) -> AnyArray:
     """[O], the smallest scales that runtimes take in every one of these layers."""
     floors = [
         smallest_scales(

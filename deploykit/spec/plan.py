@@ -29,13 +29,19 @@ class PairPlan:
 class Rounding(Enum):
     """How real weights become integers.
 
-    Each to the nearest; so that errors cancel in the layer's output; or that, layer after layer,
-    each making up for what rounding did to its inputs.
+    Each to the nearest; so that errors cancel in the layer's output; that, layer after layer, each
+    making up for what rounding did to its inputs; or that, and then learned block by block.
     """
 
     NEAREST = "nearest"
     COMPENSATED = "compensated"
     SEQUENTIAL = "sequential"
+    LEARNED = "learned"
+
+    @property
+    def in_sequence(self) -> bool:
+        """Whether layers are planned one after another, on what the ones before give them."""
+        return self in {Rounding.SEQUENTIAL, Rounding.LEARNED}
 
     @property
     def reach(self) -> float:
@@ -45,12 +51,19 @@ class Rounding(Enum):
     @property
     def drift(self) -> float:
         """How far from its weight what an integer approximates may lie, in steps of the scale."""
-        return 1.0 if self is Rounding.SEQUENTIAL else 0.0
+        return 1.0 if self.in_sequence else 0.0
 
     @property
     def steps(self) -> float:
         """How far an integer may lie from its weight, in steps of the scale."""
         return self.reach + self.drift
+
+
+class BiasCorrection(Enum):
+    """Whether biases take off what rounded weights add to the mean of an output."""
+
+    MEANS = "means"
+    NONE = "none"
 
 
 class WeightRange(Enum):

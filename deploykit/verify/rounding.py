@@ -127,7 +127,7 @@ def _layer(
     scale = operator.weight.scale.astype(np.float64)
     source = network.tensors[operator.input]
     step = scale * np.float64(np.float32(source.quantization.scale))
-    if rounding is Rounding.SEQUENTIAL:
+    if rounding.in_sequence:
         shift = _shift(name, decisions, source, weight, operator)
         corrected = bias.astype(np.float64) + shift
         squares = np.square(bias.astype(np.float64)) + np.square(shift)

@@ -1,4 +1,4 @@
-"""deploykit export: a checkpoint, or a float ONNX file, to a proven bundle."""
+"""deploykit export: a checkpoint, or an ONNX file, to a proven bundle."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def export(
     checkpoint: Annotated[
-        Path, typer.Argument(help="Tensors of torch or safetensors, or a float .onnx file.")
+        Path, typer.Argument(help="Tensors of torch or safetensors, or an .onnx file.")
     ],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the new bundle.")

@@ -120,12 +120,13 @@ def _model(found: ModelSummary) -> list[RenderableType]:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     weighted = any(row.bits is not None for row in found.operators)
     headings = ("bits", "stored as") if weighted else ()
-    for heading in ("computes", "operator", "shape", *headings, "kernel"):
+    last = "grid" if any(row.grid is not None for row in found.operators) else "kernel"
+    for heading in ("computes", "operator", "shape", *headings, last):
         table.add_column(heading)
     for row in found.operators:
         shape = "x".join(map(str, row.shape))
         stored = (str(row.bits or ""), row.carrier or "") if weighted else ()
-        told = (row.output, row.operator, shape, *stored, row.kernel or "")
+        told = (row.output, row.operator, shape, *stored, row.grid or row.kernel or "")
         table.add_row(*map(Folded, told))
     operators = [row.operator for row in found.operators]
     return [

@@ -150,8 +150,9 @@ def equalization_line(chains: Any) -> str:
 
 
 def _trained(manifest: Any) -> Iterator[tuple[str, str]]:
-    """Bits that training chose, and whether the plan keeps its integers."""
-    for kind, called in (("weight", "trained weights"), ("activation", "trained activations")):
+    """Bits that training chose or the file stated, and whether the plan keeps its integers."""
+    whose = "trained" if manifest["source"]["kind"] == "checkpoint" else "stated"
+    for kind, called in (("weight", f"{whose} weights"), ("activation", f"{whose} activations")):
         uses = [use for use in manifest.get("given", []) if use["kind"] == kind]
         kept = Counter(use["bits"] for use in uses if use["why"] is None)
         if uses:

@@ -57,7 +57,7 @@ def export(
     temperature_data: StrPath | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
-    """Make a bundle from a checkpoint, or from a float .onnx file: `deploykit export`.
+    """Make a bundle from a checkpoint, or from an .onnx file: `deploykit export`.
 
     checkpoint: a file that ends in .onnx enters behind folding: model, weights, layer_map,
     prune_rule, threshold, batchnorm and numerics do not apply then, and input_shape only where the

@@ -45,7 +45,7 @@ def export_bundle(
 ) -> Bundle:
     """Enter, prune, quantize, write, prove: a finished bundle in `out`.
 
-    A checkpoint enters by being loaded, folded and captured, a float ONNX file by being read.
+    A checkpoint enters by being loaded, folded and captured, an ONNX file by being read.
 
     Raises a DeploykitError that says where, what and what next; then `out` is as it was before.
     """

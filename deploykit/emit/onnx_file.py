@@ -7,6 +7,8 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from deploykit.errors import GraphError
+from deploykit.spec.given import Given
+from deploykit.spec.grid_record import GRIDS_KEY, grids_of_text
 from deploykit.spec.network import Network
 
 
@@ -14,7 +16,13 @@ def read_float_onnx(data: bytes) -> Network:
     """The float graph in a file, without variances; whatever is wrong with it is a GraphError."""
     proto = parse_onnx(data)
     try:
-        return Network(ir.from_proto(proto), {})
+        grids = {
+            name: grid
+            for entry in proto.metadata_props
+            if entry.key == GRIDS_KEY
+            for name, grid in grids_of_text(entry.value).items()
+        }
+        return Network(ir.from_proto(proto), {}, Given({}, grids))
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise GraphError(
             f"The ONNX file is damaged ({type(error).__name__}: {error}); write it again."

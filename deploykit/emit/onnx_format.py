@@ -66,9 +66,6 @@ def rows_of(symbol: str) -> int | None:
 TENSOR_KEY = "deploykit.tensor:"
 """Metadata key prefix: the ONNX name of an integer tensor, where it is not the network's own."""
 
-BITS_KEY = "deploykit.bits:"
-"""Metadata key prefix: the initializer of a weight whose integers use fewer than 8 bits."""
-
 RUNTIME_KEY = "deploykit.min_onnxruntime"
 """Metadata key: the oldest ONNX Runtime that loads the file, see spec.oldest."""
 

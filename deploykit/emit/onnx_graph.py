@@ -11,7 +11,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from deploykit.emit.onnx_carriers import write_carried
 from deploykit.emit.onnx_format import (
-    BITS_KEY,
     SCALE_PARAMETER,
     TENSOR_KEY,
     ZERO_POINT_PARAMETER,
@@ -19,6 +18,7 @@ from deploykit.emit.onnx_format import (
 from deploykit.emit.onnx_names import Names, integer_names
 from deploykit.errors import GraphError
 from deploykit.spec.arrays import AnyArray, Float32Array, Int32Array
+from deploykit.spec.carriers import BITS_KEY
 from deploykit.spec.operators import IntegerTable, IntegerWeight
 from deploykit.spec.quantized import (
     UINT8_SHIFT,

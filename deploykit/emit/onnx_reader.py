@@ -13,7 +13,6 @@ from onnx import NodeProto, TensorProto
 from deploykit.emit.onnx_carriers import carrying_nodes
 from deploykit.emit.onnx_file import parse_onnx
 from deploykit.emit.onnx_format import (
-    BITS_KEY,
     REGION_KEY,
     RUNTIME_KEY,
     STEM_KEY,
@@ -24,7 +23,7 @@ from deploykit.emit.onnx_parts import Parts, attribute
 from deploykit.emit.onnx_reader_operators import read_operator
 from deploykit.emit.onnx_reader_regions import find_regions
 from deploykit.errors import GraphError
-from deploykit.spec.carriers import Version
+from deploykit.spec.carriers import BITS_KEY, Version
 from deploykit.spec.operators import ArgMax, Embedding, Operator
 from deploykit.spec.quantized import (
     ActivationTensor,

@@ -1,4 +1,4 @@
-"""What enters the pipeline: a checkpoint to be folded and captured, or a float ONNX file."""
+"""What enters the pipeline: a checkpoint to be folded and captured, or an ONNX file."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ import numpy as np
 
 from deploykit.errors import ConfigError, DataError, GraphError, UsageError
 from deploykit.exporting.file_inputs import difference, draw
+from deploykit.exporting.grids import check_grids
 from deploykit.exporting.input_shapes import GivenInputs, check_batches, shape_flags, specs_of
 from deploykit.exporting.onnx_bytes import model_bytes
 from deploykit.exporting.options import CheckpointOptions, OnnxOptions, Source
 from deploykit.exporting.restoration import is_rounding
 from deploykit.exporting.size import check_size
+from deploykit.graph.onnx_admission import check_float_or_quantized
 from deploykit.graph.onnx_source import OnnxSource, read_onnx
+from deploykit.graph.ports import fix_shapes
 from deploykit.posterior.options import PruneRule
 from deploykit.runtime import ort
 from deploykit.runtime.single_pass import run_once
@@ -100,7 +103,7 @@ def open_entry(path: Path, options: CheckpointOptions | OnnxOptions, progress: P
         case OnnxOptions():
             with progress.stage("read ONNX file"):
                 shapes = {name: given.sizes for name, given in options.inputs.items()}
-                source = read_onnx(path, shapes)
+                source = read_onnx(path, shapes, check_float_or_quantized)
                 check_exportable(source, options.inputs)
             entry = OnnxEntry(source)
         case _:
@@ -258,7 +261,7 @@ class Loaded:
 
 @dataclass(frozen=True)
 class OnnxEntry:
-    """A float ONNX file, read."""
+    """An ONNX file, read."""
 
     source: OnnxSource
 
@@ -277,17 +280,13 @@ class OnnxEntry:
                 "against `labels`: leave them out of --eval-data"
             )
         with progress.stage("compare with the file"):
-            inputs = draw(source.inputs, source.shapes)
-            static = model_bytes(source.network)
-            apart = difference(
-                [(run_once(source.model.SerializeToString(), inputs), run_once(static, inputs))]
-            )
-            if not is_rounding(apart):
-                raise GraphError(
-                    f"{source.path} changed by {apart.max_relative:.1e} of its largest output when "
-                    f"it was brought from opset {source.opset} to one that deploykit reads; export "
-                    "it with a newer opset, and please report the model"
-                )
+            if source.network.given:
+                check_grids(source)
+            else:
+                _check_read(source)
+        # Of a quantized file, what it computes itself; of any other, the same in one spelling.
+        fixed = fix_shapes(source.modern, source.shapes).SerializeToString()
+        static = fixed if source.network.given else model_bytes(source.network)
         names = [target.name for target in source.outputs]
         ports = [port.name for port in source.inputs]
 
@@ -313,6 +312,21 @@ class OnnxEntry:
             unpruned=unpruned,
             together=together,
         )  # fmt: skip
+
+
+def _check_read(source: OnnxSource) -> None:
+    """Raise GraphError where a float file computes something else in the spelling it is read in."""
+    inputs = draw(source.inputs, source.shapes)
+    static = model_bytes(source.network)
+    apart = difference(
+        [(run_once(source.model.SerializeToString(), inputs), run_once(static, inputs))]
+    )
+    if not is_rounding(apart):
+        raise GraphError(
+            f"{source.path} changed by {apart.max_relative:.1e} of its largest output when "
+            f"it was brought from opset {source.opset} to one that deploykit reads; export "
+            "it with a newer opset, and please report the model"
+        )
 
 
 def check_exportable(source: OnnxSource, given: GivenInputs) -> None:

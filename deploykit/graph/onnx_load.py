@@ -9,19 +9,19 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from deploykit.errors import GraphError
-from deploykit.graph.onnx_admission import check_float
+from deploykit.graph.onnx_admission import Admission
 from deploykit.graph.onnx_walk import tensors
 
 LARGEST_BYTES = 2**31 - 1
 """A protobuf message holds no more, and a model whose data lies inside is one message."""
 
 
-def load_float(path: Path) -> tuple[onnx.ModelProto, tuple[Path, ...]]:
-    """(float model with every tensor inside it, the files it came from: itself, its data).
+def load_onnx(path: Path, admission: Admission) -> tuple[onnx.ModelProto, tuple[Path, ...]]:
+    """(model with every tensor inside it, the files it came from: itself, its data).
 
-    Raises GraphError where the file is missing, empty, cut off or no ONNX, where the network is not
-    in floats, where a data file is missing or too short, and where its path leads out of the
-    model's own folder.
+    Raises GraphError where the file is missing, empty, cut off or no ONNX, where `admission` does
+    not take the network, where a data file is missing or too short, and where its path leads out
+    of the model's own folder.
     """
     data = _bytes(path)
     model = onnx.ModelProto()
@@ -33,7 +33,7 @@ def load_float(path: Path) -> tuple[onnx.ModelProto, tuple[Path, ...]]:
         ) from error
     if not model.graph.node:
         raise GraphError(f"{path} is not an ONNX file, or its graph holds no operators")
-    check_float(path, model)
+    admission(path, model)
     beside: dict[Path, int] = {}
     for tensor in tensors(model):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:

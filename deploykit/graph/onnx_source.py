@@ -1,4 +1,4 @@
-"""Any float ONNX file as a Network: where networks of any origin enter."""
+"""Any ONNX file as a float Network: where networks of any origin enter."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ import onnx_ir as ir
 
 from deploykit.errors import GraphError
 from deploykit.graph.edit import constant
-from deploykit.graph.onnx_load import load_float
+from deploykit.graph.onnx_admission import Admission, check_float
+from deploykit.graph.onnx_load import load_onnx
 from deploykit.graph.opset import modernize, opset_of
 from deploykit.graph.ports import Port, Shape, fix_shapes, read_port, settle
+from deploykit.graph.quantized.recover import take_grids
 from deploykit.spec.inputs import InputSpec
 from deploykit.spec.network import Network
 
 
 @dataclass(frozen=True)
 class OnnxSource:
-    """A float ONNX file. network: with no variance, static at `shapes`, in one spelling.
+    """An ONNX file. network: with no variance, static at `shapes`, in one spelling, in floats.
 
     shapes: by input, where an open batch is 1. model: the file's own graph, its data files inside;
-    modern: the same in the network's spelling, open sizes still open; nobody changes either.
+    modern: the same in the network's spelling, open sizes still open; nobody changes either. Of a
+    quantized file both state its integers, and network.given the grids that they lie on.
     files: `path` itself, then its data files.
     """
 
@@ -60,24 +63,32 @@ class OnnxSource:
         }
 
 
-def read_onnx(path: Path, input_shapes: Mapping[str | None, Shape] | None = None) -> OnnxSource:
-    """Read a float ONNX model of opset 9 or later.
+def read_onnx(
+    path: Path,
+    input_shapes: Mapping[str | None, Shape] | None = None,
+    admission: Admission = check_float,
+) -> OnnxSource:
+    """Read an ONNX model of opset 9 or later, whose operators are those that `admission` takes.
 
     input_shapes: as `parse_input_shapes` gives them, for sizes that the file leaves open.
 
-    Raises GraphError where the file is damaged, quantized, of half precision or too old, and
+    Raises GraphError where the file is damaged, not admitted, of half precision or too old, and
     ConfigError where an open size is missing or a given one does not fit.
     """
-    model, files = load_float(path)
+    model, files = load_onnx(path, admission)
     modern = modernize(path, model)
     inputs = tuple(read_port(port) for port in modern.graph.input)
     outputs = tuple(read_port(port) for port in modern.graph.output)
     if not inputs or not outputs:
         raise GraphError(f"{path} computes nothing from an input; give a network")
     shapes = settle(path, inputs, input_shapes or {})
-    fixed = fix_shapes(modern, shapes)
     try:
-        network = Network(ir.from_proto(fixed), {})
+        in_floats, given = take_grids(modern)
+    except GraphError as error:
+        raise GraphError(f"{path}: {error}") from error
+    fixed = fix_shapes(in_floats, shapes)
+    try:
+        network = Network(ir.from_proto(fixed), {}, given)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise GraphError(
             f"{path} is damaged ({type(error).__name__}: {error}); export or copy it again"

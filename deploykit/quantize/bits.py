@@ -43,6 +43,13 @@ def bits_by_layer(
         if name not in weighted:
             others = [layer.name for layer in layers if layer.name not in weighted]
             raise QuantizationError(_unknown(name, weighted, others))
+    kept = {trained.get(name) for name in weighted}
+    if weighted and asked.default != EIGHT_BITS.default and not kept & {None, asked.default}:
+        told = ", ".join(str(bits) for bits in sorted(bits for bits in kept if bits))
+        raise QuantizationError(
+            f"--bits {asked.default}: the weights of every layer were trained as integers of "
+            f"{told} bits, which are kept; leave it out"
+        )
     found = {}
     for name in weighted:
         sharing = [one.name for one in tied[name]]

@@ -6,6 +6,7 @@ scale nothing else decides. The others are planned as if there were none, and th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -18,15 +19,24 @@ from deploykit.quantize.tied import Tied
 from deploykit.quantize.weights import smallest_scales
 from deploykit.spec.given import ActivationGrid, Given, GivenIntegers, integers_on
 from deploykit.spec.plan import GridUse
-from deploykit.spec.quantized import Quantization
+from deploykit.spec.quantized import IoType, Quantization
 
 OFF_GRID = "its values are no longer on the grid: something between training and here scaled them"
 FINE = "at that scale its biases or its output would leave what runtimes take"
-INPUT = "it shares its scale with an input of the network"
+INPUT = (
+    "it shares its scale with an input of the network, and runtimes round a float input alike only "
+    "at powers of two (--io uint8 or int8 takes any scale)"
+)
 INSISTED = "runtimes insist on a scale for what computes it"
 JOINED = "it shares its scale with {}, which has another grid"
 MOVED = "its scale moved by {:.2%}, so that runtimes take it and round alike"
 GONE = "no layer of that name is left"
+AT_THE_END = "it is computed in float, behind the last integers"
+TAKEN_IN = "a layer takes it in, and rounds once where the network had two roundings"
+
+
+POWER_OF_TWO = 0.5
+"""The mantissa of a power of two, as math.frexp has it."""
 
 
 def weight_name(layer: Layer) -> str:
@@ -54,11 +64,11 @@ def given_integers(layers: Sequence[Layer], tied: Tied, given: Given) -> dict[st
 
 
 def group_grid(
-    group: Group, layers: Sequence[Layer], sources: Collection[str], given: Given
+    group: Group, layers: Sequence[Layer], sources: Collection[str], given: Given, io: IoType
 ) -> Quantization | None:
     """The quantization that a group's tensors were trained on; None where deploykit chooses."""
     stated = _stated(group, given)
-    if not stated or _taken(group, layers, sources) is not None:
+    if not stated or _taken(group, layers, sources, stated, io) is not None:
         return None
     return next(iter(stated.values())).quantization
 
@@ -97,6 +107,11 @@ def weight_uses(
     for name, grid in given.weights.items():
         if name not in left:
             yield GridUse("weight", name, grid.bits, GONE)
+    named = {weight_name(layer): layer.name for layer in layers if layer.kind in WEIGHTED}
+    for refused in given.refused:
+        yield GridUse(
+            refused.kind, named.get(refused.name, refused.name), refused.bits, refused.why
+        )
 
 
 def activation_uses(
@@ -105,12 +120,14 @@ def activation_uses(
     sources: Collection[str],
     chosen: Mapping[str, Quantization],
     given: Given,
+    io: IoType,
+    ends: Collection[str] = (),
 ) -> Iterator[GridUse]:
-    """chosen: after scales settled."""
+    """chosen: after scales settled. ends: tensors that are computed in float at the end."""
     left = set(given.activations)
     for group in groups:
         stated = _stated(group, given)
-        taken = _taken(group, layers, sources)
+        taken = _taken(group, layers, sources, stated, io)
         first = next(iter(stated.values()), None)
         for name, grid in stated.items():
             left.discard(name)
@@ -120,20 +137,33 @@ def activation_uses(
             if not why and chosen[name] != grid.quantization:
                 why = MOVED.format(chosen[name].scale / grid.quantization.scale - 1)
             yield GridUse("activation", name, grid.bits, why)
+    inside = {str(value.name) for layer in layers for one in layer.nodes for value in one.outputs}
     for name in sorted(left):
-        yield GridUse("activation", name, given.activations[name].bits, GONE)
+        why = TAKEN_IN if name in inside else AT_THE_END if name in ends else GONE
+        yield GridUse("activation", name, given.activations[name].bits, why)
 
 
 def _stated(group: Group, given: Given) -> dict[str, ActivationGrid]:
     return {name: given.activations[name] for name in group.tensors if name in given.activations}
 
 
-def _taken(group: Group, layers: Sequence[Layer], sources: Collection[str]) -> str | None:
-    """Why a group's scale is not free, None where it is."""
-    if any(name in sources for name in group.makers):
+def _taken(
+    group: Group,
+    layers: Sequence[Layer],
+    sources: Collection[str],
+    stated: Mapping[str, ActivationGrid],
+    io: IoType,
+) -> str | None:
+    """Why a group's scale is not the stated one, None where it is."""
+    if not stated:
+        return None
+    wanted = next(iter(stated.values())).quantization
+    shared = any(name in sources for name in group.makers)
+    if shared and io is IoType.FLOAT and math.frexp(wanted.scale)[0] != POWER_OF_TWO:
         return INPUT
     makers = [layer for layer in layers if layer.output in group.makers]
-    return INSISTED if any(fixed_quantization(one) is not None for one in makers) else None
+    insisted = {fixed_quantization(one) for one in makers} - {None}
+    return INSISTED if insisted - {wanted} else None
 
 
 def largest_sum(held: GivenIntegers | None, layer: Layer) -> float:

@@ -102,7 +102,7 @@ def plan_quantization(
     chosen: dict[str, Quantization] = {}
     on_grid: set[str] = set()
     for group in groups:
-        grid = group_grid(group, layers, sources, network.given)
+        grid = group_grid(group, layers, sources, network.given, options.io)
         if grid is not None:
             on_grid.update(group.tensors)
         quantization = grid or _wanted(group, layers, sources, histograms, options.calibration)
@@ -161,7 +161,15 @@ def plan_quantization(
         options.batch,
         (
             *weight_uses(layers, fitting, tied, network.given),
-            *activation_uses(groups, layers, sources, chosen, network.given),
+            *activation_uses(
+                groups,
+                layers,
+                sources,
+                chosen,
+                network.given,
+                options.io,
+                {str(node.outputs[0].name) for node in tails(network)},
+            ),
         ),
         options.carriers.min_ort,
     )

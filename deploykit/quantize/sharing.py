@@ -95,7 +95,7 @@ def separate_concats(network: Network) -> Network:
         edges = _conflicts(layers, real_inputs(network))
         if not edges:
             return network
-        network = _rescale(network, edges)
+        network = rescale_inputs(network, edges)
 
 
 def _conflicts(layers: Sequence[Layer], sources: Collection[str]) -> list[tuple[str, str]]:
@@ -171,28 +171,51 @@ def _weakest(bounds: Sequence[Bounds]) -> Bounds:
     return Bounds(low, high)
 
 
-def _rescale(network: Network, edges: Sequence[tuple[str, str]]) -> Network:
+def rescale_inputs(network: Network, edges: Sequence[tuple[str, str]]) -> Network:
+    """Let a node read a tensor plus zero. edges: (one of the node's outputs, the tensor)."""
     model = network.model.clone()
     graph = model.graph
-    joins = {str(node.outputs[0].name): node for node in graph}
+    joins = {str(output.name): node for node in graph for output in node.outputs}
     for output, name in edges:
         join = joins[output]
         places = [
             i for i, value in enumerate(join.inputs) if value is not None and value.name == name
         ]
         value = join.inputs[places[0]]
-        assert value is not None and value.shape is not None and value.dtype is not None
-        called = f"{name}.in.{output}{RESCALED}"
-        zeros = np.zeros((1,) * len(value.shape), value.dtype.numpy())
-        zero = ir.Value(
-            name=f"{called}.zero", const_value=ir.tensor(zeros, name=f"{called}.zero"),
-            shape=ir.Shape(zeros.shape), type=ir.TensorType(value.dtype),
-        )  # fmt: skip
-        graph.register_initializer(zero)
-        added = ir.node("Add", [value, zero], name=called)
-        (result,) = added.outputs
-        result.name, result.shape, result.type = called, value.shape, value.type
+        assert value is not None
+        added = _plus_zero(graph, value, f"{name}.in.{output}{RESCALED}")
         graph.insert_before(join, added)
         for place in places:
-            join.replace_input_with(place, result)
+            join.replace_input_with(place, added.outputs[0])
     return network.rewritten(model)
+
+
+def rescale_behind(network: Network, names: Sequence[str]) -> Network:
+    """Put a sum with zero behind what makes each of these tensors; the sum has the name now."""
+    model = network.model.clone()
+    graph = model.graph
+    made = {str(node.outputs[0].name): node for node in graph}
+    for name in names:
+        node = made[name]
+        value = node.outputs[0]
+        added = _plus_zero(graph, value, name)
+        added.name = f"{name}{RESCALED}"  # the node before has the tensor's name
+        graph.insert_after(node, added)
+        ir.convenience.replace_all_uses_with(value, added.outputs[0], replace_graph_outputs=True)
+        added.replace_input_with(0, value)
+        value.name = f"{name}{RESCALED}.from"
+    return network.rewritten(model)
+
+
+def _plus_zero(graph: ir.Graph, value: ir.Value, called: str) -> ir.Node:
+    assert value.shape is not None and value.dtype is not None
+    zeros = np.zeros((1,) * len(value.shape), value.dtype.numpy())
+    zero = ir.Value(
+        name=f"{called}.zero", const_value=ir.tensor(zeros, name=f"{called}.zero"),
+        shape=ir.Shape(zeros.shape), type=ir.TensorType(value.dtype),
+    )  # fmt: skip
+    graph.register_initializer(zero)
+    added = ir.node("Add", [value, zero], name=called)
+    (result,) = added.outputs
+    result.name, result.shape, result.type = called, value.shape, value.type
+    return added

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from deploykit.quantize.grid_ends import grid_behind, saturates
 from deploykit.quantize.nodes import activations, clip_bounds, constant
 from deploykit.quantize.operators import FUSING, Kind, kind_of
 from deploykit.quantize.regions import Region, find_regions
+from deploykit.spec.given import ActivationGrid
 from deploykit.spec.network import Network
 from deploykit.spec.quantized import Tail, tail_axis
 from deploykit.spec.whole_numbers import answer_of, whole_outputs
@@ -42,8 +44,9 @@ def build_structure(network: Network) -> tuple[Layer, ...]:
     """Layers in graph order.
 
     A Relu, or a Clip from zero up, that is the only reader of a Conv, Gemm, Add or Mul is fused:
-    the output's range starts at zero, and integer saturation does the clipping. Any other Relu or
-    Clip becomes a Clamp. A Cast behind an ArgMax at the end belongs to it.
+    the output's range starts at zero, and integer saturation does the clipping, unless the output
+    has a grid that ends elsewhere. Any other Relu or Clip becomes a Clamp. A Cast behind an ArgMax
+    at the end belongs to it.
 
     What has no integer form becomes a region (see `regions`), in the place of its last node. What
     `tails` finds stays outside.
@@ -58,7 +61,7 @@ def build_structure(network: Network) -> tuple[Layer, ...]:
         if node in regions:
             layers.append(_region_layer(node, regions[node]))
         elif node not in inside and node not in fused:
-            for layer in _layers(node):
+            for layer in _layers(node, network.given.activations):
                 layers.append(layer)
                 fused.update(layer.nodes[1:])
     return tuple(layers)
@@ -106,11 +109,11 @@ def _region_layer(last: ir.Node, region: Region) -> Layer:
     return Layer(last.name or output, region.kind, region.nodes, read, output, region=region)
 
 
-def _layers(node: ir.Node) -> Iterator[Layer]:
+def _layers(node: ir.Node, grids: Mapping[str, ActivationGrid]) -> Iterator[Layer]:
     """One per output of a Split that is read, one of any other node."""
     kind = kind_of(node)
     assert kind is not None
-    follower = _fusable_activation(node) if kind in FUSING else None
+    follower = _fusable_activation(node, grids) if kind in FUSING else None
     if kind is Kind.ARG_MAX:
         follower = next((use.node for use in node.outputs[0].uses()), None)
     nodes = (node,) if follower is None else (node, follower)
@@ -128,7 +131,7 @@ def _layers(node: ir.Node) -> Iterator[Layer]:
         yield Layer(called, kind, nodes, read, str(output.name), low, high, place)
 
 
-def _fusable_activation(node: ir.Node) -> ir.Node | None:
+def _fusable_activation(node: ir.Node, grids: Mapping[str, ActivationGrid]) -> ir.Node | None:
     output = node.outputs[0]
     uses = tuple(output.uses())
     if len(uses) != 1 or output.is_graph_output():
@@ -137,4 +140,7 @@ def _fusable_activation(node: ir.Node) -> ir.Node | None:
     if follower.op_type not in {"Relu", "Clip"} or len(activations(follower)) != 1:
         return None
     low, high = clip_bounds(follower)
+    grid = grid_behind(follower.outputs[0], grids)
+    if grid is not None and not saturates(grid, low, high):
+        return None
     return follower if low == 0.0 and (high is None or high > 0.0) else None

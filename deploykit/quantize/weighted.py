@@ -101,11 +101,12 @@ def weighted_plan(
             f"{LARGEST_PAIR}; this is not expected: please report the layer"
         )
     means: Float32Array | None
-    kept = options.bias_correction is BiasCorrection.NONE
+    keeps = options.bias_correction is BiasCorrection.NONE
     match evidence.means:
-        case InputMeans() if kept:
+        case InputMeans() if keeps:
             means, corrected, moved = np.zeros_like(evidence.means.values), bias, None
-        case OutputMeans() if kept:
+        # What training chose has its rounding made up for already.
+        case OutputMeans() if keeps or held is not None:
             means, corrected, moved = None, bias, np.zeros(len(bias), np.float32)
         case InputMeans(values=means):
             corrected, moved = corrected_bias(bias, weight, values, scale, means), None

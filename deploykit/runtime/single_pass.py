@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +22,16 @@ def run_once(
 
     Raises GraphError where the runtime does not load the model or does not run it at these sizes.
     """
+    return _run(_session(data, 1), inputs, outputs)
+
+
+def run_as_stated(data: bytes, inputs: Tensors) -> dict[str, AnyArray]:
+    """The same, node by node as the file has them, with nothing fused."""
+    return _run(_session(data, 1, optimize=False), inputs, None)
+
+
+def _run(session: Any, inputs: Tensors, outputs: Sequence[str] | None) -> dict[str, AnyArray]:
     runtime = _onnxruntime()
-    session = _session(data, 1)
     names = [port.name for port in session.get_outputs()] if outputs is None else list(outputs)
     errors = runtime.capi.onnxruntime_pybind11_state
     refusals = (errors.Fail, errors.InvalidArgument, errors.NotImplemented, errors.RuntimeException)

@@ -30,6 +30,9 @@ from deploykit.errors import QuantizationError
 
 FORMATS = ("onnx", "tflite")
 
+BITS_KEY = "deploykit.bits:"
+"""Metadata key prefix in ONNX files: the initializer of a weight of fewer bits than its carrier."""
+
 
 class Carrier(Enum):
     """How a weight is stored."""

@@ -1,6 +1,6 @@
 """Grids that a network was trained on: planning keeps them instead of choosing its own.
 
-    weight = scale * q        q in -(2^(b-1) - 1) .. 2^(b-1) - 1      symmetric, zero is 0
+    weight = scale * q        q in -2^(b-1) .. 2^(b-1) - 1            zero is 0
     tensor = scale * (q - z)  q in low .. high                        inside int8
 
 A weight's integers are not stored beside it: they are what its float values are in steps of the
@@ -23,6 +23,10 @@ ON_GRID = 1e-4
 scale and its quotient are each off by 2^-24 of up to 127 steps; a batch norm between adds two."""
 
 
+GRID_BITS = (2, 3, 4, 5, 6, 8)
+"""That the integers of a weight may take."""
+
+
 @dataclass(frozen=True)
 class WeightGrid:
     """scale: [1] for all of the weight, or [O] by output channel, positive; bits: of an integer."""
@@ -34,6 +38,11 @@ class WeightGrid:
     def largest(self) -> int:
         """The largest magnitude of an integer. bits 8: 127; bits 2: 1."""
         return int_range(self.bits)[1]
+
+    @property
+    def smallest(self) -> int:
+        """The smallest integer. bits 4: -8; bits 8: -128, once for each output (`may_overflow`)."""
+        return int_range(self.bits)[0]
 
     def scaled(self, factor: Float64Array) -> WeightGrid | None:
         """The grid of a weight times `factor`, which broadcasts to it.
@@ -78,9 +87,17 @@ def integers_on(weight: AnyArray, grid: WeightGrid) -> GivenIntegers | None:
 def _fits(steps: Float64Array, grid: WeightGrid) -> AnyArray:
     """[O], whether a row holds integers of the grid alone."""
     values = np.rint(steps)
-    return np.asarray(
-        ((np.abs(steps - values) < ON_GRID) & (np.abs(values) <= grid.largest)).all(axis=1)
-    )
+    held = (np.abs(steps - values) < ON_GRID) & (values >= grid.smallest) & (values <= grid.largest)
+    return np.asarray(held.all(axis=1) & ~may_overflow(values))
+
+
+def may_overflow(rows: AnyArray) -> AnyArray:
+    """[O], whether a row of integers holds -128 twice.
+
+    ARM's kernels without dot products add two products in 16 bits; (-128)(-128) twice is 2^15,
+    the first number that these do not hold.
+    """
+    return np.asarray((rows <= int_range(8)[0]).sum(axis=1) > 1)
 
 
 def _fitting(rows: Float64Array, grid: WeightGrid) -> Float32Array | None:
@@ -138,17 +155,28 @@ class ActivationGrid:
 
 
 @dataclass(frozen=True)
+class Refused:
+    """A grid that a file states and no plan can hold. kind: weight or activation."""
+
+    kind: str
+    name: str
+    bits: int
+    why: str
+
+
+@dataclass(frozen=True)
 class Given:
-    """weights: by initializer name. activations: by tensor name.
+    """weights: by initializer name. activations: by tensor name. refused: grids left behind.
 
     In what folding returns, activations are by the name of the module that states them.
     """
 
     weights: Mapping[str, WeightGrid] = field(default_factory=dict)
     activations: Mapping[str, ActivationGrid] = field(default_factory=dict)
+    refused: tuple[Refused, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.weights or self.activations)
+        return bool(self.weights or self.activations or self.refused)
 
 
 NOTHING_GIVEN = Given()

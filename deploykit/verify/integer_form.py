@@ -12,6 +12,7 @@ from deploykit.graph.lowering import lower
 from deploykit.graph.lowering.first_axis import free_first_axis
 from deploykit.graph.tracking import apply_pass
 from deploykit.quantize.denominators import separate_denominators
+from deploykit.quantize.separate_grids import separate_grids
 from deploykit.quantize.sharing import separate_concats
 from deploykit.quantize.whole_numbers import check_whole_inputs, check_whole_outputs
 from deploykit.spec.network import Network
@@ -34,7 +35,7 @@ def integer_form(network: Network, batch: Batch = Batch.FIXED) -> Network:
         lowered = apply_pass("free_first_axis", free_first_axis, lowered)
     check_whole_inputs(lowered)
     check_whole_outputs(lowered)
-    return separate_concats(separate_denominators(lowered))
+    return separate_concats(separate_grids(separate_denominators(lowered)))
 
 
 def _passed_on(value: ir.Value) -> ir.Value:

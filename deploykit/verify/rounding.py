@@ -159,11 +159,15 @@ def _weight_bits(name: str, decisions: Mapping[str, Any]) -> int:
 
 
 def _weight_steps(weight: AnyArray, values: AnyArray, scale: Float64Array, bits: int) -> float:
-    """Below 8 bits a weight beyond their range counts as the end that it is clipped to."""
+    """Below 8 bits a weight beyond their range counts as the end that it is clipped to.
+
+    The lowest integer is an end where the file holds it: of a grid that the weight came on.
+    """
     if bits < 8:
-        _, highest = int_range(bits)
-        ends = scale.reshape((-1,) + (1,) * (weight.ndim - 1)) * highest
-        weight = np.clip(weight.astype(np.float64), -ends, ends)
+        lowest, highest = int_range(bits)
+        step = scale.reshape((-1,) + (1,) * (weight.ndim - 1))
+        low = np.where(values == lowest, lowest, -highest)
+        weight = np.clip(weight.astype(np.float64), step * low, step * highest)
     return _steps(weight, values, scale)
 
 

@@ -12,7 +12,9 @@ from deploykit.graph.edit import set_initializer
 from deploykit.quantize.apply import apply_plan
 from deploykit.quantize.options import QuantizationOptions
 from deploykit.quantize.planning import plan_quantization
+from deploykit.quantize.separate_grids import separate_grids
 from deploykit.quantize.settling import Runners
+from deploykit.quantize.structure import build_structure
 from deploykit.reference.integer import ReferenceRunner
 from deploykit.runtime import ort
 from deploykit.spec.arrays import AnyArray, Float32Array, Int8Array, Tensors
@@ -21,7 +23,7 @@ from deploykit.spec.given import ActivationGrid, Given, WeightGrid
 from deploykit.spec.network import Network
 from deploykit.spec.operators import Add, Conv
 from deploykit.spec.plan import QuantPlan, Rounding
-from deploykit.spec.quantized import QuantizedNetwork
+from deploykit.spec.quantized import IoType, QuantizedNetwork
 from deploykit.spec.samples import Samples
 from tests.quantize.graphs import float_network, residual_network, seeded
 
@@ -183,4 +185,57 @@ def test_tensors_that_share_a_scale_keep_the_first_grid() -> None:
 
 def test_a_tensor_that_shares_the_input_s_scale_has_no_grid() -> None:
     plan = planned(given(joined(), a=ActivationGrid.unsigned(0.03, 8)))
-    assert [use.why for use in plan.given] == ["it shares its scale with an input of the network"]
+    (use,) = plan.given
+    assert "it shares its scale with an input of the network" in use.why
+
+
+@pytest.mark.parametrize(
+    ("scale", "io"), [(0.03125, IoType.FLOAT), (0.03, IoType.INT8), (0.03, IoType.UINT8)]
+)
+def test_an_input_keeps_a_power_of_two_and_integers_keep_any(scale: float, io: IoType) -> None:
+    held = ActivationGrid.unsigned(float(np.float32(scale)), 8)
+    runners = Runners(ort.evaluate, ReferenceRunner(), ())
+    plan = plan_quantization(
+        given(joined(), input=held), SAMPLES, QuantizationOptions(io=io), runners
+    )
+    assert [use.kept for use in plan.given] == [True]
+    assert plan.tensors["input_quantized"] == held.quantization
+
+
+@pytest.mark.parametrize(
+    ("held", "kinds"),
+    [
+        (ActivationGrid.unsigned(0.03, 8), ["Conv"]),
+        (ActivationGrid.symmetric(0.03, 8), ["Conv", "Clamp"]),
+        (ActivationGrid.unsigned(0.03, 4), ["Conv", "Clamp"]),
+    ],
+)
+def test_a_layer_takes_in_what_the_grid_s_saturation_does(
+    held: ActivationGrid, kinds: list[str]
+) -> None:
+    layers = build_structure(given(residual_network(), r1=held))
+    made = [layer.kind.value for layer in layers if layer.nodes[-1].outputs[0].name in ("c1", "r1")]
+    assert made == kinds
+
+
+POOLED = """
+    pooled (float[1, 3, 8, 8] input) => (float[1, 3, 8, 8] pooled) {
+        c = Conv <kernel_shape=[1,1], strides=[1,1], pads=[0,0,0,0], dilations=[1,1]> (input, w, b)
+        r1 = Relu (c)
+        pooled = MaxPool <kernel_shape=[1,1], strides=[1,1], pads=[0,0,0,0], dilations=[1,1]> (r1)
+    }
+"""
+
+
+def test_two_grids_meet_in_a_sum_with_zero() -> None:
+    grids = {"r1": ActivationGrid.unsigned(0.03, 8), "pooled": ActivationGrid.unsigned(0.05, 8)}
+    network = given(
+        float_network(POOLED, w=seeded(3, 3, 1, 1, seed=1), b=seeded(3, seed=3)), **grids
+    )
+    separated = separate_grids(network)
+    names = [node.op_type for node in separated.model.graph]
+    assert names == ["Conv", "Relu", "Add", "MaxPool"]
+    plan = planned(separated)
+    assert all(use.kept for use in plan.given)
+    assert plan.tensors["r1"] == grids["r1"].quantization
+    assert plan.tensors["pooled_quantized"] == grids["pooled"].quantization

@@ -29,7 +29,7 @@ def test_every_integer_of_the_grid_is_found(bits: int, largest: int) -> None:
     np.testing.assert_array_equal(found.values * found.scale[:, None], on_grid(codes))
 
 
-@pytest.mark.parametrize(("bits", "codes"), [(2, [[2, 0]]), (4, [[-8, 1]]), (8, [[128, 3]])])
+@pytest.mark.parametrize(("bits", "codes"), [(2, [[2, 0]]), (4, [[-9, 1]]), (8, [[128, 3]])])
 def test_integers_beyond_the_bits_are_off_it(bits: int, codes: list[list[int]]) -> None:
     assert integers_on(on_grid(codes), grid(bits)) is None
 

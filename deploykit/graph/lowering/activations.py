@@ -34,7 +34,7 @@ def lower_activations(network: Network) -> Rewritten:
     if not any(_slope(node) > 0.0 for node in network.model.graph):
         return Rewritten(network)
     model = network.model.clone()
-    affine = Affine(model.graph, dict(network.variance))
+    affine = Affine(model.graph, dict(network.variance), rounded=network.given.activations.keys())
     for node in list(model.graph):
         match node.op_type if _slope(node) > 0.0 else None:
             case "HardSwish":

@@ -31,13 +31,15 @@ LAYERS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
 def push_scales(network: Network) -> Rewritten:
     """Remove every product with one positive constant whose readers can all take it."""
     model = network.model.clone()
-    affine = Affine(model.graph, dict(network.variance))
+    affine = Affine(model.graph, dict(network.variance), rounded=network.given.activations.keys())
     for node in list(model.graph):
         source, factor = _factor(node)
         if source is None or source.producer() is None:
             continue
         layers: set[ir.Node] = set()
-        if _collect(node.outputs[0], layers, set()):
+        passed: set[ir.Value] = set()
+        reached = _collect(node.outputs[0], layers, passed)
+        if reached and not any(value.name in affine.rounded for value in passed):
             for layer in layers:
                 assert layer.inputs[1] is not None
                 affine.scale(str(layer.inputs[1].name), np.asarray(factor))

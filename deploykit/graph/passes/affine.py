@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,6 +30,7 @@ class Affine:
 
     element: type of the numbers that are stored; None: the initializer's own. factors: by which an
     initializer was scaled, which its grid follows. copies: by name, of which initializer each is.
+    rounded: tensors on a grid, which only what they are may lie on: no factor moves past them.
     """
 
     graph: ir.Graph
@@ -37,6 +39,7 @@ class Affine:
     factors: dict[str, list[Float64Array]] = field(default_factory=dict)
     copies: dict[str, str] = field(default_factory=dict)
     element: np.dtype[Any] | None = None
+    rounded: Collection[str] = ()
 
     def scale(self, name: str, factor: Float64Array) -> None:
         """Multiply an initializer by `factor` (broadcasting) and its variance by factor^2."""
@@ -140,6 +143,8 @@ def scale_producer(
 
     A MatMul has no bias to carry the offset and is left alone unless the offset is zero.
     """
+    if producer.outputs[0].name in affine.rounded:
+        return False
     axis = output_axis(producer)
     weight = producer.inputs[1] if len(producer.inputs) > 1 else None
     if axis is None or weight is None or not own_weight(weight):

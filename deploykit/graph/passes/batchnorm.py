@@ -32,7 +32,7 @@ def fold_batchnorm(network: Network) -> Rewritten:
     does one that normalizes by the batch, or by statistics that are computed at run time.
     """
     model = network.model.clone()
-    affine = Affine(model.graph, dict(network.variance))
+    affine = Affine(model.graph, dict(network.variance), rounded=network.given.activations.keys())
     for node in list(model.graph):
         if node.op_type != "BatchNormalization" or not is_inference(node):
             continue

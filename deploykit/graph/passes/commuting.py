@@ -7,6 +7,7 @@ A negative factor stops at a Relu or a maximum; its magnitude goes on, and a fac
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import numpy as np
 import onnx_ir as ir
@@ -31,7 +32,7 @@ def scale_before(affine: Affine, value: ir.Value, scale: Float64Array) -> Float6
     turned = False
     node = value.producer()
     while node is not None and node.op_type in POSITIVE | LINEAR:
-        if not _only_read_once(node):
+        if not _only_read_once(node) or node.outputs[0].name in affine.rounded:
             return scale
         turned = turned or (negative and node.op_type in POSITIVE)
         source = node.inputs[0]
@@ -50,7 +51,7 @@ def scale_behind(affine: Affine, value: ir.Value, scale: Float64Array) -> bool:
     False, and nothing done, if something that cannot take it is reached.
     """
     axes: list[tuple[str, int, Float64Array]] = []
-    if not _collect(value, scale, axes):
+    if not _collect(value, scale, axes, affine.rounded):
         return False
     for name, axis, factor in axes:
         affine.scale(name, along(factor, axis, len(affine.graph.initializers[name].shape or ())))
@@ -68,21 +69,33 @@ def keep_factor(graph: ir.Graph, node: ir.Node, source: ir.Value, factor: Float6
 
 
 def _collect(
-    value: ir.Value, scale: Float64Array, axes: list[tuple[str, int, Float64Array]]
+    value: ir.Value,
+    scale: Float64Array,
+    axes: list[tuple[str, int, Float64Array]],
+    rounded: Collection[str],
 ) -> bool:
     nodes = readers(value)
     if not nodes or value.is_graph_output() or len(value.uses()) != len(nodes):
         return False
-    return all(node.inputs[0] is value and _takes(node, scale, axes) for node in nodes)
+    if value.name in rounded:
+        return False
+    return all(node.inputs[0] is value and _takes(node, scale, axes, rounded) for node in nodes)
 
 
-def _takes(node: ir.Node, scale: Float64Array, axes: list[tuple[str, int, Float64Array]]) -> bool:
+def _takes(
+    node: ir.Node,
+    scale: Float64Array,
+    axes: list[tuple[str, int, Float64Array]],
+    rounded: Collection[str],
+) -> bool:
     positive = bool((scale >= 0).all())
     if node.op_type in LINEAR or (node.op_type in POSITIVE and positive):
-        return len(node.outputs) == 1 and _collect(node.outputs[0], scale, axes)
+        return len(node.outputs) == 1 and _collect(node.outputs[0], scale, axes, rounded)
     if node.op_type in {"Flatten", "Reshape"}:
         pixels = _flattened(node)
-        return pixels is not None and _collect(node.outputs[0], np.repeat(scale, pixels), axes)
+        if pixels is None:
+            return False
+        return _collect(node.outputs[0], np.repeat(scale, pixels), axes, rounded)
     axis = _input_axis(node)
     weight = node.inputs[1] if len(node.inputs) > 1 else None
     array = constant(weight)

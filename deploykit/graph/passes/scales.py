@@ -22,7 +22,7 @@ def fold_channel_scales(network: Network) -> Rewritten:
     activations and pools that it commutes with (`commuting`).
     """
     model = network.model.clone()
-    affine = Affine(model.graph, dict(network.variance))
+    affine = Affine(model.graph, dict(network.variance), rounded=network.given.activations.keys())
     for node in list(model.graph):
         found = per_channel(node)
         if found is None:

@@ -1,11 +1,13 @@
 """Below eight bits: what each step of rounding is worth on the pretrained EfficientNet-Lite0.
 
-    python benchmarks/lowbit.py --images DIR [--seeds 5] [--bits 4] [--ladder-seeds 1] [--json FILE]
+    python benchmarks/lowbit.py --images DIR [--seeds 5] [--bits 4] [--ladder-seeds 1]
+        [--peers-python PYTHON | --no-peers] [--json FILE]
 
 DIR and splits: as in pretrained_int8.py; 64 images calibrate, the others test. Every convolution and
-linear has --bits weights, activations 8. The ladder shows each step on the first seeds; the bounds are on
-the last step, on all seeds, with the mean of 8 bits beside it. Both runtimes compute the same integers;
-every logit is compared. Needs Pillow.
+linear has --bits weights, activations 8; `auto` has 5 bits on average. The ladder shows each step on the
+first seeds; the bounds are on the mean of all seeds, of 8 bits, of the last step but learned rounding, and
+of auto. Both runtimes compute the same integers; every logit is compared. onnxruntime.quantization and
+ai-edge-quantizer, on the first seed, are shown beside; the latter in its own environment. Needs Pillow.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -13,54 +15,66 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from bounds import Bound, print_bounds
+from lowbit_peers import PeerRow, peer_rows
+from peers_environment import peer_python
 from pretrained_int8 import Images, Row, measure
 from removal_pretrained import read_images
 
 FULL_BITS = 8
-MIN_TOP1: Mapping[int, float] = {8: 0.795, 4: 0.76}
+AUTO_BITS = 5
+MIN_TOP1: Mapping[str, float] = {"8": 0.795, "4": 0.76, "auto": 0.785}
 """Mean of all seeds, by bits of the weights; other bits are shown without a bound."""
 MOST_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
 class Rung:
-    """One step of the ladder, and all below it."""
+    """One step of the ladder, and all below it. options: of the export."""
 
     title: str
-    rounding: str
-    weight_range: str
+    options: Mapping[str, Any]
 
 
+KEPT = {"bias_correction": "none"}
+LARGEST = {"weight_range": "largest"}
 LADDER = (
-    Rung("nearest", "nearest", "largest"),
-    Rung("+ clipping", "nearest", "least-error"),
-    Rung("+ compensated", "compensated", "least-error"),
-    Rung("+ sequential", "sequential", "least-error"),
+    Rung("nearest", {"rounding": "nearest", **LARGEST, **KEPT}),
+    Rung("+ bias correction", {"rounding": "nearest", **LARGEST}),
+    Rung("+ clipping", {"rounding": "nearest"}),
+    Rung("+ equalization", {"rounding": "nearest", "equalization": "cross-layer"}),
+    Rung("+ compensated", {"rounding": "compensated"}),
+    Rung("+ sequential", {"rounding": "sequential"}),
+    Rung("+ learned", {"rounding": "learned"}),
 )
+"""Equalization is not kept by the steps behind it: Relu6 pins all channels but the residual streams'."""  # noqa: E501
+TAKEN = LADDER[-2]
+FULL = Rung("compensated", {"rounding": "compensated", "bits": FULL_BITS})
+AUTO = Rung("auto", {"rounding": "sequential", "bits": "auto", "target_bits": AUTO_BITS})
 
 
 @dataclass(frozen=True)
 class Found:
-    """One export at so many bits."""
+    """One export. bits: as asked for."""
 
     title: str
-    bits: int
+    bits: str
     row: Row
 
 
 def measured(rung: Rung, bits: int, seed: int, images: Images) -> Found:
     """Export and run; prints its line."""
-    options = {"bits": bits, "rounding": rung.rounding, "weight_range": rung.weight_range}
-    found = Found(rung.title, bits, measure(images, seed, options))
+    options = {"bits": bits, **rung.options}
+    found = Found(rung.title, str(options["bits"]), measure(images, seed, options))
     row = found.row
     print(
-        f"{found.title:<16}{bits:>5}{seed:>6}{row.float_top1:>8.4f}{row.top1:>8.4f}"
+        f"{found.title:<20}{found.bits:>5}{seed:>6}{row.float_top1:>8.4f}{row.top1:>8.4f}"
         f"{row.agreement:>8.4f}{row.sqnr_db:>9.2f}{row.differing_logits:>8}{row.seconds:>8.1f}",
         flush=True,
     )
@@ -68,31 +82,37 @@ def measured(rung: Rung, bits: int, seed: int, images: Images) -> Found:
 
 
 def climbed(images: Images, options: argparse.Namespace) -> Iterator[Found]:
-    """The ladder on its seeds, then its last step on the others, and 8 bits on all."""
+    """The ladder on its seeds, then its taken step on the others; 8 bits and auto on all."""
     for seed in range(1, options.seeds + 1):
-        full = Rung("compensated", "compensated", "least-error")
-        yield measured(full, FULL_BITS, seed, images)
-        for rung in LADDER if seed <= options.ladder_seeds else LADDER[-1:]:
+        yield measured(FULL, FULL_BITS, seed, images)
+        for rung in LADDER if seed <= options.ladder_seeds else (TAKEN,):
             yield measured(rung, options.bits, seed, images)
+        yield measured(AUTO, options.bits, seed, images)
 
 
 def main() -> int:
-    """One line per export, the means, then the bounds."""
+    """One line per export, the means, the peers, then the bounds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--ladder-seeds", type=int, default=1)
     parser.add_argument("--bits", type=int, default=4)
+    parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("--peers-python", type=Path, help="where litert-torch is installed")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()
     images = Images(*read_images(options.images))
     print(
-        f"{'rounding':<16}{'bits':>5}{'seed':>6}{'float':>8}{'top-1':>8}{'agree':>8}"
+        f"{'rounding':<20}{'bits':>5}{'seed':>6}{'float':>8}{'top-1':>8}{'agree':>8}"
         f"{'SQNR dB':>9}{'differ':>8}{'s':>8}"
     )
+    peers: Sequence[PeerRow] = ()
+    if not options.no_peers:
+        peers = tuple(peer_rows(images, peer_python(options.peers_python)))
     found = list(climbed(images, options))
     bounds = [Bound("logits that differ between the files", differing(found), 0)]
-    for bits, title in ((FULL_BITS, "compensated"), (options.bits, LADDER[-1].title)):
+    asked = str(options.bits)
+    for bits, title in ((str(FULL_BITS), FULL.title), (asked, TAKEN.title), ("auto", AUTO.title)):
         rows = [one.row for one in found if (one.bits, one.title) == (bits, title)]
         means = {
             name: float(np.mean([getattr(row, name) for row in rows]))
@@ -104,7 +124,8 @@ def main() -> int:
         slowest = max(row.seconds for row in rows)
         bounds.append(Bound(f"{bits} bits, slowest export, s", slowest, MOST_SECONDS))
     if options.json:
-        options.json.write_text(json.dumps([asdict(one) for one in found], indent=1) + "\n")
+        written = {"rows": [asdict(one) for one in found], "peers": [asdict(one) for one in peers]}
+        options.json.write_text(json.dumps(written, indent=1) + "\n")
     return print_bounds(bounds)
 
 

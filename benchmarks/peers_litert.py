@@ -70,8 +70,9 @@ def convert(
     converting, start = perf_counter() - start, perf_counter()
     recipes = RecipeManager()
     recipes.add_static_config(
-        ".*", qtyping.TFLOperationName.ALL_SUPPORTED, 8, bits, AlgorithmName.MIN_MAX_UNIFORM_QUANT
-    )
+        ".*", qtyping.TFLOperationName.ALL_SUPPORTED, 8, bits,
+        algorithm_key=AlgorithmName.MIN_MAX_UNIFORM_QUANT,
+    )  # fmt: skip
     made = quantizer.Quantizer(str(flat), recipes.get_quantization_recipe())
     for port in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
         made.update_quantization_recipe(".*", port, algorithm_key=AlgorithmName.NO_QUANTIZE)

@@ -75,16 +75,16 @@ def measure(
     onnx.save(unfolded(name), source)
     np.savez(data, inputs=calibrating)
     seconds, proof = _export(source, data, folder / "bundle")
-    ort_seconds = _run([sys.executable, str(HERE / "peers_ort.py"), "--model", str(source)],
+    ort_seconds = run_tool([sys.executable, str(HERE / "peers_ort.py"), "--model", str(source)],
                        data, folder / "theirs.onnx")  # fmt: skip
     command = [str(python), str(HERE / "peers_litert.py"), "--network", name]
-    lite_seconds = _run(
+    lite_seconds = run_tool(
         [*command, "--state", str(state_file(name))], data, folder / "theirs.tflite"
     )
     floats = folder / "bundle" / "model.float.onnx"
     lite = folder / "float.tflite"
     lite.write_bytes(write_float_tflite(read_float_onnx(floats.read_bytes())))
-    expected = _outputs(ort.run, floats, testing)
+    expected = outputs_of(ort.run, floats, testing)
     found = []
     for runtime, run, flat, ours, theirs, took in (
         ("onnxruntime", ort.run, floats, "model.onnx", "theirs.onnx", ort_seconds),
@@ -94,7 +94,7 @@ def measure(
         timed = time_rounds({"float": flat, **files}, rounds)
         sides = {
             label: _side(
-                path, timed, label, least_sqnr(expected, _outputs(run, path, testing)), spent
+                path, timed, label, least_sqnr(expected, outputs_of(run, path, testing)), spent
             )
             for (label, path), spent in zip(files.items(), (seconds, took), strict=True)
         }
@@ -121,7 +121,7 @@ def _export(source: Path, data: Path, out: Path) -> tuple[float, float]:
     return whole - proof, proof
 
 
-def _run(command: list[str], data: Path, out: Path) -> float:
+def run_tool(command: list[str], data: Path, out: Path) -> float:
     """Seconds that a peer says its steps took."""
     done = subprocess.run(
         [*command, "--data", str(data), "--out", str(out)],
@@ -133,7 +133,7 @@ def _run(command: list[str], data: Path, out: Path) -> float:
     return sum(steps.values())
 
 
-def _outputs(
+def outputs_of(
     run: Callable[[bytes, Mapping[str, AnyArray]], Mapping[str, AnyArray]],
     file: Path,
     inputs: AnyArray,

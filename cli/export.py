@@ -58,7 +58,8 @@ def export(
     layer_bits: Annotated[
         list[str] | None,
         typer.Option(
-            help="NAME=4, of one layer's weights; NAME=8 leaves it in 8 bits. May be repeated."
+            help="NAME=4, of one layer's weights; NAME=8 leaves it in 8 bits, NAME=float in float. "
+            "May be repeated."
         ),
     ] = None,
     min_ort: Annotated[

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from deploykit.errors import DeploykitError
 from deploykit_cli.bench import bench
 from deploykit_cli.convert_checkpoint import convert_checkpoint
+from deploykit_cli.diagnose import diagnose
 from deploykit_cli.export import export
 from deploykit_cli.inspect import inspect
 from deploykit_cli.prune import prune
@@ -69,6 +70,7 @@ app = typer.Typer(
 app.command("export")(export)
 app.command("prune")(prune)
 app.command("verify")(verify)
+app.command("diagnose")(diagnose)
 app.command("bench")(bench)
 app.command("inspect")(inspect)
 app.command("convert-checkpoint")(convert_checkpoint)

@@ -12,11 +12,12 @@ IN_BYTES = "int8"
 def stored_bits(layer: Any) -> str:
     """Bits of a layer's weights, and what holds them where that is wider in a file.
 
-    A layer of 4 bits that model.onnx holds in 4 and model.tflite in 8: "4 (tflite int8)".
+    A layer of 4 bits that model.onnx holds in 4 and model.tflite in 8: "4 (tflite int8)"; one that
+    the user left in float: "float".
     """
     bits = layer["bits"]
     if bits is None:
-        return ""
+        return "float" if layer.get("left_in_float") else ""
     wider = [
         f"{key} {held['carrier']}"
         for key, held in layer.get("stored", {}).items()

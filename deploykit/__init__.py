@@ -8,12 +8,13 @@
     )
     report = deploykit.verify_bundle(bundle.path)
 
-The functions are the command line's verbs (`deploykit.verify` and `deploykit.bench` are packages,
-hence the longer names). Heavy packages are imported when one runs.
+The functions are the command line's verbs (`deploykit.verify`, `deploykit.bench` and
+`deploykit.diagnose` are packages, hence the longer names). Heavy packages are imported when one
+runs.
 """
 
 from __future__ import annotations
 
-from deploykit.api import bench_bundle, export, inspect, prune, verify_bundle
+from deploykit.api import bench_bundle, diagnose_bundle, export, inspect, prune, verify_bundle
 
-__all__ = ["bench_bundle", "export", "inspect", "prune", "verify_bundle"]
+__all__ = ["bench_bundle", "diagnose_bundle", "export", "inspect", "prune", "verify_bundle"]

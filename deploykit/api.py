@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deploykit.bundle import Bundle
+    from deploykit.diagnose.findings import Diagnosis
     from deploykit.exporting.pruning import PrunedFile
     from deploykit.report.describe import Description
     from deploykit.spec.bench import BenchReport
@@ -29,8 +30,8 @@ def export(
     data: StrPath | None = None,
     eval_data: StrPath | None = None,
     config: StrPath | None = None,
-    bits: int | Mapping[str, int] | None = None,
-    layer_bits: Mapping[str, int] | Sequence[str] | None = None,
+    bits: int | Mapping[str, int | str] | None = None,
+    layer_bits: Mapping[str, int | str] | Sequence[str] | None = None,
     min_ort: str | None = None,
     tflite_lowbit: str | None = None,
     to: Sequence[str] | None = None,
@@ -74,9 +75,9 @@ def export(
     a number rounds widths up to its multiples, "none" leaves them.
     target "any" or "x86-avx2" plans weights that are exact on x86 without VNNI too.
     bits: of weights, 8, 4 or 2, or 3, 5 or 6 stored as the next of those; layer_bits: by layer, as
-    the export's table names them, for example {"conv1": 8}. min_ort: the oldest ONNX Runtime that
-    has to load model.onnx, such as "1.23". tflite_lowbit: "small" stores 4-bit convolutions in 4
-    bits too, which makes them slow.
+    the export's table names them, for example {"conv1": 8, "fc": "float"}: the latter computes in
+    float32. min_ort: the oldest ONNX Runtime that has to load model.onnx, such as "1.23".
+    tflite_lowbit: "small" stores 4-bit convolutions in 4 bits too, which makes them slow.
     equalization: "cross-layer" scales channels by powers of two where that rounds better; the float
     network stays equal to the bit.
     labels: a text file, one class a line; mean, std: x = (pixel - mean) / std, one number or one
@@ -167,6 +168,27 @@ def verify_bundle(bundle: StrPath) -> ParityReport:
     from deploykit.verify.ladder import verify_bundle
 
     return verify_bundle(Path(bundle))
+
+
+def diagnose_bundle(
+    bundle: StrPath,
+    *,
+    data: StrPath | None = None,
+    samples: int = 8,
+    progress: Progress | None = None,
+) -> Diagnosis:
+    """What each layer of a bundle costs accuracy, and what helps the three that hurt most.
+
+    `deploykit diagnose`. data: an .npz as for `export`; without it, what the bundle keeps of its
+    own. samples: that are measured on; as many others, where there are, fit what is tried.
+
+    Raises a deploykit.errors.DeploykitError.
+    """
+    from deploykit.diagnose.diagnosis import diagnose
+    from deploykit.spec.progress import Silent
+
+    file = None if data is None else Path(data)
+    return diagnose(Path(bundle), file, samples, progress or Silent())
 
 
 def bench_bundle(

@@ -67,6 +67,7 @@ def export_bundle(
     from deploykit.graph.normalize import normalize
     from deploykit.graph.removal import remove_dead_channels
     from deploykit.quantize.apply import apply_plan
+    from deploykit.quantize.in_float import leave_in_float
     from deploykit.quantize.planning import plan_quantization
     from deploykit.quantize.settling import Runners
     from deploykit.quantize.temperature import last_layer
@@ -113,7 +114,8 @@ def export_bundle(
             runners.evaluate,
         )  # fmt: skip
     with progress.stage("plan quantization") as advance:
-        lowered = integer_form(balanced, options.quantization.batch)
+        in_integers = integer_form(balanced, options.quantization.batch)
+        lowered = leave_in_float(in_integers, options.quantization.bits.in_float)
         if options.temperature is not None:
             last_layer(lowered)
         plan = plan_quantization(lowered, samples, options.quantization, runners, advance)

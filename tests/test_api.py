@@ -17,7 +17,8 @@ from tests.exported import CHECKPOINT
 
 
 def test_every_verb_is_a_function() -> None:
-    assert deploykit.__all__ == ["bench_bundle", "export", "inspect", "prune", "verify_bundle"]
+    verbs = ["bench_bundle", "diagnose_bundle", "export", "inspect", "prune", "verify_bundle"]
+    assert deploykit.__all__ == verbs
     assert all(callable(getattr(deploykit, name)) for name in deploykit.__all__)
 
 

@@ -118,6 +118,7 @@ def plan_record(plan: QuantPlan, network: QuantizedNetwork) -> dict[str, Any]:
             for proof in plan.proofs
         ],
         **({"given": _grids(plan)} if plan.given else {}),
+        **({"in_float": list(plan.in_float)} if plan.in_float else {}),
         "network": record_network(network),
     }  # fmt: skip
 
@@ -297,13 +298,15 @@ def _layers(outcome: Outcome, sqnr: Mapping[str, float]) -> list[dict[str, Any]]
 
 
 def _computed(outcome: Outcome, layer: LayerPlan) -> dict[str, list[str]]:
-    """The float operators of an island, in running order."""
+    """The float operators of an island, in running order; layers that the user left there."""
     if layer.operator != "Island":
         return {}
     inside = set(layer.nodes)
-    return {
+    found = {
         "in_float": [node.op_type for node in outcome.lowered.model.graph if node.name in inside]
     }
+    left = [name for name in outcome.plan.in_float if name in inside]
+    return {**found, "left_in_float": left} if left else found
 
 
 def _channels(outcome: Outcome, layer: LayerPlan, removal: TensorRemoval | None) -> dict[str, int]:

@@ -11,6 +11,9 @@ from deploykit.spec.carriers import OLDEST_ORT, CarrierOptions, TfliteLowbit, Ve
 
 DEFAULT = "default"
 """Key of a [bits] table: of every layer that it does not name."""
+FORM = "NAME=4 or NAME=float, once for each layer"
+FLOAT = "float"
+"""In place of a layer's bits: it stays in float."""
 
 
 def merged_bits(stated: object, given: object) -> object:
@@ -21,18 +24,25 @@ def merged_bits(stated: object, given: object) -> object:
 
 
 def weight_bits(bits: object, layer_bits: object) -> WeightBits:
-    """bits: a number, or a table of them by layer. layer_bits: the same, or ["conv1=4", ...]."""
+    """bits: a number, or a table of them by layer. layer_bits: the same, or ["conv1=4", ...].
+
+    A layer's may be "float" too.
+    """
     table = dict(bits) if isinstance(bits, Mapping) else {DEFAULT: bits}
     default = _number(table.pop(DEFAULT, 8), "--bits ")
-    layers = {str(name): _number(value, f"[bits] {name} = ") for name, value in table.items()}
+    layers = {str(name): _held(value, f"[bits] {name} = ") for name, value in table.items()}
     named: Mapping[Any, Any]
     if isinstance(layer_bits, Mapping):
         named = layer_bits
     else:
         listed = [layer_bits] if isinstance(layer_bits, str) else layer_bits or ()
         named = dict(_pair(entry) for entry in _entries(listed))
-    layers |= {str(name): _number(value, f"--layer-bits {name}=") for name, value in named.items()}
-    return WeightBits(default, layers)
+    layers |= {str(name): _held(value, f"--layer-bits {name}=") for name, value in named.items()}
+    return WeightBits(
+        default,
+        {name: bits for name, bits in layers.items() if bits is not None},
+        frozenset(name for name, bits in layers.items() if bits is None),
+    )
 
 
 def carrier_options(
@@ -71,19 +81,34 @@ def _version(stated: object) -> Version:
 def _entries(listed: object) -> Sequence[str]:
     if isinstance(listed, Sequence) and all(isinstance(entry, str) for entry in listed):
         return listed
-    raise UsageError(f"--layer-bits {listed}: give NAME=4, once for each layer")
+    raise UsageError(f"--layer-bits {listed}: give {FORM}")
 
 
-def _pair(entry: str) -> tuple[str, int]:
+def _pair(entry: str) -> tuple[str, int | str]:
     name, equals, bits = entry.rpartition("=")
-    if not name or not equals or not bits.isdecimal():
-        raise UsageError(f"--layer-bits {entry}: give NAME=4, once for each layer")
-    return name, int(bits)
+    if not name or not equals or not (bits.isdecimal() or bits == FLOAT):
+        raise UsageError(f"--layer-bits {entry}: give {FORM}")
+    return name, FLOAT if bits == FLOAT else int(bits)
+
+
+def _held(value: object, where: str) -> int | None:
+    """Bits of one layer, None of one that stays in float."""
+    if value == FLOAT:
+        return None
+    try:
+        return _number(value, where)
+    except UsageError as error:
+        raise UsageError(f"{error}, or stay in {FLOAT}") from None
 
 
 def _number(value: object, where: str) -> int:
     """where: what stands before the value on a command line, or in the file."""
     if isinstance(value, int) and not isinstance(value, bool) and value in WEIGHT_BITS:
         return value
+    if value == FLOAT:
+        raise UsageError(
+            f"{where}{value}: that leaves nothing to quantize; name the layers that stay in float: "
+            f"--layer-bits NAME={FLOAT}"
+        )
     known = ", ".join(map(str, WEIGHT_BITS))
     raise UsageError(f"{where}{value}: weights are quantized to {known} bits")

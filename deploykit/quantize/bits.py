@@ -21,10 +21,11 @@ NAMES_SHOWN = 3
 
 @dataclass(frozen=True)
 class WeightBits:
-    """default: of every layer that `layers` does not name."""
+    """default: of every layer that `layers` does not name. in_float: layers that get none."""
 
     default: int = 8
     layers: Mapping[str, int] = field(default_factory=dict)
+    in_float: frozenset[str] = frozenset()
 
 
 EIGHT_BITS = WeightBits()
@@ -42,7 +43,7 @@ def bits_by_layer(
     for name in asked.layers:
         if name not in weighted:
             others = [layer.name for layer in layers if layer.name not in weighted]
-            raise QuantizationError(_unknown(name, weighted, others))
+            raise QuantizationError(unknown_layer(name, weighted, others))
     kept = {trained.get(name) for name in weighted}
     if weighted and asked.default != EIGHT_BITS.default and not kept & {None, asked.default}:
         told = ", ".join(str(bits) for bits in sorted(bits for bits in kept if bits))
@@ -69,7 +70,8 @@ def bits_by_layer(
     return found
 
 
-def _unknown(name: str, weighted: Sequence[str], others: Collection[str]) -> str:
+def unknown_layer(name: str, weighted: Sequence[str], others: Collection[str]) -> str:
+    """Why --layer-bits has no layer of this name. weighted: those that have weights."""
     if name in others:
         return f"--layer-bits {name}: this layer has no weights; leave it out"
     near = get_close_matches(name, weighted, NAMES_SHOWN, cutoff=0.0)

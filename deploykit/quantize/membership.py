@@ -9,7 +9,8 @@ accuracy and an operator:
     scores      sums and products on the way into a softmax: masks are constants of 1e4 and more,
                 beside which eight bits hold nothing else
 
-Layers with weights stay outside, and so does a Relu that such a layer takes in.
+Layers with weights stay outside, and so does a Relu that such a layer takes in; those that the user
+leaves in float are regions themselves, with that Relu.
 """
 
 from __future__ import annotations
@@ -62,8 +63,10 @@ class Membership:
     delicate: Mapping[ir.Value, frozenset[Kind]]
 
 
-def membership_of(nodes: Collection[ir.Node]) -> Membership:
-    """Of nodes in graph order."""
+def membership_of(
+    nodes: Collection[ir.Node], in_float: Collection[ir.Node] = frozenset()
+) -> Membership:
+    """Of nodes in graph order. in_float: those that get no integer form though they have one."""
     homes: dict[ir.Node, ir.Node] = {}
     computing: set[ir.Node] = set()
     delicate: dict[ir.Value, frozenset[Kind]] = {}
@@ -73,7 +76,8 @@ def membership_of(nodes: Collection[ir.Node]) -> Membership:
             delicate[value] = delicate.get(value, frozenset()) | kinds
 
     for node in reversed(list(nodes)):
-        kind, home = kind_of(node), _only_region(node, homes)
+        kind = None if node in in_float else kind_of(node)
+        home = _only_region(node, homes)
         through = delicate.get(node.outputs[0], frozenset())
         if kind is None:
             homes[node] = node if home is None else home
@@ -84,7 +88,7 @@ def membership_of(nodes: Collection[ir.Node]) -> Membership:
                 protect([value for value in node.inputs[place : place + 1] if value], kinds)
             if node.op_type in PASSING:
                 protect(activations(node), through)
-        elif home is not None and _belongs(node, kind, home in computing, through):
+        elif home is not None and _belongs(node, kind, home in computing, through, in_float):
             homes[node] = home
             if kind in ELEMENTWISE | PLACING:
                 protect(activations(node), through)
@@ -98,7 +102,13 @@ def _only_region(node: ir.Node, homes: Mapping[ir.Node, ir.Node]) -> ir.Node | N
     return around.pop() if len(around) == 1 and not public else None
 
 
-def _belongs(node: ir.Node, kind: Kind, computing: bool, through: Collection[Kind]) -> bool:
+def _belongs(
+    node: ir.Node,
+    kind: Kind,
+    computing: bool,
+    through: Collection[Kind],
+    in_float: Collection[ir.Node],
+) -> bool:
     """Whether a node with an integer form, read by one region alone, belongs to it.
 
     computing: whether the region computes anything behind the node.
@@ -107,7 +117,7 @@ def _belongs(node: ir.Node, kind: Kind, computing: bool, through: Collection[Kin
         return False
     if kind in through and not taken_in(node, kind):
         return True
-    return all(_from_float(value) for value in activations(node))
+    return all(_from_float(value, in_float) for value in activations(node))
 
 
 def taken_in(node: ir.Node, kind: Kind) -> bool:
@@ -116,14 +126,14 @@ def taken_in(node: ir.Node, kind: Kind) -> bool:
     return maker is not None and kind_of(maker) in WEIGHTED
 
 
-def _from_float(value: ir.Value) -> bool:
+def _from_float(value: ir.Value, in_float: Collection[ir.Node]) -> bool:
     """Whether a value comes from what has no integer form, through what belongs to an island."""
     node = value.producer()
     if node is None:
         return False
-    kind = kind_of(node)
+    kind = None if node in in_float else kind_of(node)
     if kind is None and node.op_type not in REARRANGING:
         return True
     held = kind in PLACING | ELEMENTWISE and node.op_type not in WITHOUT_FLOAT
     inside = held or node.op_type in REARRANGING
-    return inside and all(_from_float(source) for source in activations(node))
+    return inside and all(_from_float(source, in_float) for source in activations(node))

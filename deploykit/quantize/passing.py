@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deploykit.quantize.layer_network import layer_network
+from deploykit.quantize.layer_network import batch_of, layer_network, run_layer
 from deploykit.quantize.structure import Layer
 from deploykit.spec.arrays import AnyArray
 from deploykit.spec.inputs import GraphInputs, count_samples, named_inputs, some_samples
@@ -68,8 +68,10 @@ def through(
             network, layer, (plan.weight.values * along).astype(np.float32),
             (plan.bias * step).astype(np.float32),
         )  # fmt: skip
-    real = evaluate(as_it_was, {name: one.real for name, one in read.items()})[layer.output]
-    wanted = evaluate(rounded, {name: one.quantized for name, one in read.items()})[layer.output]
+    batch = batch_of(network)
+    real = run_layer(as_it_was, {name: one.real for name, one in read.items()}, evaluate, batch)
+    given = {name: one.quantized for name, one in read.items()}
+    wanted = run_layer(rounded, given, evaluate, batch)
     return _passed(real, wanted, chosen.get(layer.output))
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from deploykit.errors import QuantizationError
 from deploykit.quantize.bits import bits_by_layer
-from deploykit.quantize.calibration import Calibration
 from deploykit.quantize.constants import bound_operand, constant_operand
 from deploykit.quantize.dynamic import check_dynamic
 from deploykit.quantize.evidence import Evidence, InputMeans
@@ -21,19 +20,19 @@ from deploykit.quantize.given import (
     trained_bits,
     weight_uses,
 )
-from deploykit.quantize.histogram import Histogram, merge
+from deploykit.quantize.in_float import in_float_order
 from deploykit.quantize.layer_plan import layer_plan, quantized_name
 from deploykit.quantize.moments import compensates
 from deploykit.quantize.nodes import parameter
 from deploykit.quantize.observe import Observations, observe_tensors
 from deploykit.quantize.operators import BINARY, WEIGHTED, Kind
 from deploykit.quantize.options import QuantizationOptions
-from deploykit.quantize.scales import activation_quantization, input_quantization
 from deploykit.quantize.sequential import Learns, plan_in_sequence
 from deploykit.quantize.settling import Fixed, Runners, settle_scales
-from deploykit.quantize.sharing import Group, find_groups, fixed_quantization
+from deploykit.quantize.sharing import find_groups
 from deploykit.quantize.structure import Layer, build_structure, tails
 from deploykit.quantize.tied import joint_moments, tied_layers
+from deploykit.quantize.wanted import wanted_quantization
 from deploykit.quantize.weighted import weighted_plan
 from deploykit.quantize.whole_numbers import integer_table, table_histograms
 from deploykit.spec.network import Network
@@ -105,7 +104,9 @@ def plan_quantization(
         grid = group_grid(group, layers, sources, network.given, options.io)
         if grid is not None:
             on_grid.update(group.tensors)
-        quantization = grid or _wanted(group, layers, sources, histograms, options.calibration)
+        quantization = grid or wanted_quantization(
+            group, layers, sources, histograms, options.calibration
+        )
         chosen.update(dict.fromkeys(group.tensors, quantization))
     constants = {
         layer.name: constant_operand(
@@ -172,25 +173,8 @@ def plan_quantization(
             ),
         ),
         options.carriers.min_ort,
+        in_float_order(network),
     )
-
-
-def _wanted(
-    group: Group,
-    layers: Sequence[Layer],
-    sources: Collection[str],
-    histograms: Mapping[str, Histogram],
-    method: Calibration,
-) -> Quantization:
-    """What calibration asks for, before scales move."""
-    merged = merge([histograms[name] for name in group.makers])
-    if any(name in sources for name in group.makers):
-        return input_quantization(merged, method)
-    maker = next(layer for layer in layers if layer.output == group.makers[0])
-    fixed = fixed_quantization(maker)
-    if fixed is not None:
-        return fixed
-    return activation_quantization(merged, method, group.bounds.low, group.bounds.high)
 
 
 def _evidence(

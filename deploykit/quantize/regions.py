@@ -66,13 +66,18 @@ class Region:
         return Kind.REARRANGE if moves and len(self.inputs) == 1 else Kind.ISLAND
 
 
-def find_regions(network: Network, apart: Collection[ir.Node]) -> Mapping[ir.Node, Region]:
-    """By its last node, every region of a canonical, lowered graph. apart: nodes that stay outside.
+def find_regions(
+    network: Network, apart: Collection[ir.Node], in_float: Collection[ir.Node] = frozenset()
+) -> Mapping[ir.Node, Region]:
+    """By its last node, every region of a canonical, lowered graph.
+
+    apart: nodes that stay outside. in_float: nodes that belong to regions though they have an
+    integer form.
 
     Raises UnsupportedOperatorError naming operator, node, and what to do.
     """
     nodes = [node for node in network.model.graph if node not in apart]
-    homes = membership_of(nodes).homes
+    homes = membership_of(nodes, in_float).homes
     members: dict[ir.Node, list[ir.Node]] = {}
     for node in nodes:
         if node in homes:
@@ -134,9 +139,9 @@ def body_of(network: Network, region: Region) -> Network:
     """A region as a graph of its own; inputs in the region's order, large weights rounded.
 
     The weights of its matrices and recurrent layers are those that int8 can hold, see
-    spec.stored_weight.
+    spec.stored_weight, but for layers that the user left in float.
     """
-    rounded = _rounded_weights(region)
+    rounded = _rounded_weights(region, network.in_float)
     values: dict[ir.Value, ir.Value] = {}
     constants: dict[str, ir.Value] = {}
 
@@ -169,9 +174,13 @@ def body_of(network: Network, region: Region) -> Network:
     return Network(ir.Model(graph, ir_version=network.model.ir_version), {})
 
 
-def _rounded_weights(region: Region) -> dict[ir.Value, ir.TensorProtocol]:
+def _rounded_weights(
+    region: Region, in_float: Collection[str]
+) -> dict[ir.Value, ir.TensorProtocol]:
     found: dict[ir.Value, ir.TensorProtocol] = {}
     for node in region.nodes:
+        if node.name in in_float:
+            continue
         for index, axis in _weight_axes(node).items():
             value = node.inputs[index] if len(node.inputs) > index else None
             tensor = None if value is None else value.const_value

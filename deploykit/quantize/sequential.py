@@ -91,7 +91,7 @@ def plan_in_sequence(
         begin, before = len(plans), held
         for index, layer in enumerate(block, start=begin):
             weighted = layer.kind in WEIGHTED
-            evidence = _evidence(layer, held[layer.inputs[0]]) if weighted else None
+            evidence = layer_evidence(layer, held[layer.inputs[0]]) if weighted else None
             plans.append(plan_layer(layer, evidence))
             held = give(index, plans[index], held)
             progress(index + 1, len(layers))
@@ -105,7 +105,8 @@ def plan_in_sequence(
     return tuple(plans)
 
 
-def _evidence(layer: Layer, read: Passed) -> Evidence:
+def layer_evidence(layer: Layer, read: Passed) -> Evidence:
+    """What a layer with weights is rounded by. read: its input in both networks."""
     node = layer.nodes[0]
     weight, output = parameter(node, 1), static_shape(node.outputs[0])
     assert output is not None

@@ -55,11 +55,12 @@ def build_structure(network: Network) -> tuple[Layer, ...]:
     """
     layers: list[Layer] = []
     fused = set(tails(network)) | _casts_of_answers(network)
-    regions = find_regions(network, fused)
+    in_float = _left_in_float(network)
+    regions = find_regions(network, fused, in_float)
     inside = {node for region in regions.values() for node in region.nodes}
     for node in network.model.graph:
         if node in regions:
-            layers.append(_region_layer(node, regions[node]))
+            layers.append(_region_layer(node, regions[node], network))
         elif node not in inside and node not in fused:
             for layer in _layers(node, network.given.activations):
                 layers.append(layer)
@@ -103,10 +104,21 @@ def _casts_of_answers(network: Network) -> set[ir.Node]:
     return {node for node in makers if node is not None and node.op_type == "Cast"}
 
 
-def _region_layer(last: ir.Node, region: Region) -> Layer:
+def _left_in_float(network: Network) -> frozenset[ir.Node]:
+    """The nodes that `network` names as such, each with the Relu or Clip that it would take in."""
+    named = [node for node in network.model.graph if node.name in network.in_float]
+    grids = network.given.activations
+    followers = [_fusable_activation(node, grids) for node in named]
+    return frozenset((*named, *(node for node in followers if node is not None)))
+
+
+def _region_layer(last: ir.Node, region: Region, network: Network) -> Layer:
+    """Called after its last layer that the user left in float, else after its last node."""
     read = tuple(str(value.name) for value in region.inputs)
     output = str(region.output.name)
-    return Layer(last.name or output, region.kind, region.nodes, read, output, region=region)
+    left = [str(node.name) for node in region.nodes if node.name in network.in_float]
+    name = left[-1] if left else last.name or output
+    return Layer(name, region.kind, region.nodes, read, output, region=region)
 
 
 def _layers(node: ir.Node, grids: Mapping[str, ActivationGrid]) -> Iterator[Layer]:

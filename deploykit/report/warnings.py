@@ -80,7 +80,7 @@ def _sqnr(layers: Any, given: Any, equalization: Any) -> Iterator[str]:
         tried = "" if equalization else "--equalization cross-layer, or "
         yield (
             f"{len(low)} layers are under {LOW_SQNR_DB:.0f} dB, the worst {worst} with "
-            f"{low[worst]:.1f} dB: try {tried}another --calibration (mse is the default)"
+            f"{low[worst]:.1f} dB: try {tried}what `deploykit diagnose` on the bundle finds to help"
         )
 
 

@@ -27,11 +27,13 @@ class Network:
 
     Whoever receives a Network never changes `model` in place: a pass works on a clone.
     given: the grids that it was trained on.
+    in_float: names of nodes that stay in float, whatever integer form they have.
     """
 
     model: ir.Model
     variance: Mapping[str, Float32Array]
     given: Given = NOTHING_GIVEN
+    in_float: frozenset[str] = frozenset()
 
     def rewritten(self, model: ir.Model) -> Network:
         """Another graph, with the same beside it."""

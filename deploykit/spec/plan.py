@@ -162,6 +162,7 @@ class QuantPlan:
     target: processors for whose 16-bit sums the weights are planned, None where for none.
     given: what became of the grids that the network came with.
     min_ort: oldest ONNX Runtime that has to load model.onnx; None: any that can.
+    in_float: layers that the user left in float, in graph order.
     """
 
     tensors: Mapping[str, Quantization]
@@ -175,6 +176,7 @@ class QuantPlan:
     batch: Batch = Batch.FIXED
     given: tuple[GridUse, ...] = ()
     min_ort: Version | None = None
+    in_float: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """The plan as a table, one line per layer."""

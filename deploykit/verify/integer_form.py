@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import onnx_ir as ir
 
 from deploykit.errors import UnsupportedOperatorError
@@ -12,6 +15,7 @@ from deploykit.graph.lowering import lower
 from deploykit.graph.lowering.first_axis import free_first_axis
 from deploykit.graph.tracking import apply_pass
 from deploykit.quantize.denominators import separate_denominators
+from deploykit.quantize.in_float import leave_in_float
 from deploykit.quantize.separate_grids import separate_grids
 from deploykit.quantize.sharing import separate_concats
 from deploykit.quantize.whole_numbers import check_whole_inputs, check_whole_outputs
@@ -36,6 +40,15 @@ def integer_form(network: Network, batch: Batch = Batch.FIXED) -> Network:
     check_whole_inputs(lowered)
     check_whole_outputs(lowered)
     return separate_concats(separate_grids(separate_denominators(lowered)))
+
+
+def planned_form(network: Network, plan: Mapping[str, Any]) -> Network:
+    """`integer_form` as a plan.json has it: for its batch, with the layers left in float marked.
+
+    Raises UnsupportedOperatorError, or QuantizationError where it names layers that are not there.
+    """
+    lowered = integer_form(network, Batch(plan["network"]["batch"]))
+    return leave_in_float(lowered, [str(name) for name in plan.get("in_float", ())])
 
 
 def _passed_on(value: ir.Value) -> ir.Value:

@@ -14,16 +14,12 @@ import numpy as np
 from deploykit.bundle import (
     FLOAT_MODEL,
     GOLDEN,
-    MANIFEST,
-    PLAN,
     Bundle,
     Golden,
     load_golden,
     read_bundle,
-    read_record,
 )
 from deploykit.emit.onnx_file import read_float_onnx
-from deploykit.emit.tflite_layout import TfliteLayout
 from deploykit.errors import DeploykitError, IntegrityError
 from deploykit.graph.edit import output_names
 from deploykit.quantize.apply import regions_of
@@ -33,9 +29,9 @@ from deploykit.spec.by_sample import of_samples
 from deploykit.spec.inputs import named_inputs, some_samples
 from deploykit.spec.joined import joined_outputs
 from deploykit.spec.network import Network, input_names, static_shape
-from deploykit.spec.operators import Operator, operator_inputs
+from deploykit.spec.operators import operator_inputs
 from deploykit.spec.parity import ParityReport, Step, Verdict
-from deploykit.spec.quantized import Batch, QuantizedNetwork, weighted
+from deploykit.spec.quantized import QuantizedNetwork, weighted
 from deploykit.spec.record import Record, first_difference, record_network
 from deploykit.verify.confidence import confidence_by_stage
 from deploykit.verify.float_stages import (
@@ -45,8 +41,8 @@ from deploykit.verify.float_stages import (
     pruned_step,
     verdict,
 )
-from deploykit.verify.formats import Format, OnnxFormat, TfliteFormat, named_as_planned
-from deploykit.verify.integer_form import integer_form
+from deploykit.verify.formats import Format, OnnxFormat, named_as_planned
+from deploykit.verify.integer_form import planned_form
 from deploykit.verify.integers import (
     ReferenceRun,
     compare_golden,
@@ -54,6 +50,7 @@ from deploykit.verify.integers import (
     run_reference,
 )
 from deploykit.verify.metrics import accuracy, agreement, float_names, sqnr_by_tensor
+from deploykit.verify.opened import formats_of, read_plan, with_bodies
 from deploykit.verify.rounding import farthest_rounding
 from deploykit.verify.saturation import (
     planned_target,
@@ -80,7 +77,7 @@ def verify_bundle(path: Path, announce: Announce = lambda text: None) -> ParityR
     announce("hashes")
     bundle = read_bundle(path)
     golden = load_golden(bundle.file(GOLDEN))
-    plan = _read_plan(bundle)
+    plan = read_plan(bundle)
     announce("float graph")
     steps = [mean_forward_step(golden, bundle)]
     float_model = _attempt(2, PRUNED, partial(_load_float, bundle))
@@ -89,7 +86,6 @@ def verify_bundle(path: Path, announce: Announce = lambda text: None) -> ParityR
         if isinstance(float_model, Step)
         else _attempt(2, PRUNED, partial(_float_tensors, float_model, golden))
     )
-    planned_batch = Batch(plan["network"]["batch"])
     lowered: Network | Step
     floats: Tensors = {}
     if isinstance(float_model, Step):
@@ -101,43 +97,16 @@ def verify_bundle(path: Path, announce: Announce = lambda text: None) -> ParityR
     else:
         floats, outputs = evaluated
         steps.append(pruned_step(golden, joined_outputs(floats, outputs, len(golden.full))))
-        lowered = _attempt(3, INTEGER, partial(integer_form, float_model, planned_batch))
+        lowered = _attempt(3, INTEGER, partial(planned_form, float_model, plan))
         if isinstance(lowered, Step):
             steps.append(lowered)
-        elif lowered is not float_model:
+        elif lowered.model is not float_model.model:
             floats, _ = _float_tensors(lowered, golden)
             found = joined_outputs(floats, outputs, len(golden.full))
             steps.append(lowered_step(golden, found))
-    layout = _layout(bundle)
-    formats: dict[str, Format] = {fmt.file: fmt for fmt in (OnnxFormat(), TfliteFormat(layout))}
-    present = [formats[name] for name in bundle.models()]
+    present = formats_of(bundle)
     steps.extend(_integer_steps(bundle, golden, plan, lowered, floats, present, announce))
     return ParityReport(tuple(steps))
-
-
-def _read_plan(bundle: Bundle) -> Mapping[str, Any]:
-    """The plan; one that can be held against itself can be held against a file."""
-    plan = read_record(bundle.file(PLAN))
-    try:
-        names = {str(tensor): str(name) for tensor, name in plan["names"].items()}
-        first_difference(plan["network"], plan["network"])
-    except (LookupError, TypeError, AttributeError) as error:
-        raise IntegrityError(
-            f"{bundle.file(PLAN)} is not a plan of deploykit ({type(error).__name__}: {error}); "
-            "export the bundle again"
-        ) from error
-    return {**plan, "names": names}
-
-
-def _layout(bundle: Bundle) -> TfliteLayout:
-    stated = bundle.manifest.get("tflite_layout")
-    try:
-        return TfliteLayout(stated)
-    except ValueError as error:
-        raise IntegrityError(
-            f"{bundle.file(MANIFEST)} states the TFLite layout {stated}, which does not exist; "
-            "export the bundle again"
-        ) from error
 
 
 def _attempt(number: int, compared: str, run: Callable[[], Result]) -> Result | Step:
@@ -199,7 +168,8 @@ def _integer_steps(
         announce(f"{fmt.file}, read back")
         try:
             network = fmt.read(bundle.file(fmt.file).read_bytes())
-            read[fmt.file] = _with_bodies(named_as_planned(network, plan), lowered)
+            bodies = {} if isinstance(lowered, Step) else regions_of(lowered)
+            read[fmt.file] = with_bodies(named_as_planned(network, plan), bodies)
         except DeploykitError as error:
             failures.append(_unreadable(fmt, str(error), plan))
     for network in list(read.values())[:1]:
@@ -235,27 +205,6 @@ def _integer_steps(
         compared = f"{fmt.file} in {fmt.runtime} / reference"
         climb = partial(_against_runtime, compared, fmt, network, bundle, golden, found)
         yield _attempt(4, compared, climb)
-
-
-def _with_bodies(network: QuantizedNetwork, lowered: Network | Step) -> QuantizedNetwork:
-    """The same, with what islands and rearrangements compute, which files state in own operators.
-
-    Only where both read the same tensors: the float graph says what, the file says of what.
-    """
-    known = {} if isinstance(lowered, Step) else regions_of(lowered)
-
-    def whole(operator: Operator) -> Operator:
-        found = known.get(operator.output)
-        alike = type(found) is type(operator)
-        if (
-            found is None
-            or not alike
-            or set(operator_inputs(found)) != set(operator_inputs(operator))
-        ):
-            return operator
-        return found
-
-    return replace(network, operators=tuple(map(whole, network.operators)))
 
 
 def _unreadable(fmt: Format, reason: str, plan: Mapping[str, Any]) -> Step:

@@ -32,14 +32,14 @@ def test_every_error_has_its_documented_code() -> None:
     assert found == CODES
 
 
-@pytest.mark.parametrize("verb", ["export", "verify", "bench", "inspect"])
+@pytest.mark.parametrize("verb", ["export", "verify", "diagnose", "bench", "inspect"])
 def test_help_is_no_error(verb: str) -> None:
     result = run(verb, "--help")
     assert result.exit_code == 0
     assert "Usage" in result.stdout
 
 
-@pytest.mark.parametrize("verb", ["export", "verify", "bench", "inspect"])
+@pytest.mark.parametrize("verb", ["export", "verify", "diagnose", "bench", "inspect"])
 def test_a_usage_error_is_2(verb: str) -> None:
     assert run(verb, "--no-such-option").exit_code == 2
 
@@ -61,14 +61,14 @@ def test_an_option_that_is_missing_or_unknown_is_2(
     assert_refused(result, 2, told)
 
 
-@pytest.mark.parametrize("verb", ["verify", "bench", "inspect"])
+@pytest.mark.parametrize("verb", ["verify", "diagnose", "bench", "inspect"])
 def test_a_missing_path_is_3(verb: str, tmp_path: Path) -> None:
     result = run(verb, tmp_path / "gone")
     assert result.exit_code == 3
     assert result.stderr.startswith("error: ")
 
 
-@pytest.mark.parametrize("verb", ["verify", "inspect"])
+@pytest.mark.parametrize("verb", ["verify", "diagnose", "inspect"])
 def test_a_damaged_bundle_is_1(verb: str, sample_bundle: Path, tmp_path: Path) -> None:
     damaged = copy_of(sample_bundle, tmp_path)
     flip(damaged / "model.tflite", 99)

@@ -34,6 +34,9 @@ def quantization(config: str = "", folder: Path | None = None, **given: Any) -> 
         ({"layer_bits": "a=b=3"}, WeightBits(8, {"a=b": 3})),
         ({"bits": {"default": 2, "a": 8}}, WeightBits(2, {"a": 8})),
         ({"bits": {"a": 4}, "layer_bits": ["a=6"]}, WeightBits(8, {"a": 6})),
+        ({"bits": 4, "layer_bits": ["a=float", "b=8"]}, WeightBits(4, {"b": 8}, frozenset("a"))),
+        ({"bits": {"a": 4}, "layer_bits": {"a": "float"}}, WeightBits(8, {}, frozenset("a"))),
+        ({"bits": {"a": "float"}, "layer_bits": ["a=8"]}, WeightBits(8, {"a": 8})),
     ],
 )
 def test_bits_are_a_number_a_table_or_flags(given: dict[str, Any], expected: WeightBits) -> None:
@@ -55,7 +58,9 @@ def test_flags_change_the_default_of_a_table_and_leave_its_layers(tmp_path: Path
         ({"bits": 7}, "--bits 7: weights are quantized to 2, 3, 4, 5, 6, 8 bits"),
         ({"bits": "4"}, "--bits 4: weights"),
         ({"bits": True}, "--bits True"),
-        ({"bits": {"conv1": 1}}, r"\[bits\] conv1 = 1: weights"),
+        ({"bits": {"conv1": 1}}, r"\[bits\] conv1 = 1: weights .* or stay in float"),
+        ({"bits": "float"}, "--bits float: that leaves nothing to quantize; name the layers"),
+        ({"layer_bits": ["conv1=float32"]}, "--layer-bits conv1=float32: give NAME=4 or"),
         ({"layer_bits": ["conv1=16"]}, "--layer-bits conv1=16: weights"),
         ({"layer_bits": ["conv1"]}, "--layer-bits conv1: give NAME=4"),
         ({"layer_bits": ["=4"]}, "--layer-bits =4: give NAME=4"),

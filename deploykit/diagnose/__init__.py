@@ -1,0 +1,1 @@
+"""Which layers of a bundle cost accuracy, why, and what to do about it."""

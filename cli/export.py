@@ -12,6 +12,8 @@ from deploykit_cli.flags import Align, ExportTarget
 if TYPE_CHECKING:
     from rich.console import Console
 
+Form = Literal["json", "table"]
+
 
 def export(
     checkpoint: Annotated[
@@ -52,8 +54,39 @@ def export(
         Path | None, typer.Option(help="Evaluation .npz: `inputs` and `labels` [N].")
     ] = None,
     bits: Annotated[
-        int | None,
-        typer.Option(help="Of weights: 8, 4 or 2; 6, 5 and 3 too, stored wider.  [default: 8]"),
+        str | None,
+        typer.Option(
+            help="Of weights: 8, 4 or 2; 6, 5 and 3 too, stored wider; or auto, by layer under one "
+            "of the next three limits.  [default: 8]"
+        ),
+    ] = None,
+    max_bytes: Annotated[
+        str | None, typer.Option(help="With --bits auto: no model file larger; 40000, 40kB, 3MB.")
+    ] = None,
+    target_bits: Annotated[
+        float | None, typer.Option(help="With --bits auto: mean bits of all weights, such as 4.5.")
+    ] = None,
+    max_accuracy_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="With --bits auto: points of top-1 under the float network's, on --eval-data, "
+            "which may not be --data."
+        ),
+    ] = None,
+    sensitivity: Annotated[
+        str | None,
+        typer.Option(
+            help="With --bits auto: what says how much a layer's rounding matters: posterior, "
+            "moments, or auto, the posterior where it is informative.  [default: auto]"
+        ),
+    ] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(help="A plan.json, or what --save-plan wrote: bits of layers to take."),
+    ] = None,
+    save_plan: Annotated[
+        Path | None,
+        typer.Option(help="Write the bits of layers to this file, to edit and give as --plan."),
     ] = None,
     layer_bits: Annotated[
         list[str] | None,
@@ -169,8 +202,8 @@ def export(
         bool,
         typer.Option(
             "--dry-run",
-            help="Show accuracy and size along the threshold of the pruning rule, on --eval-data; "
-            "write nothing.",
+            help="Write no bundle: show the plan of --bits auto or --plan; else accuracy and size "
+            "along the threshold of the pruning rule, on --eval-data.",
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
@@ -187,7 +220,10 @@ def export(
     import deploykit
     from deploykit.bundle import HASHES
     from deploykit.errors import UsageError
+    from deploykit.exporting.file_out import check_writable
+    from deploykit.exporting.options import build_options, source_of
     from deploykit.report.warnings import warnings_of
+    from deploykit_cli.allocation import allocation_lines, allocation_table, save_plan_of, show_plan
     from deploykit_cli.progress import StageLines, command_name
     from deploykit_cli.tables import (
         feeding_lines,
@@ -199,7 +235,7 @@ def export(
 
     given: dict[str, Any] = {
         "model": model, "weights": weights, "input_shape": input_shape or None, "data": data,
-        "eval_data": eval_data, "bits": bits, "to": to, "prune_rule": prune_rule,
+        "eval_data": eval_data, "bits": _bits(bits), "to": to, "prune_rule": prune_rule,
         "threshold": threshold, "batchnorm": batchnorm, "exact": exact, "align": align,
         "target": target, "equalization": equalization, "calibration": calibration,
         "rounding": rounding, "weight_range": weight_range,
@@ -208,9 +244,21 @@ def export(
         "batch": batch, "numerics": numerics, "layer_map": layer_map,
         "layer_bits": layer_bits or None, "min_ort": min_ort, "tflite_lowbit": tflite_lowbit,
         "temperature": temperature, "temperature_data": temperature_data,
+        "max_bytes": max_bytes, "target_bits": target_bits, "plan": plan,
+        "max_accuracy_drop": max_accuracy_drop, "sensitivity": sensitivity,
     }  # fmt: skip
+    if save_plan is not None:
+        read = (checkpoint, data, eval_data, config, plan)
+        check_writable(save_plan, "--save-plan", tuple(path for path in read if path is not None))
     if dry_run:
-        _show_curve(checkpoint, given, config, out, "json" if as_json else "table")
+        form: Form = "json" if as_json else "table"
+        options = build_options(given, config, source_of(checkpoint))
+        if options.plans_bits:
+            show_plan(checkpoint, options, save_plan, form)
+            return
+        if save_plan is not None:
+            raise UsageError("--save-plan with --dry-run is for --bits auto; leave it out")
+        _show_curve(checkpoint, given, config, out, form)
         return
     if out is None:
         raise UsageError("give --out FOLDER for the new bundle, or --dry-run to write nothing")
@@ -218,6 +266,8 @@ def export(
     bundle = deploykit.export(
         checkpoint, out=out, config=config, progress=StageLines(Console(stderr=True)), **given
     )
+    if save_plan is not None:
+        save_plan_of(bundle, save_plan)
     if as_json:
         typer.echo(json.dumps(bundle.manifest, indent=2))
         return
@@ -225,6 +275,10 @@ def export(
     console.print(layer_table(bundle.manifest))
     for line in legend(layer["operator"] for layer in bundle.manifest["layers"]):
         _say(console, line)
+    if "allocation" in bundle.manifest:
+        console.print(allocation_table(bundle.manifest["allocation"]["layers"]))
+        for line in allocation_lines(bundle.manifest["allocation"]):
+            _say(console, line)
     console.print(summary_table(bundle.manifest))
     for warning in warnings_of(bundle.manifest):
         _say(console, f"warning: {warning}")
@@ -235,12 +289,17 @@ def export(
     _say(console, f"Next: {name} verify {out}; {name} bench {out} --device host")
 
 
+def _bits(text: str | None) -> int | str | None:
+    """A number where it is one; build_options tells what else is none."""
+    return int(text) if text is not None and text.isdecimal() else text
+
+
 def _show_curve(
     checkpoint: Path,
     given: dict[str, Any],
     config: Path | None,
     out: Path | None,
-    form: Literal["json", "table"],
+    form: Form,
 ) -> None:
     import json
 

@@ -30,8 +30,13 @@ def export(
     data: StrPath | None = None,
     eval_data: StrPath | None = None,
     config: StrPath | None = None,
-    bits: int | Mapping[str, int | str] | None = None,
+    bits: int | str | Mapping[str, int | str] | None = None,
     layer_bits: Mapping[str, int | str] | Sequence[str] | None = None,
+    plan: StrPath | None = None,
+    max_bytes: int | str | None = None,
+    target_bits: float | None = None,
+    max_accuracy_drop: float | None = None,
+    sensitivity: str | None = None,
     min_ort: str | None = None,
     tflite_lowbit: str | None = None,
     to: Sequence[str] | None = None,
@@ -76,8 +81,13 @@ def export(
     target "any" or "x86-avx2" plans weights that are exact on x86 without VNNI too.
     bits: of weights, 8, 4 or 2, or 3, 5 or 6 stored as the next of those; layer_bits: by layer, as
     the export's table names them, for example {"conv1": 8, "fc": "float"}: the latter computes in
-    float32. min_ort: the oldest ONNX Runtime that has to load model.onnx, such as "1.23".
-    tflite_lowbit: "small" stores 4-bit convolutions in 4 bits too, which makes them slow.
+    float32. bits "auto" allocates them under one limit: max_bytes of a model file (40_000 or
+    "40kB"), target_bits of a weight on average, or max_accuracy_drop in points of top-1 on
+    eval_data, which then is other data than `data`; sensitivity: "posterior" or "moments" instead
+    of "auto", the posterior where it is informative.
+    plan: a plan.json whose bits of layers are taken. min_ort: the oldest ONNX Runtime that has to
+    load model.onnx, such as "1.23". tflite_lowbit: "small" stores 4-bit convolutions in 4 bits too,
+    which makes them slow.
     equalization: "cross-layer" scales channels by powers of two where that rounds better; the float
     network stays equal to the bit.
     labels: a text file, one class a line; mean, std: x = (pixel - mean) / std, one number or one
@@ -108,6 +118,8 @@ def export(
         "tflite_layout": tflite_layout, "labels": labels, "mean": mean, "std": std,
         "batch": batch, "numerics": numerics, "layer_map": layer_map,
         "temperature": temperature, "temperature_data": temperature_data,
+        "plan": plan, "max_bytes": max_bytes, "target_bits": target_bits,
+        "max_accuracy_drop": max_accuracy_drop, "sensitivity": sensitivity,
     }  # fmt: skip
     file = None if config is None else Path(config)
     options = build_options(given, file, source_of(Path(checkpoint)))

@@ -7,6 +7,7 @@ is handed to it here.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from deploykit.exporting.evidence import (
     record_golden,
 )
 from deploykit.exporting.file_out import check_writable, write_file
+from deploykit.exporting.held_out import check_held_out
 from deploykit.exporting.options import ExportOptions
 from deploykit.exporting.prune_record import prune_record
 from deploykit.exporting.pruning import (
@@ -34,23 +36,55 @@ from deploykit.exporting.pruning import (
 )
 from deploykit.exporting.token_ids import check_ids
 from deploykit.spec.inputs import some_samples
-from deploykit.spec.progress import Progress, Silent
+from deploykit.spec.progress import Advance, Progress, Silent
 
 if TYPE_CHECKING:
+    from deploykit.exporting.calibration_fit import CalibrationFit
+    from deploykit.exporting.entry import Entered
+    from deploykit.exporting.temperature import Temperature
     from deploykit.exporting.threshold_curve import ThresholdCurve
+    from deploykit.quantize.settling import Runners
+    from deploykit.spec.allocation import Allocation
+    from deploykit.spec.equalization import EqualizationReport
+    from deploykit.spec.negligible import Negligible
+    from deploykit.spec.network import Network
+    from deploykit.spec.plan import QuantPlan
+    from deploykit.spec.removal import RemovalReport
+    from deploykit.spec.samples import Samples
+    from deploykit.verify.formats import Format
 
 
-def export_bundle(
-    source: Path, options: ExportOptions, out: Path, progress: Progress | None = None
-) -> Bundle:
-    """Enter, prune, quantize, write, prove: a finished bundle in `out`.
+@dataclass(frozen=True)
+class Planned:
+    """A network that is quantized on paper: nothing is written yet.
+
+    masked: with the gates closed and nothing removed. balanced: pruned, its channels equalized
+    where that was asked for; lowered: the same as integer_form has it. allocation: None where bits
+    were given.
+    """
+
+    entered: Entered
+    samples: Samples
+    labelled: Samples | None
+    fit: CalibrationFit | None
+    masked: Network
+    hidden: Negligible | None
+    balanced: Network
+    removal: RemovalReport
+    equalization: EqualizationReport | None
+    lowered: Network
+    plan: QuantPlan
+    allocation: Allocation | None
+    temperature: Temperature | None
+    formats: tuple[Format, ...]
+
+
+def plan_export(source: Path, options: ExportOptions, progress: Progress | None = None) -> Planned:
+    """Enter, prune, plan; writes nothing.
 
     A checkpoint enters by being loaded, folded and captured, an ONNX file by being read.
-
-    Raises a DeploykitError that says where, what and what next; then `out` is as it was before.
     """
     progress = progress or Silent()
-    check_replaceable(out)
     entry = open_entry(source, options.entry, progress)
     check_batch(entry.inputs, options.quantization.batch)
     check_pixels(options.metadata, entry.inputs)
@@ -59,6 +93,7 @@ def export_bundle(
     labelled = None
     if options.eval_data is not None:
         labelled = load_samples(options.eval_data, entry.inputs)
+        check_held_out(options, samples, labelled)
 
     from deploykit.exporting.calibration_fit import calibration_fit
     from deploykit.exporting.equalizing import equalized
@@ -66,9 +101,7 @@ def export_bundle(
     from deploykit.exporting.temperature import Stages, fitting_data, scale_by_temperature
     from deploykit.graph.normalize import normalize
     from deploykit.graph.removal import remove_dead_channels
-    from deploykit.quantize.apply import apply_plan
     from deploykit.quantize.in_float import leave_in_float
-    from deploykit.quantize.planning import plan_quantization
     from deploykit.quantize.settling import Runners
     from deploykit.quantize.temperature import last_layer
     from deploykit.reference.float import evaluate_outputs
@@ -76,7 +109,6 @@ def export_bundle(
     from deploykit.runtime import ort
     from deploykit.verify.formats import WrittenRunner, formats_for
     from deploykit.verify.integer_form import integer_form
-    from deploykit.verify.saturation import why_onnxruntime_differs
 
     fitting = None
     if options.temperature is not None:
@@ -118,7 +150,9 @@ def export_bundle(
         lowered = leave_in_float(in_integers, options.quantization.bits.in_float)
         if options.temperature is not None:
             last_layer(lowered)
-        plan = plan_quantization(lowered, samples, options.quantization, runners, advance)
+        plan, allocation = quantized(
+            lowered, entered.network, samples, labelled, options, runners, formats, advance
+        )
     temperature = None
     if options.temperature is not None and fitting is not None:
         with progress.stage("fit temperature") as advance:
@@ -128,16 +162,62 @@ def export_bundle(
             )  # fmt: skip
             entered, masked, balanced = stages.entered, stages.masked, stages.pruned
             lowered, plan = stages.lowered, stages.plan
+    return Planned(
+        entered, samples, labelled, fit, masked, hidden, balanced, removal, equalization, lowered,
+        plan, allocation, temperature, formats,
+    )  # fmt: skip
+
+
+def quantized(
+    lowered: Network,
+    as_trained: Network,
+    samples: Samples,
+    labelled: Samples | None,
+    options: ExportOptions,
+    runners: Runners,
+    formats: tuple[Format, ...],
+    advance: Advance,
+) -> tuple[QuantPlan, Allocation | None]:
+    """The plan, at the bits that are given, or allocated first."""
+    from deploykit.exporting.allocating import allocate_bits
+    from deploykit.quantize.planning import plan_quantization
+
+    if options.auto is None:
+        return plan_quantization(lowered, samples, options.quantization, runners, advance), None
+    return allocate_bits(
+        lowered, samples, labelled, options.quantization, options.auto, runners, formats,
+        options.metadata, as_trained, advance,
+    )  # fmt: skip
+
+
+def export_bundle(
+    source: Path, options: ExportOptions, out: Path, progress: Progress | None = None
+) -> Bundle:
+    """Plan, write, prove: a finished bundle in `out`.
+
+    Raises a DeploykitError that says where, what and what next; then `out` is as it was before.
+    """
+    progress = progress or Silent()
+    check_replaceable(out)
+    planned = plan_export(source, options, progress)
+    entered, labelled, masked = planned.entered, planned.labelled, planned.masked
+    balanced, lowered, plan = planned.balanced, planned.lowered, planned.plan
+
+    from deploykit.quantize.apply import apply_plan
+    from deploykit.verify.saturation import why_onnxruntime_differs
+
     with progress.stage("write files"):
         network = apply_plan(lowered, plan)
-        models = {fmt: fmt.describe(fmt.write(network), options.metadata) for fmt in formats}
+        models = {
+            fmt: fmt.describe(fmt.write(network), options.metadata) for fmt in planned.formats
+        }
     with progress.stage("golden inputs"):
-        golden = record_golden(entered, masked, network, labelled or samples)
+        golden = record_golden(entered, masked, network, labelled or planned.samples)
         check_floats(golden, masked, balanced, lowered)
     with progress.stage("prove parity") as advance:
         parity = prove_parity(models, network, golden, labelled, advance)
     with progress.stage("measure accuracy"):
-        answers = measure_answers(entered, balanced, network, models, labelled, temperature)
+        answers = measure_answers(entered, balanced, network, models, labelled, planned.temperature)
 
     diverging = [comparison for comparison in parity if comparison.total_differing]
     if diverging:
@@ -150,8 +230,9 @@ def export_bundle(
         )
     with progress.stage("write bundle"):
         outcome = Outcome(
-            entered, options, balanced, hidden, removal, equalization, lowered, plan, network,
-            models, golden, parity, answers, labelled, fit, temperature,
+            entered, options, balanced, planned.hidden, planned.removal, planned.equalization,
+            lowered, plan, network, models, golden, parity, answers, labelled, planned.fit,
+            planned.temperature, planned.allocation,
         )  # fmt: skip
         return write_bundle(out, bundle_files(outcome))
 

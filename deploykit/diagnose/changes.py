@@ -199,7 +199,7 @@ def refitted(opened: Opened, fitting: Runs, layer: Layer, refit: Refit) -> Param
         integers = grid.quantize(fitting.quantized[name])
         seen = layer_evidence(layer, Passed(real, integers, grid))
         moments = seen.moments if compensates(layer) else None
-        own = seen if refit.rounding is Rounding.SEQUENTIAL else evidence
+        own = seen if refit.rounding.in_sequence else evidence
         evidence = replace(own, moments=moments)
     options = QuantizationOptions(
         rounding=refit.rounding, weight_range=refit.weight_range,

@@ -25,8 +25,8 @@ from deploykit.diagnose.changes import (
 from deploykit.diagnose.contributions import planned_bits
 from deploykit.diagnose.findings import LayerFinding, Remedy
 from deploykit.diagnose.subject import decibels
-from deploykit.quantize.bits import EIGHT_BITS
 from deploykit.quantize.calibration import Calibration
+from deploykit.quantize.clipping import FULL_BITS
 from deploykit.quantize.histogram import Histogram
 from deploykit.quantize.nodes import parameter
 from deploykit.quantize.operators import WEIGHTED
@@ -41,11 +41,12 @@ from deploykit.spec.whole_numbers import real_inputs
 HELPS = 0.05
 """Share of the outputs' error that a remedy has to remove; 0.2 dB."""
 ENOUGH = 0.7
-FULL = EIGHT_BITS.default
+FULL = FULL_BITS
 BETTER = {
     Rounding.NEAREST: (Rounding.COMPENSATED, Rounding.SEQUENTIAL),
     Rounding.COMPENSATED: (Rounding.SEQUENTIAL,),
     Rounding.SEQUENTIAL: (),
+    Rounding.LEARNED: (),
 }
 ALONE = "for these layers alone"
 RANGES = "by ranges alone"

@@ -20,6 +20,7 @@ from deploykit.bundle import (
     json_bytes,
 )
 from deploykit.emit.tflite_layout import port_shape
+from deploykit.exporting.allocation_record import allocation_record
 from deploykit.exporting.calibration_fit import CalibrationFit
 from deploykit.exporting.entry import Entered
 from deploykit.exporting.equalizing import equalization_record
@@ -30,6 +31,7 @@ from deploykit.exporting.temperature import Temperature
 from deploykit.exporting.weight_record import layer_storage, oldest_litert, oldest_ort, size_record
 from deploykit.graph.cost import LayerCost, layer_costs
 from deploykit.runtime import ort
+from deploykit.spec.allocation import Allocation
 from deploykit.spec.by_sample import of_samples
 from deploykit.spec.carriers import FORMATS
 from deploykit.spec.equalization import EqualizationReport
@@ -81,13 +83,16 @@ class Outcome:
     evaluated: Samples | None
     fit: CalibrationFit | None
     temperature: Temperature | None = None
+    allocation: Allocation | None = None
 
 
 def bundle_files(outcome: Outcome) -> dict[str, bytes]:
     """Content by file name. Equal outcomes give equal bytes: no times, no paths, no latencies."""
     files = {fmt.file: data for fmt, data in outcome.models.items()}
     files[FLOAT_MODEL] = model_bytes(outcome.balanced)
-    files[PLAN] = json_bytes(plan_record(outcome.plan, outcome.network))
+    files[PLAN] = json_bytes(
+        {**plan_record(outcome.plan, outcome.network), **_allocation(outcome.allocation)}
+    )
     files[GOLDEN] = golden_bytes(outcome.golden)
     sizes = {name: len(data) for name, data in sorted(files.items())}
     files[MANIFEST] = json_bytes(manifest(outcome, sizes))
@@ -105,6 +110,7 @@ def plan_record(plan: QuantPlan, network: QuantizedNetwork) -> dict[str, Any]:
         "calibration": plan.calibration,
         "calibration_samples": plan.calibration_samples,
         "rounding": plan.rounding.value,
+        "weight_range": plan.weight_range.value,
         "names": {layer.output: layer.name for layer in plan.layers},
         "layers": {
             layer.name: _layer_decisions(layer, forms, stored.get(layer.output, {}))
@@ -121,6 +127,10 @@ def plan_record(plan: QuantPlan, network: QuantizedNetwork) -> dict[str, Any]:
         **({"in_float": list(plan.in_float)} if plan.in_float else {}),
         "network": record_network(network),
     }  # fmt: skip
+
+
+def _allocation(found: Allocation | None) -> dict[str, Any]:
+    return {} if found is None else {"allocation": allocation_record(found)}
 
 
 def _layer_decisions(
@@ -185,6 +195,7 @@ def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
         },
         "equalization": equalization_record(outcome.equalization),
         "int16_pairs": _pairs(outcome.plan),
+        **_allocation(outcome.allocation),
         "given": _grids(outcome.plan),
         "layers": _layers(outcome, sqnr),
         "sqnr_db": {name: _number(value) for name, value in sqnr.items()},

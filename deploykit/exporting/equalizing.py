@@ -6,6 +6,7 @@ from typing import Any, assert_never
 
 from deploykit.graph.equalize.equalize import equalize
 from deploykit.quantize.bits import WeightBits
+from deploykit.quantize.clipping import FULL_BITS
 from deploykit.spec.equalization import Equalization, EqualizationReport, EqualizedChain
 from deploykit.spec.inputs import GraphInputs
 from deploykit.spec.network import FloatEvaluator, Network
@@ -21,7 +22,8 @@ def equalized(
 ) -> tuple[Network, EqualizationReport | None]:
     """The network that planning goes on with; None where nothing was asked for.
 
-    bits: that the layers are going to have. inputs: calibration samples.
+    bits: that the layers are going to have, as far as that is decided; else 8. inputs: calibration
+    samples.
     """
     match asked:
         case Equalization.NONE:
@@ -31,7 +33,7 @@ def equalized(
                 network,
                 inputs,
                 evaluate,
-                lambda layer: int_range(bits.layers.get(layer, bits.default))[1],
+                lambda layer: int_range(bits.layers.get(layer, bits.default or FULL_BITS))[1],
             )
         case _:
             assert_never(asked)

@@ -11,18 +11,21 @@ from typing import Any, TypeVar
 
 from deploykit.emit.tflite_layout import TfliteLayout
 from deploykit.errors import ConfigError, UsageError
+from deploykit.exporting.bit_targets import AUTO, OF_AUTO, TARGETS, auto_bits
 from deploykit.exporting.description import read_metadata
 from deploykit.exporting.input_shapes import GivenInputs, parse_inputs
+from deploykit.exporting.plan_file import PlanFile, read_plan
 from deploykit.exporting.removing import HOST, removal_options
 from deploykit.exporting.temperature_options import Target as TemperatureTarget
 from deploykit.exporting.temperature_options import TemperatureOptions, temperature_options
-from deploykit.exporting.weight_bits import carrier_options, merged_bits, weight_bits
+from deploykit.exporting.weight_bits import carrier_options, default_of, merged_bits, weight_bits
 from deploykit.graph.options import RemovalOptions
 from deploykit.graph.widths.host import Element, Runtime
 from deploykit.graph.widths.table import WidthTable
 from deploykit.posterior.options import BatchNormMode, Numerics, PruneRule, PruneSpec
 from deploykit.quantize.calibration import Calibration
 from deploykit.quantize.options import QuantizationOptions
+from deploykit.spec.allocation import AutoBits, SensitivityChoice
 from deploykit.spec.carriers import TfliteLowbit
 from deploykit.spec.equalization import Equalization
 from deploykit.spec.model_metadata import ModelMetadata
@@ -75,7 +78,10 @@ class OnnxOptions:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """A complete and checked set of options."""
+    """A complete and checked set of options.
+
+    auto: how bits by layer are allocated; those that the quantization's name stay.
+    """
 
     entry: CheckpointOptions | OnnxOptions
     data: Path
@@ -87,6 +93,12 @@ class ExportOptions:
     tflite_layout: TfliteLayout = TfliteLayout.NHWC
     metadata: ModelMetadata = field(default_factory=ModelMetadata)
     temperature: TemperatureOptions | None = None
+    auto: AutoBits | None = None
+
+    @property
+    def plans_bits(self) -> bool:
+        """Whether bits by layer are allocated, or come from a plan."""
+        return self.auto is not None or self.quantization.bits.default is None
 
 
 KEYS = (
@@ -94,7 +106,7 @@ KEYS = (
     "batchnorm", "exact", "align", "target", "equalization", "calibration", "rounding",
     "weight_range", "bias_correction", "io", "tflite_layout", "labels", "mean", "std", "batch",
     "weights", "numerics", "layer_map", "layer_bits", "min_ort", "tflite_lowbit", "temperature",
-    "temperature_data",
+    "temperature_data", "plan", *OF_AUTO,
 )  # fmt: skip
 """Names of all options: keys of export.toml, and flags with dashes for underscores."""
 
@@ -112,15 +124,28 @@ def build_options(
     Raises ConfigError naming the option, its value and what it may be: a UsageError where it is
     missing, or has no such value.
     """
-    values = {} if config is None else read_config(config)
+    given = {key: value for key, value in given.items() if value is not None}
+    values = _left_of({} if config is None else read_config(config), given)
     bits = merged_bits(values.get("bits"), given.get("bits"))
-    values.update({key: value for key, value in given.items() if value is not None})
+    plan = _plan(values, given)
+    if plan is not None:
+        values = {**plan.options, **values} if "plan" not in given else {**values, **plan.options}
+    values.update(given)
     entry = _checkpoint(values) if source is Source.CHECKPOINT else _onnx(values)
     if "data" not in values:
         raise UsageError("give --data calibration.npz: activation ranges are measured on it")
     to = values.get("to", FORMATS)
     formats = _formats([to] if isinstance(to, str) else to)
     target = _target(values.get("target"), formats)
+    default = 8 if bits is None else bits
+    auto = auto_bits(
+        default_of(default),
+        values,
+        choice(SensitivityChoice, "sensitivity", values.get("sensitivity", "auto")),
+    )
+    named = weight_bits(
+        default if auto is None else _without_auto(default), values.get("layer_bits")
+    )
     return ExportOptions(
         entry=entry,
         data=Path(values["data"]),
@@ -129,7 +154,7 @@ def build_options(
         removal=_removal(values, formats, target),
         equalization=choice(Equalization, "equalization", values.get("equalization", "none")),
         quantization=QuantizationOptions(
-            weight_bits(8 if bits is None else bits, values.get("layer_bits")),
+            named if plan is None else plan.weight_bits(named),
             choice(Calibration, "calibration", values.get("calibration", "mse")),
             choice(IoType, "io", values.get("io", "float")),
             target,
@@ -146,6 +171,7 @@ def build_options(
         tflite_layout=choice(TfliteLayout, "tflite-layout", values.get("tflite_layout", "nhwc")),
         metadata=read_metadata(values),
         temperature=_temperature(values, source),
+        auto=auto,
     )
 
 
@@ -169,6 +195,34 @@ def _bias_correction(values: Mapping[str, Any]) -> BiasCorrection:
             "--bias-correction none: --rounding learned learns biases too; leave one of them out"
         )
     return correction
+
+
+def _left_of(stated: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What of export.toml about bits stands, where flags ask for bits in another way."""
+    gone: set[str] = set()
+    if "plan" in given:
+        gone = {"bits", *OF_AUTO}
+    elif "bits" in given:
+        gone = {"plan", *(() if default_of(given["bits"]) == AUTO else OF_AUTO)}
+    if any(key in given for key in TARGETS):
+        gone |= set(TARGETS)
+    return {key: value for key, value in stated.items() if key not in gone}
+
+
+def _plan(values: Mapping[str, Any], given: Mapping[str, Any]) -> PlanFile | None:
+    path = given.get("plan", values.get("plan"))
+    if path is None:
+        return None
+    if given.get("bits", values.get("bits")) is not None:
+        raise UsageError("--plan states the bits of every layer; leave --bits out, or the plan")
+    return read_plan(Path(path))
+
+
+def _without_auto(bits: object) -> object:
+    """The table without its default, under which layers that it names stay; 8 stands for none."""
+    if isinstance(bits, Mapping):
+        return {key: value for key, value in bits.items() if value != AUTO}
+    return 8
 
 
 def _checkpoint(values: Mapping[str, Any]) -> CheckpointOptions:
@@ -213,7 +267,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"{path}: unknown option {', '.join(unknown)}; there are {', '.join(KEYS)}"
         )
-    for key in ("data", "eval_data", "labels", "layer_map", "temperature_data"):
+    for key in ("data", "eval_data", "labels", "layer_map", "temperature_data", "plan"):
         if key in values:
             values[key] = path.parent / str(values[key])
     model = str(values.get("model", ""))

@@ -23,6 +23,11 @@ def merged_bits(stated: object, given: object) -> object:
     return stated if given is None else given
 
 
+def default_of(bits: object) -> object:
+    """What layers get that a table does not name: default_of({"conv1": 4}) -> 8"""
+    return bits.get(DEFAULT, 8) if isinstance(bits, Mapping) else bits
+
+
 def weight_bits(bits: object, layer_bits: object) -> WeightBits:
     """bits: a number, or a table of them by layer. layer_bits: the same, or ["conv1=4", ...].
 
@@ -41,7 +46,7 @@ def weight_bits(bits: object, layer_bits: object) -> WeightBits:
     return WeightBits(
         default,
         {name: bits for name, bits in layers.items() if bits is not None},
-        frozenset(name for name, bits in layers.items() if bits is None),
+        in_float=frozenset(name for name, bits in layers.items() if bits is None),
     )
 
 

@@ -21,10 +21,14 @@ NAMES_SHOWN = 3
 
 @dataclass(frozen=True)
 class WeightBits:
-    """default: of every layer that `layers` does not name. in_float: layers that get none."""
+    """default: of every layer that `layers` does not name; None: it names all of them.
 
-    default: int = 8
+    source: who names them, as errors are to call it. in_float: layers that get none.
+    """
+
+    default: int | None = 8
     layers: Mapping[str, int] = field(default_factory=dict)
+    source: str = "--layer-bits"
     in_float: frozenset[str] = frozenset()
 
 
@@ -43,9 +47,13 @@ def bits_by_layer(
     for name in asked.layers:
         if name not in weighted:
             others = [layer.name for layer in layers if layer.name not in weighted]
-            raise QuantizationError(unknown_layer(name, weighted, others))
+            raise QuantizationError(unknown_layer(asked.source, name, weighted, others))
     kept = {trained.get(name) for name in weighted}
-    if weighted and asked.default != EIGHT_BITS.default and not kept & {None, asked.default}:
+    if (
+        weighted
+        and asked.default not in {None, EIGHT_BITS.default}
+        and not kept & {None, asked.default}
+    ):
         told = ", ".join(str(bits) for bits in sorted(bits for bits in kept if bits))
         raise QuantizationError(
             f"--bits {asked.default}: the weights of every layer were trained as integers of "
@@ -58,25 +66,30 @@ def bits_by_layer(
         if len(set(named.values())) > 1:
             told = " and ".join(f"{one}={bits}" for one, bits in named.items())
             raise QuantizationError(
-                f"--layer-bits {told}: these layers share their weights; give them the same bits"
+                f"{asked.source} {told}: these layers share their weights; give them the same bits"
             )
         chosen = next(iter(named.values()), asked.default)
+        if chosen is None:
+            raise QuantizationError(
+                f"{asked.source} states no bits for layer {name}; add it there, or give "
+                f"--layer-bits {name}=8"
+            )
         if named and trained.get(name, chosen) != chosen:
             raise QuantizationError(
-                f"--layer-bits {next(iter(named))}={chosen}: its weights were trained as integers "
-                f"of {trained[name]} bits, which are kept; leave it out"
+                f"{asked.source} {next(iter(named))}={chosen}: its weights were trained as "
+                f"integers of {trained[name]} bits, which are kept; leave it out"
             )
         found[name] = chosen
     return found
 
 
-def unknown_layer(name: str, weighted: Sequence[str], others: Collection[str]) -> str:
-    """Why --layer-bits has no layer of this name. weighted: those that have weights."""
+def unknown_layer(source: str, name: str, weighted: Sequence[str], others: Collection[str]) -> str:
+    """Why `source` has no layer of this name. weighted: those that have weights."""
     if name in others:
-        return f"--layer-bits {name}: this layer has no weights; leave it out"
+        return f"{source} {name}: this layer has no weights; leave it out"
     near = get_close_matches(name, weighted, NAMES_SHOWN, cutoff=0.0)
     return (
-        f"--layer-bits {name}: no layer has this name; the nearest are {listed(near)} "
+        f"{source} {name}: no layer has this name; the nearest are {listed(near)} "
         "(names as the export's table has them)"
     )
 

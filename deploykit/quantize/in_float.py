@@ -34,7 +34,7 @@ def leave_in_float(network: Network, names: Collection[str]) -> Network:
     for name in names:
         if name not in weighted:
             others = [layer.name for layer in layers if layer.name not in weighted]
-            raise QuantizationError(unknown_layer(name, weighted, others))
+            raise QuantizationError(unknown_layer("--layer-bits", name, weighted, others))
         left = [one.name for one in tied[name] if one.name not in names]
         if left:
             raise QuantizationError(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from deploykit.errors import QuantizationError
 from deploykit.quantize.bits import bits_by_layer
+from deploykit.quantize.clipping import FULL_BITS
 from deploykit.quantize.constants import bound_operand, constant_operand
 from deploykit.quantize.dynamic import check_dynamic
 from deploykit.quantize.evidence import Evidence, InputMeans
@@ -31,21 +32,69 @@ from deploykit.quantize.sequential import Learns, plan_in_sequence
 from deploykit.quantize.settling import Fixed, Runners, settle_scales
 from deploykit.quantize.sharing import find_groups
 from deploykit.quantize.structure import Layer, build_structure, tails
-from deploykit.quantize.tied import joint_moments, tied_layers
+from deploykit.quantize.tied import Tied, joint_moments, tied_layers
 from deploykit.quantize.wanted import wanted_quantization
 from deploykit.quantize.weighted import weighted_plan
 from deploykit.quantize.whole_numbers import integer_table, table_histograms
+from deploykit.spec.given import GivenIntegers
 from deploykit.spec.network import Network
 from deploykit.spec.parallel import in_parallel
 from deploykit.spec.plan import (
     ConstantPlan,
+    GridUse,
     LayerPlan,
+    Proof,
     QuantPlan,
     Rounding,
 )
 from deploykit.spec.quantized import Batch, IoType, Quantization
 from deploykit.spec.samples import Samples
 from deploykit.spec.whole_numbers import real_inputs, whole_outputs
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """All that planning decides before weights are rounded, the same whatever their bits are.
+
+    chosen: quantization by float tensor. held: integers that training chose, by layer; fitting:
+    whether their scales suit runtimes; trained: their bits. seen: what calibration data showed.
+    """
+
+    network: Network
+    samples: Samples
+    layers: tuple[Layer, ...]
+    tied: Tied
+    seen: Observations
+    chosen: Mapping[str, Quantization]
+    constants: Mapping[str, ConstantPlan | None]
+    proofs: tuple[Proof, ...]
+    held: Mapping[str, GivenIntegers]
+    fitting: Mapping[str, bool]
+    trained: Mapping[str, int]
+    given: tuple[GridUse, ...]
+
+    def weighted(self) -> tuple[Layer, ...]:
+        """The layers that have weights."""
+        return tuple(layer for layer in self.layers if layer.kind in WEIGHTED)
+
+    def planned(
+        self, layer: Layer, bits: int, options: QuantizationOptions, own: Evidence | None = None
+    ) -> LayerPlan:
+        """One layer's plan. bits: of its weights, where it has some that training did not fix.
+
+        own: what the quantized network gives the layer, in sequence.
+        """
+        if layer.kind in WEIGHTED:
+            held = self.held[layer.name] if self.fitting.get(layer.name) else None
+            found = _evidence(layer, self.tied[layer.name], self.seen, own)
+            if options.rounding is Rounding.NEAREST:
+                found = replace(found, moments=None)
+            wide = bits if held is None else self.trained[layer.name]
+            return weighted_plan(
+                self.network, layer, self.tied[layer.name], self.chosen, found, options, held, wide
+            )
+        into = self.chosen.get(layer.output)
+        return _plain_plan(self.network, layer, self.constants.get(layer.name), into)
 
 
 def plan_quantization(
@@ -60,6 +109,21 @@ def plan_quantization(
     network: canonical, lowered, its concatenations separated.
 
     Raises UnsupportedOperatorError, QuantizationError or DataError.
+    """
+    calibrated = calibrate(network, samples, options, runners, progress)
+    return rounded_plan(calibrated, options, runners, progress)
+
+
+def calibrate(
+    network: Network,
+    samples: Samples,
+    options: QuantizationOptions,
+    runners: Runners,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Calibrated:
+    """Scale and zero point of every tensor, and what rounding needs to know of layers' inputs.
+
+    options: its rounding says how much that is; its bits are checked. Raises as plan_quantization.
     """
     layers = build_structure(network)
     if options.io is not IoType.FLOAT and tails(network):
@@ -84,7 +148,7 @@ def plan_quantization(
     tied = tied_layers(layers)
     held = given_integers(layers, tied, network.given)
     trained = {name: trained_bits(tied[name][0], network.given) for name in held}
-    bits = bits_by_layer(layers, tied, options.bits, trained)
+    bits_by_layer(layers, tied, options.bits, trained)  # an unknown name is told before data run
     # In sequence layers measure their own inputs, but those of weights that others use too.
     compensated = [
         layer
@@ -124,42 +188,8 @@ def plan_quantization(
         | {layer.name: constants[layer.name] for layer in quantized if layer.kind in BINARY}
     )
 
-    def planned(layer: Layer, evidence: Evidence | None = None) -> LayerPlan:
-        if layer.kind in WEIGHTED:
-            own = held[layer.name] if fitting.get(layer.name) else None
-            found = _evidence(layer, tied[layer.name], seen, evidence)
-            wide = (bits if own is None else trained)[layer.name]
-            return weighted_plan(
-                network, layer, tied[layer.name], chosen, found, options, own, wide
-            )
-        return _plain_plan(network, layer, constants.get(layer.name), chosen.get(layer.output))
-
-    learn: Learns | None = None
-    if options.rounding is Rounding.LEARNED:
-        from deploykit.quantize.learning.rounding import BlockLearner
-
-        fixed = {name for name, sharing in tied.items() if len(sharing) > 1 or name in held}
-        learn = BlockLearner(chosen, options, fixed)
-    if options.rounding.in_sequence:
-        plans = plan_in_sequence(
-            network, layers, samples.inputs, chosen, runners.evaluate, planned, learn, progress
-        )
-    else:
-        plans = tuple(in_parallel(planned, layers))
-
-    return QuantPlan(
-        {
-            quantized_name(network, name): chosen[name]
-            for name in (*sources, *(layer.output for layer in quantized))
-        },
-        plans,
-        options.calibration.value,
-        len(samples),
-        options.io,
-        options.rounding,
-        proofs,
-        options.target,
-        options.batch,
+    return Calibrated(
+        network, samples, layers, tied, seen, chosen, constants, proofs, held, fitting, trained,
         (
             *weight_uses(layers, fitting, tied, network.given),
             *activation_uses(
@@ -172,7 +202,63 @@ def plan_quantization(
                 {str(node.outputs[0].name) for node in tails(network)},
             ),
         ),
+    )  # fmt: skip
+
+
+def rounded_plan(
+    calibrated: Calibrated,
+    options: QuantizationOptions,
+    runners: Runners,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> QuantPlan:
+    """The integers of every weight. options: of its rounding, what calibrate was told or less."""
+    layers = calibrated.layers
+    bits = bits_by_layer(layers, calibrated.tied, options.bits, calibrated.trained)
+
+    def planned(layer: Layer, evidence: Evidence | None = None) -> LayerPlan:
+        return calibrated.planned(layer, bits.get(layer.name, FULL_BITS), options, evidence)
+
+    if options.rounding.in_sequence:
+        plans = plan_in_sequence(
+            calibrated.network, layers, calibrated.samples.inputs, calibrated.chosen,
+            runners.evaluate, planned, _learner(calibrated, options), progress,
+        )  # fmt: skip
+    else:
+        plans = tuple(in_parallel(planned, layers))
+    return assembled(calibrated, options, plans)
+
+
+def _learner(calibrated: Calibrated, options: QuantizationOptions) -> Learns | None:
+    if options.rounding is not Rounding.LEARNED:
+        return None
+    from deploykit.quantize.learning.rounding import BlockLearner
+
+    shared = {name for name, sharing in calibrated.tied.items() if len(sharing) > 1}
+    return BlockLearner(calibrated.chosen, options, shared | set(calibrated.held))
+
+
+def assembled(
+    calibrated: Calibrated, options: QuantizationOptions, plans: tuple[LayerPlan, ...]
+) -> QuantPlan:
+    """The whole plan, from the plan of every layer in graph order."""
+    network, chosen = calibrated.network, calibrated.chosen
+    quantized = [layer for layer in calibrated.layers if layer.kind is not Kind.ARG_MAX]
+    return QuantPlan(
+        {
+            quantized_name(network, name): chosen[name]
+            for name in (*real_inputs(network), *(layer.output for layer in quantized))
+        },
+        plans,
+        options.calibration.value,
+        len(calibrated.samples),
+        options.io,
+        options.rounding,
+        calibrated.proofs,
+        options.target,
+        options.batch,
+        calibrated.given,
         options.carriers.min_ort,
+        options.weight_range,
         in_float_order(network),
     )
 

@@ -176,6 +176,7 @@ class QuantPlan:
     batch: Batch = Batch.FIXED
     given: tuple[GridUse, ...] = ()
     min_ort: Version | None = None
+    weight_range: WeightRange = WeightRange.LEAST_ERROR
     in_float: tuple[str, ...] = ()
 
     def __str__(self) -> str:

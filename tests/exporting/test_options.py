@@ -10,6 +10,7 @@ import pytest
 
 from deploykit.emit.tflite_layout import TfliteLayout
 from deploykit.errors import ConfigError
+from deploykit.exporting.bit_targets import OF_AUTO
 from deploykit.exporting.input_shapes import GivenInput, check_batches, parse_inputs, parse_shape
 from deploykit.exporting.options import (
     KEYS,
@@ -77,8 +78,8 @@ def test_a_package_in_the_file_is_no_path(tmp_path: Path) -> None:
 
 
 def test_the_sample_s_file_names_every_option() -> None:
-    """All but those that choose between networks, arithmetics or runtimes, and flags alone."""
-    left_out = {"weights", "numerics", "layer_map", "layer_bits", "min_ort"}
+    """All but those that choose between networks, arithmetics or runtimes, and other bits."""
+    left_out = {"weights", "numerics", "layer_map", "layer_bits", "min_ort", "plan", *OF_AUTO}
     left_out |= {"temperature", "temperature_data"}
     assert set(read_config(SAMPLE / "export.toml")) == set(KEYS) - left_out
 

@@ -24,6 +24,9 @@ def quantization(config: str = "", folder: Path | None = None, **given: Any) -> 
     return build_options({**LEAST, **given}, path).quantization
 
 
+A = frozenset("a")
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
@@ -34,8 +37,14 @@ def quantization(config: str = "", folder: Path | None = None, **given: Any) -> 
         ({"layer_bits": "a=b=3"}, WeightBits(8, {"a=b": 3})),
         ({"bits": {"default": 2, "a": 8}}, WeightBits(2, {"a": 8})),
         ({"bits": {"a": 4}, "layer_bits": ["a=6"]}, WeightBits(8, {"a": 6})),
-        ({"bits": 4, "layer_bits": ["a=float", "b=8"]}, WeightBits(4, {"b": 8}, frozenset("a"))),
-        ({"bits": {"a": 4}, "layer_bits": {"a": "float"}}, WeightBits(8, {}, frozenset("a"))),
+        (
+            {"bits": 4, "layer_bits": ["a=float", "b=8"]},
+            WeightBits(4, {"b": 8}, in_float=A),
+        ),
+        (
+            {"bits": {"a": 4}, "layer_bits": {"a": "float"}},
+            WeightBits(8, {}, in_float=A),
+        ),
         ({"bits": {"a": "float"}, "layer_bits": ["a=8"]}, WeightBits(8, {"a": 8})),
     ],
 )

@@ -1,0 +1,45 @@
+"""Data that bits are chosen on, which calibration may not have seen."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+from deploykit.errors import DataError
+from deploykit.exporting.options import ExportOptions
+from deploykit.spec.allocation import MaxAccuracyDrop
+from deploykit.spec.samples import Samples
+
+SHARED = 0.01
+"""Of the samples, that may be calibration's too: stray duplicates of a data set."""
+
+
+def check_held_out(options: ExportOptions, samples: Samples, labelled: Samples) -> None:
+    """Raise DataError where accuracy is the limit and its samples are unlabelled, or calibrate."""
+    target = None if options.auto is None else options.auto.target
+    if not isinstance(target, MaxAccuracyDrop):
+        return
+    path, other = options.eval_data, options.data
+    assert path is not None
+    if labelled.labels is None:
+        raise DataError(f"{target}: {path} holds no `labels` [N]; give them, or another limit")
+    if path.resolve() == other.resolve():
+        raise DataError(
+            f"{target} is measured on data that calibration has not seen, and --eval-data and "
+            f"--data are both {path}; give other samples"
+        )
+    seen = set(_digests(samples))
+    shared = sum(digest in seen for digest in _digests(labelled))
+    if shared > SHARED * len(labelled):
+        raise DataError(
+            f"{target} is measured on data that calibration has not seen, and {shared} of the "
+            f"{len(labelled)} samples in {path} are in {other} too; give other samples"
+        )
+
+
+def _digests(samples: Samples) -> list[bytes]:
+    """One per sample, over all inputs."""
+    inputs = samples.inputs
+    arrays = list(inputs.values()) if isinstance(inputs, Mapping) else [inputs]
+    rows = zip(*arrays, strict=True)
+    return [hashlib.sha256(b"".join(part.tobytes() for part in row)).digest() for row in rows]

@@ -52,9 +52,9 @@ def test_nothing_is_said_where_all_is_well() -> None:
 def test_low_sqnr_names_equalization_where_it_was_not_tried() -> None:
     low = changed("layers/0/sqnr_db", 3.0)
     (sentence,) = warnings_of(low)
-    assert "try --equalization cross-layer, or another --calibration" in sentence
+    assert "try --equalization cross-layer, or what `deploykit diagnose`" in sentence
     (sentence,) = warnings_of({**low, "equalization": {"samples": 32, "chains": []}})
-    assert "try another --calibration" in sentence
+    assert "try what `deploykit diagnose` on the bundle finds" in sentence
 
 
 def test_nothing_is_said_of_accuracy_that_was_not_measured() -> None:

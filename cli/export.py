@@ -152,7 +152,8 @@ def export(
     rounding: Annotated[
         str | None,
         typer.Option(
-            help="Of weights: compensated, sequential, learned, or nearest.  [default: compensated]"
+            help="Of weights: compensated, sequential, learned, nearest, or auto: sequential"
+            " below 8 bits, else compensated.  [default: auto]"
         ),
     ] = None,
     weight_range: Annotated[

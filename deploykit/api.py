@@ -98,7 +98,8 @@ def export(
     "monte-carlo" (fitted to the average of draws on temperature_data, or on data).
     numerics: "reference" reproduces the errors of published float32 code, where it has any.
     Defaults: both formats, 8 bits, rule "family", batch norm "keep", numerics "exact", align "auto"
-    for the host, equalization "none", calibration "mse", rounding "compensated", weight_range
+    for the host, equalization "none", calibration "mse", rounding "auto"
+    (sequential below 8 bits, else compensated), weight_range
     "least-error", bias_correction "means", io "float", batch "fixed": that of input_shape.
 
     Raises a deploykit.errors.DeploykitError; then nothing was written.

@@ -8,7 +8,7 @@ the best one removes. Each is estimated on top of those advised before it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +49,7 @@ BETTER = {
     Rounding.LEARNED: (),
 }
 ALONE = "for these layers alone"
+BEHIND = "the layers behind as they are"
 RANGES = "by ranges alone"
 QUICK = 10**6
 """Weights, beyond which rounding in sequence takes minutes, as the export itself."""
@@ -69,20 +70,50 @@ class Remedies:
     """
 
     def __init__(self, state: State, data: Path | None, seen: Mapping[str, Histogram]) -> None:
-        self._start = self._state = state
         self._opened, self._data = state.opened, data
         self._taken: list[Change] = []
         self._tied = tied_layers(state.opened.layers)
         self._groups = find_groups(state.opened.layers, real_inputs(state.opened.lowered))
         self._method = Calibration(state.opened.plan["calibration"])
         self._rounding = Rounding(state.opened.plan["rounding"])
+        in_sequence = self._rounding.in_sequence and state.fitting is not None
+        self._anew = self._refits() if in_sequence and not self._many() else {}
+        self._behind = BEHIND if in_sequence and not self._anew else ""
+        if self._anew and state.fitting is not None:
+            # As in the bundle, what rounds on samples is measured on them, with and without a flag.
+            state = State(state.opened, state.fitting, state.fitting)
+            state = after(state, self._completed(Change(())))
+        self._start = self._state = state
         self._ranges = tuple(self._other_ranges(seen)) if seen else ()
+
+    def _refits(self) -> dict[str, Refit]:
+        """Every layer with weights as the bundle rounds it, where in sequence."""
+        plan = self._opened.plan
+        stated = WeightRange(plan.get("weight_range", WeightRange.LEAST_ERROR))
+        return {
+            one.name: Refit(planned_bits(plan, one.name) or FULL, Rounding.SEQUENTIAL, stated)
+            for one in self._opened.layers
+            if one.kind in WEIGHTED
+            and one.name not in self._trained()
+            and len(self._sharing(one)) == 1
+        }
+
+    def _completed(self, change: Change) -> Change:
+        """In sequence layers make up for those before them: then all are rounded anew."""
+        others = {name: one for name, one in self._anew.items() if name not in change.in_float}
+        return replace(change, refits={**others, **change.refits})
+
+    def _error(self, change: Change) -> float:
+        """Relative, of the outputs, with a change of what stands."""
+        if not self._anew:
+            return changed_error(self._state, change)
+        return after(self._start, self._completed(combined([*self._taken, change]))).error
 
     def take_best(self, finding: LayerFinding, layer: Layer | None) -> Found:
         """What helps a layer, or input of the network (None), on top of what was taken before."""
         before = self._state.error
         candidates = [one for one in self._candidates(finding, layer) if one not in self._taken]
-        removed = [before - changed_error(self._state, change) for change in candidates]
+        removed = [before - self._error(change) for change in candidates]
         tried = tuple(" ".join(change.flags) for change in candidates)
         most = max(removed, default=0.0)
         if most <= HELPS * before:
@@ -92,13 +123,14 @@ class Remedies:
             for change, gain in zip(candidates, removed, strict=True)
             if gain >= ENOUGH * most
         )
-        state = after(self._start, combined([*self._taken, change]))
+        state = after(self._start, self._completed(combined([*self._taken, change])))
         if state.error >= (1.0 - HELPS) * before:
             return Found(None, tried)
         self._taken.append(change)
         self._state = state
         grown = sum(change.weight_bytes.values()) if change.weight_bytes else None
-        remedy = Remedy(change.flags, decibels(before), decibels(state.error), grown, change.of)
+        of = change.of or self._behind
+        remedy = Remedy(change.flags, decibels(before), decibels(state.error), grown, of)
         return Found(remedy, tried)
 
     def together(self) -> Remedy | None:
@@ -108,7 +140,11 @@ class Remedies:
         every = combined(self._taken)
         grown = sum(every.weight_bytes.values()) if every.weight_bytes else None
         return Remedy(
-            every.flags, decibels(self._start.error), decibels(self._state.error), grown, every.of
+            every.flags,
+            decibels(self._start.error),
+            decibels(self._state.error),
+            grown,
+            every.of or self._behind,
         )
 
     def untried(self) -> tuple[str, ...]:
@@ -208,11 +244,11 @@ class Remedies:
             for method in Calibration
         }
         own = changes.pop(self._method)
-        errors = {method: changed_error(self._state, one) for method, one in changes.items()}
+        errors = {method: self._error(one) for method, one in changes.items()}
         best = min(errors, key=lambda method: errors[method])
         if self._data is not None:
             yield own
-        if errors[best] < (1.0 - HELPS) * changed_error(self._state, own):
+        if errors[best] < (1.0 - HELPS) * self._error(own):
             yield changes[best]
 
     def _concerns(self, change: Change, tensor: str) -> bool:
@@ -232,7 +268,7 @@ class Remedies:
         return self._with_grids(others) - self._with_grids(change.grids) > least
 
     def _with_grids(self, grids: Mapping[str, Quantization | None]) -> float:
-        return changed_error(self._state, Change((), grids=grids))
+        return self._error(Change((), grids=grids))
 
     def _other_weight_range(self, layer: Layer, bits: int) -> WeightRange:
         """Than the one whose scales the bundle has: those that clip nothing are the largest's."""

@@ -39,6 +39,8 @@ from deploykit.verify.opened import formats_of, read_plan, with_bodies
 
 BYTES_HELD = 2 * 2**30
 """Of tensors: float and integer network, on what is measured and on what is fitted."""
+FITTED_BYTES = 2**28
+"""Of tensors, up to which samples are fitted on that nothing is measured on; few say little."""
 ROUNDED = 0.501
 """Steps that rounding to nearest moves a constant."""
 
@@ -129,7 +131,7 @@ class Chosen:
 
 
 def choose_samples(opened: Opened, data: Path | None, count: int) -> Chosen:
-    """Up to `count` to measure on and as many others, spread over all there are.
+    """Up to `count` to measure on, and others to fit on, spread over all there are.
 
     data: an .npz as for export; without, what the bundle keeps.
     """
@@ -142,11 +144,19 @@ def choose_samples(opened: Opened, data: Path | None, count: int) -> Chosen:
         inputs = load_samples(data, _specs(opened.network)).inputs
     found, most = count_samples(inputs), max(1, BYTES_HELD // (4 * _bytes(opened)))
     held = min(count, most)
-    taken = np.unique(np.linspace(0, found - 1, min(2 * held, found)).round().astype(int))
-    measured, fitted = taken[0::2], taken[1::2]
+    measured = _spread(np.arange(found), min(held, -(-found // 2)))
+    left = np.setdiff1d(np.arange(found), measured)
+    fitted = _spread(left, min(max(held, FITTED_BYTES // (4 * _bytes(opened))), most))
     others = some_samples(inputs, fitted) if len(fitted) else None
     limited = held < min(count, -(-found // 2))
     return Chosen(some_samples(inputs, measured), others, inputs, limited)
+
+
+def _spread(places: AnyArray, count: int) -> AnyArray:
+    """Up to `count` of them, from the first to the last."""
+    if len(places) <= count:
+        return places
+    return np.asarray(places[np.linspace(0, len(places) - 1, count).round().astype(int)])
 
 
 def run_both(opened: Opened, inputs: GraphInputs, progress: Progress, purpose: str) -> Runs:

@@ -23,7 +23,9 @@ from deploykit.graph.options import RemovalOptions
 from deploykit.graph.widths.host import Element, Runtime
 from deploykit.graph.widths.table import WidthTable
 from deploykit.posterior.options import BatchNormMode, Numerics, PruneRule, PruneSpec
+from deploykit.quantize.bits import WeightBits
 from deploykit.quantize.calibration import Calibration
+from deploykit.quantize.clipping import FULL_BITS
 from deploykit.quantize.options import QuantizationOptions
 from deploykit.spec.allocation import AutoBits, SensitivityChoice
 from deploykit.spec.carriers import TfliteLowbit
@@ -110,6 +112,9 @@ KEYS = (
 )  # fmt: skip
 """Names of all options: keys of export.toml, and flags with dashes for underscores."""
 
+BY_BITS = "auto"
+"""Value of `rounding` that leaves the choice to the bits."""
+
 OF_CHECKPOINTS = (
     "model", "weights", "layer_map", "prune_rule", "threshold", "batchnorm", "numerics",
 )  # fmt: skip
@@ -146,6 +151,7 @@ def build_options(
     named = weight_bits(
         default if auto is None else _without_auto(default), values.get("layer_bits")
     )
+    weights = named if plan is None else plan.weight_bits(named)
     return ExportOptions(
         entry=entry,
         data=Path(values["data"]),
@@ -154,12 +160,12 @@ def build_options(
         removal=_removal(values, formats, target),
         equalization=choice(Equalization, "equalization", values.get("equalization", "none")),
         quantization=QuantizationOptions(
-            named if plan is None else plan.weight_bits(named),
+            weights,
             choice(Calibration, "calibration", values.get("calibration", "mse")),
             choice(IoType, "io", values.get("io", "float")),
             target,
             choice(Batch, "batch", values.get("batch", "fixed")),
-            choice(Rounding, "rounding", values.get("rounding", "compensated")),
+            _rounding(values, weights, auto),
             carrier_options(
                 values.get("min_ort"),
                 choice(TfliteLowbit, "tflite-lowbit", values.get("tflite_lowbit", "fast")),
@@ -186,6 +192,21 @@ def _temperature(values: Mapping[str, Any], source: Source) -> TemperatureOption
             "--temperature labels"
         )
     return found
+
+
+def _rounding(values: Mapping[str, Any], bits: WeightBits, auto: AutoBits | None) -> Rounding:
+    """Unless stated: in sequence where weights are to have fewer than 8 bits, else compensated."""
+    stated = values.get("rounding", BY_BITS)
+    if stated == BY_BITS:
+        narrow = (
+            auto is not None or min((bits.default or FULL_BITS, *bits.layers.values())) < FULL_BITS
+        )
+        return Rounding.SEQUENTIAL if narrow else Rounding.COMPENSATED
+    try:
+        return Rounding(stated)
+    except ValueError as error:
+        names = ", ".join((BY_BITS, *(one.value for one in Rounding)))
+        raise UsageError(f"--rounding {stated}: choose one of {names}") from error
 
 
 def _bias_correction(values: Mapping[str, Any]) -> BiasCorrection:

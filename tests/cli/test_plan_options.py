@@ -115,7 +115,7 @@ def test_a_dry_run_saves_the_plan_and_an_edited_one_is_taken(
     assert {name: one["weight"]["bits"] for name, one in saved["layers"].items()} == {
         name: one["bits"] for one in record["layers"] for name in one["layers"]
     }
-    assert (saved["calibration"], saved["rounding"]) == ("mse", "compensated")
+    assert (saved["calibration"], saved["rounding"]) == ("mse", "sequential")
 
     saved["layers"]["stem"]["weight"]["bits"] = 6
     plan.write_text(json.dumps(saved), encoding="utf-8")

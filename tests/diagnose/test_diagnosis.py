@@ -93,6 +93,7 @@ def test_few_bits_are_told_and_estimates_hold_one_on_top_of_the_other(tmp_path: 
     placed(tmp_path, bad_layers.network(), data=bad_layers.inputs(48))
     data = tmp_path / "data.npz"
     few = [word for name in ("conv2", "conv3") for word in ("--layer-bits", f"{name}=2")]
+    few += ["--rounding", "compensated"]
     found = diagnosed(exported(tmp_path, *few), "--data", data)
     assert {one["layer"] for one in found["advice"][:2]} == {"conv2", "conv3"}
     assert {one["cause"] for one in found["advice"][:2]} <= {"weights", "few_channels"}
@@ -101,18 +102,37 @@ def test_few_bits_are_told_and_estimates_hold_one_on_top_of_the_other(tmp_path: 
     for earlier, later in pairwise(steps):
         assert earlier["estimated_after_db"] == later["estimated_before_db"]
     assert found["together"]["estimated_after_db"] == steps[-1]["estimated_after_db"]
-    kept = [word for word in few if not any(word.split("=")[0] in flag for flag in flags)]
+    asked = few[:-2]
+    kept = [word for word in asked if not any(word.split("=")[0] in flag for flag in flags)]
     pairs = [word for word in kept if word != "--layer-bits"]
     left = [word for name in pairs for word in ("--layer-bits", name)]
+    if "--rounding" not in flags:
+        left += ["--rounding", "compensated"]
     again = diagnosed(exported(tmp_path, *left, *flags, out="better"), "--data", data)
     gained = again["output_sqnr_db"] - found["output_sqnr_db"]
     assert gained > 5.0
     assert again["output_sqnr_db"] > found["together"]["estimated_after_db"] - 1.5
 
 
+def test_in_sequence_every_layer_is_rounded_anew_behind_what_is_tried(tmp_path: Path) -> None:
+    placed(tmp_path, bad_layers.network(), data=bad_layers.inputs(96))
+    data = tmp_path / "data.npz"
+    bundle = exported(tmp_path, "--bits", "3")
+    found = diagnosed(bundle, "--data", data)
+    helping = [one["remedy"] for one in found["advice"] if one["remedy"] is not None]
+    assert helping and not any("--rounding" in one["flags"] for one in helping)
+    together = found["together"] or helping[0]
+    again = diagnosed(
+        exported(tmp_path, "--bits", "3", *together["flags"], out="better"), "--data", data
+    )
+    gained = again["output_sqnr_db"] - found["output_sqnr_db"]
+    estimated = together["estimated_after_db"] - together["estimated_before_db"]
+    assert abs(gained - estimated) < 2.5
+
+
 def test_where_many_layers_are_to_blame_all_are_rounded_anew(tmp_path: Path) -> None:
     placed(tmp_path, bad_layers.network(), data=bad_layers.inputs(48))
-    opened = open_subject(exported(tmp_path, "--bits", "3"))
+    opened = open_subject(exported(tmp_path, "--bits", "3", "--rounding", "compensated"))
     chosen = choose_samples(opened, tmp_path / "data.npz", 16)
     measured = run_both(opened, chosen.measured, Silent(), "")
     assert chosen.fitted is not None

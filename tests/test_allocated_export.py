@@ -187,3 +187,20 @@ def test_a_plan_of_another_network_is_refused(
     path.write_text(json.dumps({"layers": stated}), encoding="utf-8")
     with pytest.raises(QuantizationError, match=told):
         exported(source, tmp_path, plan=path)
+
+
+@pytest.mark.parametrize("limit", [0.5, 1.5])
+def test_a_limit_of_half_a_sample_allows_none_more(
+    limit: float, source: Path, tmp_path: Path
+) -> None:
+    others = seeded(100, 3, 8, 8, seed=5)
+    data = save(tmp_path / "eval.npz", inputs=others, labels=answers(others))
+    try:
+        bundle = exported(
+            source, tmp_path, bits="auto", max_accuracy_drop=limit, eval_data=data, to=["onnx"],
+            rounding="nearest",
+        )  # fmt: skip
+    except QuantizationError as error:
+        assert "with every weight as wide as it may be" in str(error)
+        return
+    assert bundle.manifest["accuracy"]["model.onnx"] >= 1.0 - limit / 100 - 1e-9

@@ -189,3 +189,11 @@ def test_layers_of_one_weight_stay_in_float_together(tmp_path: Path) -> None:
     both = {"both": "float", "conv2d_1": "float"}
     bundle = deploykit.export(tmp_path / "net.pt", layer_bits=both, **given)
     assert not deploykit.verify_bundle(bundle.path).failed
+
+
+def test_a_temperature_needs_its_last_layer_in_integers(
+    whole: Bundle, folder: Path, tmp_path: Path
+) -> None:
+    name = names_of(whole)[-1]
+    with pytest.raises(QuantizationError, match=f"leave --layer-bits {name}=float out"):
+        exported(folder, tmp_path / "b", layer_bits={name: "float"}, temperature="2.0")

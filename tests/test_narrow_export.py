@@ -7,9 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+import torch
+from torch import nn
 from typer.testing import CliRunner
 
 import deploykit
@@ -17,6 +20,7 @@ from deploykit.bundle import Bundle
 from deploykit.emit.onnx_reader import read_onnx
 from deploykit.emit.onnx_writer import write_onnx
 from deploykit.report.warnings import warnings_of
+from deploykit.runtime import litert, ort
 from deploykit.spec.carriers import IN_INT8
 from deploykit.spec.operators import Conv, Linear
 from deploykit.spec.parity import Verdict
@@ -161,3 +165,30 @@ def test_the_command_line_takes_bits_by_layer(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     manifest = json.loads((tmp_path / "b" / "manifest.json").read_text(encoding="utf-8"))
     assert [one["bits"] for one in manifest["layers"] if one["bits"]] == [8, 3, 3, 3, 2, 3]
+
+
+def two_linears() -> nn.Module:
+    return nn.Sequential(nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 4))
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+@pytest.mark.parametrize("tiny", [1e-6, 1e-10, 1e-40])
+def test_rows_of_tiny_weights_with_biases_give_equal_integers(
+    bits: int, tiny: float, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    states = two_linears().state_dict()
+    for name in ("0", "2"):
+        states[f"{name}.weight"][1] = torch.sign(states[f"{name}.weight"][1]) * tiny
+        states[f"{name}.bias"].fill_(0.5)
+    torch.save(states, tmp_path / "net.pt")
+    inputs = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+    bundle = deploykit.export(
+        tmp_path / "net.pt", model=f"{__name__}:two_linears", input_shape=(1, 64), align="none",
+        data=save(tmp_path / "data.npz", inputs=inputs), out=tmp_path / "bundle",
+        prune_rule="none", bits=bits,
+    )  # fmt: skip
+    far = 4 * np.sign(inputs[:8])
+    (ours,) = ort.run(bundle.file("model.onnx").read_bytes(), {"input": far}).values()
+    (lite,) = litert.run(bundle.file("model.tflite").read_bytes(), {"input": far}).values()
+    np.testing.assert_array_equal(ours, lite)

@@ -271,7 +271,11 @@ class Remedies:
         return self._error(Change((), grids=grids))
 
     def _other_weight_range(self, layer: Layer, bits: int) -> WeightRange:
-        """Than the one whose scales the bundle has: those that clip nothing are the largest's."""
+        """Than the bundle's own: what its plan states, else by whether a scale clips."""
+        stated = self._opened.plan.get("weight_range")
+        if stated is not None:
+            own = WeightRange(stated)
+            return next(one for one in WeightRange if one is not own)
         weight = parameter(layer.nodes[0], 1).reshape(-1)
         rows = np.abs(weight.reshape(len(parameter(layer.nodes[0], 1)), -1))
         _, highest = int_range(bits)

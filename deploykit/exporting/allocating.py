@@ -188,8 +188,8 @@ def _by_accuracy(
         shares = _accuracy(written, labelled)
         plans[place] = written.plan
         tried.append(Tried(int(found.costs[place]), written.largest, shares))
-        # Shares are multiples of 1 / samples: half of one absorbs the float's rounding.
-        return shares >= least - 0.5 / len(labelled)
+        # Shares are multiples of 1 / samples, which floats hold to within a billionth.
+        return shares >= least - 1e-9
 
     highest = len(found.costs) - 1
     if not holds(highest):

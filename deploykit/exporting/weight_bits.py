@@ -41,7 +41,7 @@ def weight_bits(bits: object, layer_bits: object) -> WeightBits:
         named = layer_bits
     else:
         listed = [layer_bits] if isinstance(layer_bits, str) else layer_bits or ()
-        named = dict(_pair(entry) for entry in _entries(listed))
+        named = _once([_pair(entry) for entry in _entries(listed)])
     layers |= {str(name): _held(value, f"--layer-bits {name}=") for name, value in named.items()}
     return WeightBits(
         default,
@@ -87,6 +87,16 @@ def _entries(listed: object) -> Sequence[str]:
     if isinstance(listed, Sequence) and all(isinstance(entry, str) for entry in listed):
         return listed
     raise UsageError(f"--layer-bits {listed}: give {FORM}")
+
+
+def _once(pairs: Sequence[tuple[str, int | str]]) -> dict[str, int | str]:
+    named: dict[str, int | str] = {}
+    for name, bits in pairs:
+        if named.setdefault(name, bits) != bits:
+            raise UsageError(
+                f"--layer-bits {name}={named[name]} and {name}={bits}: name each layer once"
+            )
+    return named
 
 
 def _pair(entry: str) -> tuple[str, int | str]:

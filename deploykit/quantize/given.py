@@ -74,7 +74,7 @@ def group_grid(
 
 
 def fits_runtimes(
-    held: GivenIntegers, tied: Sequence[Layer], chosen: Mapping[str, Quantization]
+    held: GivenIntegers, tied: Sequence[Layer], chosen: Mapping[str, Quantization], bits: int
 ) -> bool:
     """Whether biases and multipliers stay within what runtimes take, at the given scale."""
     return all(
@@ -83,7 +83,7 @@ def fits_runtimes(
                 held.scale
                 >= smallest_scales(
                     parameter(one.nodes[0], 2), chosen[one.inputs[0]].scale,
-                    chosen[one.output].scale,
+                    chosen[one.output].scale, bits,
                 )
             ).all()
         )

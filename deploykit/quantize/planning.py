@@ -181,7 +181,10 @@ def calibrate(
     }
     quantized = [layer for layer in layers if layer.kind is not Kind.ARG_MAX]
     proofs = settle_scales(quantized, groups, chosen, constants, runners, Fixed(on_grid, held))
-    fitting = {name: fits_runtimes(integers, tied[name], chosen) for name, integers in held.items()}
+    fitting = {
+        name: fits_runtimes(integers, tied[name], chosen, trained[name])
+        for name, integers in held.items()
+    }
 
     constants.update(
         {layer.name: bound_operand(layer, chosen[layer.output]) for layer in quantized}

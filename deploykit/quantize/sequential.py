@@ -34,8 +34,8 @@ from deploykit.spec.network import FloatEvaluator, Network, static_shape
 from deploykit.spec.plan import LayerPlan
 from deploykit.spec.quantized import Quantization
 
-FEWEST, MOST, PER_INPUT = 8192, 8192, 16
-"""Output positions looked at per layer, over all samples: PER_INPUT * n within these bounds."""
+POSITIONS = 8192
+"""Output positions looked at per layer, over all samples."""
 HOLD = 0.3
 """lambda; see above."""
 
@@ -113,16 +113,14 @@ def layer_evidence(layer: Layer, read: Passed) -> Evidence:
     window = window_of(node) if layer.kind is Kind.CONV else None
     blocking = blocking_of(weight, read.real.shape[1])
     quantized = read.quantized
-    size = weight[0].size // blocking.parts
-    count = min(max(FEWEST, PER_INPUT * size), MOST)
 
     def patches(values: FloatArray) -> Float32Array:
         """[B, P, n] about their means."""
-        split = blocking.split_inputs(sample_patches(values, window, output[2:], count, 0))
+        split = blocking.split_inputs(sample_patches(values, window, output[2:], POSITIONS, 0))
         centred = split - split.mean(axis=1, keepdims=True, dtype=np.float64)
         return np.asarray(centred, np.float32)
 
-    real, rounded = patches(read.real), patches(quantized)
+    real, rounded = _of_one_size(patches(read.real), patches(quantized))
     positions = real.shape[1]
     blocks = rounded.transpose(0, 2, 1) @ rounded / np.float32(positions)
     lost = np.asarray(rounded.transpose(0, 2, 1) @ (real - rounded), np.float32) / positions
@@ -132,6 +130,15 @@ def layer_evidence(layer: Layer, read: Passed) -> Evidence:
     )
     target = moved_weight(weight, blocking, blocks, lost)
     return Evidence(InputMoments(blocking, blocks, positions), target, means)
+
+
+def _of_one_size(real: Float32Array, rounded: Float32Array) -> tuple[Float32Array, Float32Array]:
+    """Both over a power of two, so that no square overflows; the rounding looks at ratios alone."""
+    largest = max(float(np.abs(real).max(initial=0.0)), float(np.abs(rounded).max(initial=0.0)))
+    if not largest > 0:
+        return real, rounded
+    _, exponent = np.frexp(largest)
+    return np.ldexp(real, -exponent), np.ldexp(rounded, -exponent)
 
 
 def moved_weight(

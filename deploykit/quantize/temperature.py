@@ -92,6 +92,12 @@ def last_layer(network: Network) -> LastLayer:
         tensors.append(name)
     layer = makers.get(name)
     what = "its input" if layer is None else f"{layer.kind.value} {layer.name!r}"
+    if layer is not None and layer.region is not None and layer.name in network.in_float:
+        raise QuantizationError(
+            f"--temperature: layer {layer.name!r} stays in float, and its scale is not free; leave "
+            f"--layer-bits {layer.name}=float out, or divide the output by the temperature in the "
+            "app and leave --temperature out"
+        )
     if layer is None or layer.kind not in WEIGHTED:
         raise QuantizationError(
             f"--temperature: the output comes from {what}, whose scale is not free; {ADVICE}"

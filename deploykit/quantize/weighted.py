@@ -66,7 +66,7 @@ def weighted_plan(
     if held is not None:
         full = held.scale
     elif options.weight_range is WeightRange.LEAST_ERROR:
-        full = clipped_scales(target, full, scale_floor(tied, chosen), moments, bits)
+        full = clipped_scales(target, full, scale_floor(tied, chosen, bits), moments, bits)
     target = _within(options.rounding.drift, target, weight, full)
     least = full
     if held is None and options.target is not None:
@@ -82,7 +82,7 @@ def weighted_plan(
         if bits < FULL_BITS and options.weight_range is WeightRange.LEAST_ERROR:
             # A scale under a drift would carry the target more than its steps from the weight.
             drift = np.abs(target - weight).reshape(len(weight), -1).max(axis=1)
-            floor = np.maximum(scale_floor(tied, chosen), drift).astype(np.float32)
+            floor = np.maximum(scale_floor(tied, chosen, bits), drift).astype(np.float32)
             values, scale = refitted_weights(target, (values, scale), floor, moments, bits)
     pairs = PairPlan(
         largest_pair(layer, values, options),
@@ -125,7 +125,7 @@ def weighted_plan(
             values,
             pairs,
         ),
-        bias=round_bias(layer.name, corrected, values, input_scale, scale),
+        bias=round_bias(layer.name, corrected, values, input_scale, scale, bits),
         input_means=means,
         output_shift=moved,
     )
@@ -146,11 +146,11 @@ def largest_pair(layer: Layer, values: Int8Array, options: QuantizationOptions) 
     return int(sums.max(initial=0.0))
 
 
-def scale_floor(tied: Sequence[Layer], chosen: Mapping[str, Quantization]) -> AnyArray:
+def scale_floor(tied: Sequence[Layer], chosen: Mapping[str, Quantization], bits: int) -> AnyArray:
     """[O], the smallest scales that runtimes take in every one of these layers."""
     floors = [
         smallest_scales(
-            parameter(one.nodes[0], 2), chosen[one.inputs[0]].scale, chosen[one.output].scale
+            parameter(one.nodes[0], 2), chosen[one.inputs[0]].scale, chosen[one.output].scale, bits
         )
         for one in tied
     ]

@@ -10,8 +10,8 @@ from deploykit.spec.pairs import LARGEST_PAIR, pair_sums
 from deploykit.spec.plan import Rounding
 from deploykit.spec.quantized import int_range
 
-LARGEST_BIAS = 2**30
-"""Half of int32, so that the accumulated products always have room."""
+ACCUMULATOR_BITS = 31
+"""Of a sum of products, its sign apart."""
 
 SMALLEST_MULTIPLIER = 2.0**-31
 """XNNPACK takes requantization multipliers from 2^-32; twice that leaves room for rounding."""
@@ -33,14 +33,28 @@ def weight_scales(
     largest = np.abs(weight).reshape(weight.shape[0], -1).max(axis=1)
     whole = float(largest.max(initial=0.0))
     filled = np.where(largest > 0, largest, whole if whole > 0 else 1.0)
-    scale = np.maximum(filled / highest, smallest_scales(bias, input_scale, output_scale))
+    scale = np.maximum(filled / highest, smallest_scales(bias, input_scale, output_scale, bits))
     return scale.astype(np.float32)
 
 
-def smallest_scales(bias: Float64Array, input_scale: float, output_scale: float) -> Float64Array:
-    """[O], at which biases fit int32 and runtimes take the requantization multiplier."""
-    for_bias = np.abs(bias) / (input_scale * LARGEST_BIAS)
+def smallest_scales(
+    bias: Float64Array, input_scale: float, output_scale: float, bits: int
+) -> Float64Array:
+    """[O], at which biases fit accumulators and runtimes take the requantization multiplier.
+
+    bits: of the weights. Half of an accumulator is left to the products.
+    """
+    for_bias = np.abs(bias) / (input_scale * 2.0 ** (accumulator_bits(bits) - 1))
     return np.maximum(for_bias, SMALLEST_MULTIPLIER * output_scale / input_scale)
+
+
+def accumulator_bits(bits: int) -> int:
+    """Of the largest sum of products and bias, for weights of so many bits.
+
+    XNNPACK multiplies by 4-bit weights 16 times as large, in their place of a byte, and by 2-bit
+    ones 64 times: int32 holds that much less.
+    """
+    return ACCUMULATOR_BITS - (6 if bits <= 2 else 4 if bits <= 4 else 0)
 
 
 def pair_scales(weight: Float64Array, groups: int, rounding: Rounding) -> Float32Array:
@@ -65,18 +79,27 @@ def round_weights(weight: Float64Array, scale: Float32Array, bits: int) -> Int8A
 
 
 def round_bias(
-    name: str, bias: Float64Array, weight: Int8Array, input_scale: float, scale: Float32Array
+    name: str,
+    bias: Float64Array,
+    weight: Int8Array,
+    input_scale: float,
+    scale: Float32Array,
+    bits: int,
 ) -> Int32Array:
     """rint(b / (input_scale * scale[o]))   [O]
 
-    Raises QuantizationError where bias and products together could overflow int32.
+    Raises QuantizationError where bias and products together could overflow an accumulator.
     """
     steps = np.rint(bias / (np.float64(np.float32(input_scale)) * scale.astype(np.float64)))
     products = 255.0 * np.abs(weight.astype(np.float64)).reshape(len(steps), -1).sum(axis=1)
-    if np.any(np.abs(steps) + products > 2**31 - 1):
+    if np.any(np.abs(steps) + products > 2 ** accumulator_bits(bits) - 1):
         channel = int(np.argmax(np.abs(steps) + products))
         raise QuantizationError(
             f"{name}: output channel {channel} can overflow a 32-bit accumulator "
-            f"({weight[channel].size} products); split the layer"
+            f"({weight[channel].size} products); split the layer{_or_wider(bits)}"
         )
     return steps.astype(np.int32)
+
+
+def _or_wider(bits: int) -> str:
+    return ", or give it 8 bits (--layer-bits)" if bits <= 4 else ""

@@ -72,6 +72,7 @@ def test_flags_change_the_default_of_a_table_and_leave_its_layers(tmp_path: Path
         ({"layer_bits": ["conv1=float32"]}, "--layer-bits conv1=float32: give NAME=4 or"),
         ({"layer_bits": ["conv1=16"]}, "--layer-bits conv1=16: weights"),
         ({"layer_bits": ["conv1"]}, "--layer-bits conv1: give NAME=4"),
+        ({"layer_bits": ["c=8", "c=2"]}, "--layer-bits c=8 and c=2: name each layer once"),
         ({"layer_bits": ["=4"]}, "--layer-bits =4: give NAME=4"),
         ({"layer_bits": 4}, "--layer-bits 4: give NAME=4"),
         ({"layer_bits": [4]}, r"--layer-bits \[4\]: give NAME=4"),

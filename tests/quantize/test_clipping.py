@@ -95,7 +95,7 @@ def test_denormal_and_huge_weights_get_finite_scales_that_runtimes_take(
     size: float, bits: int
 ) -> None:
     weight = drawn(6, 40) * size
-    floor = smallest_scales(np.zeros(6), 0.1, 0.1)
+    floor = smallest_scales(np.zeros(6), 0.1, 0.1, bits)
     scale = clipped_scales(weight, full_scales(weight, bits), floor, moments_of(weight, 40), bits)
     assert np.all(np.isfinite(scale)) and np.all(scale >= floor.astype(np.float32))
     values = round_weights(weight, scale, bits)

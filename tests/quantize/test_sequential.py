@@ -199,3 +199,16 @@ def test_integers_stay_near_the_weight_wherever_the_target_lies(bits: int, shrun
     steps = np.clip(weight / plan.weight.scale[:, None], -highest, highest)
     assert np.abs(steps - plan.weight.values).max() <= Rounding.SEQUENTIAL.steps + 1e-4
     assert bits < 8 or np.abs(weight / plan.weight.scale[:, None]).max() <= 127 + 1e-4
+
+
+@pytest.mark.parametrize("size", [1e19, 1e-19])
+def test_inputs_whose_squares_leave_float32_round_as_others_do(size: float) -> None:
+    network, inputs = residual_network(), seeded(10, 3, 8, 8)
+    plan = planned(network, (inputs * size).astype(np.float32), Rounding.SEQUENTIAL, 4)
+    held = {name: value.const_value for name, value in network.model.graph.initializers.items()}
+    for layer in plan.layers:
+        if layer.weight is not None and held[layer.weight.name] is not None:
+            weight = held[layer.weight.name].numpy().astype(np.float64)  # type: ignore[union-attr]
+            scale = layer.weight.scale.astype(np.float64).reshape((-1,) + (1,) * (weight.ndim - 1))
+            steps = np.clip(weight / scale, -7, 7)
+            assert np.abs(steps - layer.weight.values).max() <= Rounding.SEQUENTIAL.steps + 1e-6

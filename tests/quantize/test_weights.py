@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from deploykit.errors import QuantizationError
 from deploykit.quantize.weights import (
-    LARGEST_BIAS,
     SMALLEST_MULTIPLIER,
     pair_scales,
     round_bias,
@@ -69,10 +68,10 @@ def test_a_layer_of_zeros_gets_a_legal_scale() -> None:
 def test_a_huge_bias_raises_the_scale_until_it_fits() -> None:
     weight, bias = np.array([[1e-6], [1.0]]), np.array([5000.0, 5000.0])
     scale = weight_scales(weight, bias, 1e-3, 1.0, 8)
-    assert scale[0] == np.float32(5000.0 / (1e-3 * LARGEST_BIAS))
+    assert scale[0] == np.float32(5000.0 / (1e-3 * 2**30))
     assert scale[1] == np.float32(1 / 127)
     values = round_weights(weight, scale, 8)
-    integers = round_bias("fc", bias, values, 1e-3, scale)
+    integers = round_bias("fc", bias, values, 1e-3, scale, 8)
     restored = integers * (1e-3 * scale.astype(float))
     np.testing.assert_allclose(restored, bias, rtol=1e-6)
 
@@ -89,7 +88,7 @@ def test_the_multiplier_stays_where_a_runtime_accepts_it(smallest: float) -> Non
 def test_bias_equals_a_loop() -> None:
     bias, scale = drawn(2, 6) * 10, np.abs(drawn(3, 6)).astype(np.float32) + np.float32(0.1)
     weight = np.ones((6, 4), np.int8)
-    found = round_bias("fc", bias, weight, 0.02, scale)
+    found = round_bias("fc", bias, weight, 0.02, scale, 8)
     for o in range(6):
         assert found[o] == round(bias[o] / (float(np.float32(0.02)) * float(scale[o])))
     assert found.dtype == np.int32
@@ -100,15 +99,15 @@ def test_an_accumulator_that_can_overflow_is_refused_by_channel() -> None:
     fits, overflows = np.full((2, 66_000), 127, np.int8), np.full((2, 66_400), 127, np.int8)
     overflows[0] = 0
     bias, scale = np.zeros(2), np.ones(2, np.float32)
-    assert round_bias("fc", bias, fits, 1.0, scale).tolist() == [0, 0]
+    assert round_bias("fc", bias, fits, 1.0, scale, 8).tolist() == [0, 0]
     with pytest.raises(QuantizationError, match=r"^fc: output channel 1 can overflow .*66400"):
-        round_bias("fc", bias, overflows, 1.0, scale)
+        round_bias("fc", bias, overflows, 1.0, scale, 8)
 
 
 def test_a_bias_counts_towards_the_overflow() -> None:
     weight = np.full((1, 40_000), 127, np.int8)
     with pytest.raises(QuantizationError, match="channel 0 can overflow"):
-        round_bias("fc", np.array([-1.0e9]), weight, 1.0, np.ones(1, np.float32))
+        round_bias("fc", np.array([-1.0e9]), weight, 1.0, np.ones(1, np.float32), 8)
 
 
 @given(seed=st.integers(0, 10_000), inputs=st.integers(1, 6), kernel=st.integers(1, 3))
@@ -133,3 +132,14 @@ def test_a_channel_whose_pairs_fit_keeps_its_scale_and_another_loses_what_it_mus
 
 def test_a_depthwise_layer_loses_nothing() -> None:
     assert pair_scales(np.ones((4, 1, 3, 3)), 4, Rounding.NEAREST).tolist() == [0.0] * 4
+
+
+@pytest.mark.parametrize(("bits", "most"), [(8, 31), (6, 31), (5, 31), (4, 27), (3, 27), (2, 25)])
+def test_narrow_weights_leave_accumulators_what_shifted_ones_do(bits: int, most: int) -> None:
+    scale = weight_scales(np.full((1, 4), 1e-12), np.array([1.0]), 0.01, 1.0, bits)
+    weight = round_weights(np.full((1, 4), 1e-12), scale, bits)
+    (found,) = round_bias("fc", np.array([1.0]), weight, 0.01, scale, bits)
+    assert abs(int(found)) <= 2 ** (most - 1) * (1 + 1e-6)
+    over = np.array([2.0 ** (most + 1)])
+    with pytest.raises(QuantizationError, match="can overflow a 32-bit accumulator"):
+        round_bias("fc", over, weight, 1.0, np.ones(1, np.float32), bits)

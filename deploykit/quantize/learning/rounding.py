@@ -97,7 +97,7 @@ def _starts(
         starts[layer.name] = Start(
             parameter(layer.nodes[0], 1),
             found,
-            np.asarray(scale_floor((layer,), chosen)),
+            np.asarray(scale_floor((layer,), chosen, bits)),
             int_range(bits)[1],
             options.rounding.steps,
             bits < FULL_BITS and layer.name not in fixed,
@@ -120,6 +120,13 @@ def _with(
     return replace(
         plan,
         weight=replace(plan.weight, scale=scale, values=values, pairs=pairs),
-        bias=round_bias(layer.name, bias + moved, values, chosen[layer.inputs[0]].scale, scale),
+        bias=round_bias(
+            layer.name,
+            bias + moved,
+            values,
+            chosen[layer.inputs[0]].scale,
+            scale,
+            plan.weight.bits,
+        ),
         output_shift=moved,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,14 @@ from torch import nn
 
 import deploykit
 from deploykit.bundle import Bundle
+from deploykit.emit.onnx_file import read_float_onnx
+from deploykit.emit.onnx_reader import read_onnx
 from deploykit.errors import UsageError
 from deploykit.exporting.options import build_options
+from deploykit.spec.operators import Linear
 from deploykit.spec.parity import Verdict
+from deploykit.verify.integer_form import planned_form
+from deploykit.verify.rounding import farthest_rounding
 from tests.exported import mend, save
 
 
@@ -104,3 +110,29 @@ def test_a_changed_move_fails(bundle: Bundle, move: object, said: str) -> None:
     report = deploykit.verify_bundle(bundle.path)
     failed = [step.detail for step in report.steps if step.verdict is Verdict.FAILED]
     assert any(said in detail for detail in failed), failed
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_integers_of_other_weights_fail_at_few_bits(bits: int, tmp_path: Path) -> None:
+    """Where two steps are most of the range, their mean tells."""
+    torch.save(small().state_dict(), tmp_path / "net.pt")
+    inputs = np.random.default_rng(0).normal(size=(24, 3, 4, 4)).astype(np.float32)
+    bundle = deploykit.export(
+        tmp_path / "net.pt", model=f"{__name__}:small", input_shape=(1, 3, 4, 4),
+        data=save(tmp_path / "data.npz", inputs=inputs), out=tmp_path / "bundle",
+        prune_rule="none", bits=bits, to=["onnx"],
+    )  # fmt: skip
+    network = read_onnx(bundle.file("model.onnx").read_bytes())
+    plan = json.loads(bundle.file("plan.json").read_bytes())
+    model = read_float_onnx(bundle.file("model.float.onnx").read_bytes())
+    lowered = planned_form(model, plan).model
+    assert farthest_rounding(network, lowered, plan).share <= 1.0
+    (last,) = [one for one in network.operators if isinstance(one, Linear)]
+    other = np.random.default_rng(1).permuted(last.weight.values.reshape(-1))
+    changed = replace(
+        last, weight=replace(last.weight, values=other.reshape(last.weight.values.shape))
+    )
+    operators = tuple(changed if one is last else one for one in network.operators)
+    found = farthest_rounding(replace(network, operators=operators), lowered, plan)
+    assert found.share > 1.0
+    assert bits > 2 or "on average" in found.what

@@ -132,7 +132,7 @@ def _rounding(
         detail = f"every weight and bias within {found.steps:.2f} steps of its float value"
         return Step(4, compared, Verdict.PASSED, detail)
     detail = (
-        f"operator {found.operator}: a weight or bias is {found.steps:.2f} steps from its float "
+        f"operator {found.operator}: {found.what} {found.steps:.2f} steps from its float "
         f"value, where {found.allowed:.1f} are allowed"
     )
     return Step(4, compared, Verdict.FAILED, detail, found.operator)

@@ -38,6 +38,9 @@ from deploykit.spec.quantized import (
 BLUR = 1 + 1e-4
 """float32 scales blur what a value is in steps by so much."""
 NEAREST = Rounding.NEAREST.steps
+EACH, ON_AVERAGE = "a weight or bias is", "weights are on average"
+FEW_BITS = 4
+"""Up to which two steps are so much of the range that the mean has to tell."""
 CHECKED = Conv | Linear | LeakyRelu | Embedding | Lookup
 """Operators with numbers of their own."""
 FLOAT_ROUNDING = 2.0**-22
@@ -54,6 +57,7 @@ class Distance:
     operator: str
     steps: float
     allowed: float
+    what: str = EACH
 
     @property
     def share(self) -> float:
@@ -108,7 +112,10 @@ def farthest_rounding(
                 if isinstance(operator, Add):
                     array = _where_it_matters(array, constant, operator, network)
                 found.append((_bound if compares else _constant)(name, array, constant))
-    return max(found, key=lambda one: one.share)
+    worst = max(found, key=lambda one: one.share)
+    if worst.share > 1.0:
+        return worst
+    return max((one for one in found if one.what == EACH), key=lambda one: one.share)
 
 
 def _layer(
@@ -137,7 +144,10 @@ def _layer(
         corrected = corrected_bias(bias, weight, values, operator.weight.scale, means)
         squares = np.square(bias.astype(np.float64)) + _squared_terms(weight, means)
     bits = _weight_bits(name, decisions)
-    yield Distance(name, _weight_steps(weight, operator.weight.values, scale, bits), rounding.steps)
+    far = _weight_steps(weight, operator.weight.values, scale, bits)
+    yield Distance(name, float(far.max(initial=0.0)), rounding.steps)
+    if rounding.in_sequence and bits <= FEW_BITS:
+        yield Distance(name, float(far.mean()), 0.5 + 1.0 / math.sqrt(far.size), ON_AVERAGE)
     steps = np.abs(corrected / step - operator.bias) - FLOAT_ROUNDING * np.sqrt(squares) / step
     yield Distance(name, max(float(steps.max(initial=0.0)), 0.0), NEAREST)
 
@@ -158,8 +168,10 @@ def _weight_bits(name: str, decisions: Mapping[str, Any]) -> int:
     return bits
 
 
-def _weight_steps(weight: AnyArray, values: AnyArray, scale: Float64Array, bits: int) -> float:
-    """Below 8 bits a weight beyond their range counts as the end that it is clipped to.
+def _weight_steps(
+    weight: AnyArray, values: AnyArray, scale: Float64Array, bits: int
+) -> Float64Array:
+    """In steps. Below 8 bits a weight beyond their range counts as the end that it is clipped to.
 
     The lowest integer is an end where the file holds it: of a grid that the weight came on.
     """
@@ -168,7 +180,7 @@ def _weight_steps(weight: AnyArray, values: AnyArray, scale: Float64Array, bits:
         step = scale.reshape((-1,) + (1,) * (weight.ndim - 1))
         low = np.where(values == lowest, lowest, -highest)
         weight = np.clip(weight.astype(np.float64), step * low, step * highest)
-    return _steps(weight, values, scale)
+    return _distances(weight, values, scale)
 
 
 def _input_means(
@@ -283,6 +295,9 @@ def _array(value: ir.Value | None) -> AnyArray | None:
 
 def _steps(array: AnyArray, integers: AnyArray, unit: Float64Array) -> float:
     """The largest distance in units, which are one, or by channel along axis 0."""
+    return float(_distances(array, integers, unit).max(initial=0.0))
+
+
+def _distances(array: AnyArray, integers: AnyArray, unit: Float64Array) -> Float64Array:
     by_channel = unit if unit.ndim == 0 else unit.reshape((-1,) + (1,) * (integers.ndim - 1))
-    distance = np.abs(array.astype(np.float64) / by_channel - integers)
-    return float(distance.max(initial=0.0))
+    return np.abs(array.astype(np.float64) / by_channel - integers)

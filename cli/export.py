@@ -169,6 +169,20 @@ def export(
             help="Of what rounding adds to an output's mean: means, or none.  [default: means]"
         ),
     ] = None,
+    activations: Annotated[
+        str | None,
+        typer.Option(
+            help="int8, or float: of a network of linears alone, only weights are quantized, to 4 "
+            "or 8 bits.  [default: int8]"
+        ),
+    ] = None,
+    block_size: Annotated[
+        str | None,
+        typer.Option(
+            help="With --activations float, of 4 bits: 32, 64 or 128 inputs share a scale; none: "
+            "all of an output.  [default: none]"
+        ),
+    ] = None,
     io: Annotated[
         str | None, typer.Option(help="Graph inputs and outputs: float, int8 or uint8.")
     ] = None,
@@ -247,6 +261,7 @@ def export(
         "temperature": temperature, "temperature_data": temperature_data,
         "max_bytes": max_bytes, "target_bits": target_bits, "plan": plan,
         "max_accuracy_drop": max_accuracy_drop, "sensitivity": sensitivity,
+        "activations": activations, "block_size": block_size,
     }  # fmt: skip
     if save_plan is not None:
         read = (checkpoint, data, eval_data, config, plan)

@@ -18,6 +18,8 @@ def stored_bits(layer: Any) -> str:
     bits = layer["bits"]
     if bits is None:
         return "float" if layer.get("left_in_float") else ""
+    if layer.get("block"):
+        return f"{bits} g{layer['block']}"
     wider = [
         f"{key} {held['carrier']}"
         for key, held in layer.get("stored", {}).items()
@@ -32,10 +34,12 @@ def storage_rows(manifest: Any) -> Iterator[tuple[str, str]]:
     if not narrow:
         return
     for file, held in manifest.get("stored", {}).items():
+        memory = held.get("weight_memory_bytes")
+        in_memory = "" if memory is None else f", {memory:,} in memory"
         yield (
             f"weights of {file}",
-            f"{held['weight_bytes']:,} bytes, {held['weight_memory_bytes']:,} in memory; the file "
-            f"deflates to {held['deflated_bytes']:,}",
+            f"{held['weight_bytes']:,} bytes{in_memory}; the file deflates to "
+            f"{held['deflated_bytes']:,}",
         )
     for file, runtime, key in (
         ("model.onnx", "ONNX Runtime", "min_onnxruntime"), ("model.tflite", "LiteRT", "min_litert")

@@ -117,8 +117,13 @@ def summary_table(manifest: Any) -> Table:
             f"accuracy {found['accuracy']:.4f}, NLL {found['nll']:.3f} nats, "
             f"ECE {found['ece']:.3f}",
         )
-    row("x86 without VNNI", _without_vnni(manifest))
+    if "int16_pairs" in manifest:
+        row("x86 without VNNI", _without_vnni(manifest))
+    for what, told in _nearness(manifest):
+        row(what, told)
     for found in manifest["parity"]:
+        if "differing" not in found:
+            continue
         row(
             f"reference / {found['runtime']}",
             f"{found['differing']} of {found['integers']:,} integers differ "
@@ -166,6 +171,23 @@ def _trained(manifest: Any) -> Iterator[tuple[str, str]]:
         wide = [f"{name} ({held[kind]})" for name, held in bits.items() if (held[kind] or 8) > 8]
         if wide:
             yield f"{kind} over 8 bits", f"{', '.join(wide)}: 8 bits here, chosen as for floats"
+
+
+def _nearness(manifest: Any) -> Iterator[tuple[str, str]]:
+    """Of weights alone in integers: what they cost, and how near runtimes are to the reference."""
+    if manifest.get("activations") != "float":
+        return
+    yield "float / integer weights", f"output SQNR {_db(manifest['weights_sqnr_db'])}"
+    for found in manifest["parity"]:
+        yield (
+            f"reference / {found['runtime']}",
+            f"output SQNR {_db(found['sqnr_db'])} ({found['samples']} inputs); the runtime rounds "
+            f"rows of activations to int8, which explains {_db(found['expected_db'])}",
+        )
+
+
+def _db(value: float | None) -> str:
+    return "infinite" if value is None else f"{value:.1f} dB"
 
 
 def _without_accuracy(evaluation: Any) -> str:

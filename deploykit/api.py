@@ -61,6 +61,8 @@ def export(
     layer_map: StrPath | None = None,
     temperature: float | str | None = None,
     temperature_data: StrPath | None = None,
+    activations: str | None = None,
+    block_size: int | str | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
     """Make a bundle from a checkpoint, or from an .onnx file: `deploykit export`.
@@ -96,6 +98,9 @@ def export(
     temperature: by which the last layer divides the logits: a number, "labels" (fitted to those of
     temperature_data, or of every second sample of eval_data, the others then judging it) or
     "monte-carlo" (fitted to the average of draws on temperature_data, or on data).
+    activations: "float" for networks whose weights are all in linears: those alone are integers, of
+    4 or 8 bits, and all between them is float32. block_size: 32, 64 or 128 inputs of a 4-bit one
+    share a scale.
     numerics: "reference" reproduces the errors of published float32 code, where it has any.
     Defaults: both formats, 8 bits, rule "family", batch norm "keep", numerics "exact", align "auto"
     for the host, equalization "none", calibration "mse", rounding "auto"
@@ -121,6 +126,7 @@ def export(
         "temperature": temperature, "temperature_data": temperature_data,
         "plan": plan, "max_bytes": max_bytes, "target_bits": target_bits,
         "max_accuracy_drop": max_accuracy_drop, "sensitivity": sensitivity,
+        "activations": activations, "block_size": block_size,
     }  # fmt: skip
     file = None if config is None else Path(config)
     options = build_options(given, file, source_of(Path(checkpoint)))

@@ -17,7 +17,7 @@ import numpy as np
 
 from deploykit.errors import BundleError, IntegrityError
 from deploykit.npz import npz_bytes
-from deploykit.spec.arrays import AnyArray, Int8Array
+from deploykit.spec.arrays import AnyArray, Int8Array, Tensors
 from deploykit.spec.inputs import GraphInputs, count_samples
 
 HASHES = "MANIFEST.sha256"
@@ -44,6 +44,7 @@ class Golden:
     the Bayesian network's own, or None; masked: closed gates at zero, for `full` only.
     integers: every activation int8 for `full`.
     outputs: the output ports' integers for all N.
+    Where weights alone are integers, there are no others: outputs are the reference's floats.
     """
 
     inputs: GraphInputs
@@ -52,7 +53,7 @@ class Golden:
     folded: AnyArray
     masked: AnyArray
     integers: Mapping[str, Int8Array]
-    outputs: Mapping[str, Int8Array]
+    outputs: Tensors
     labels: AnyArray | None = None
     mean_forward: AnyArray | None = None
 
@@ -227,7 +228,8 @@ def _require_whole(golden: Golden) -> None:
         # A sample may have several rows.
         if array is not None and (not len(array) or len(array) % expected):
             raise ValueError(f"{name} holds {len(array)} samples where {expected} belong")
-    if not golden.integers or not golden.outputs:
+    floats = all(values.dtype.kind == "f" for values in golden.outputs.values())
+    if not golden.outputs or not (golden.integers or floats):
         raise ValueError("it holds no integers")
     if not 0 < real <= count or not np.isin(full, np.arange(count)).all():
         raise ValueError(f"{real} real samples and the indices {full} do not fit {count} inputs")

@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING
 
 from deploykit.bundle import Bundle, check_replaceable, json_bytes, write_bundle
 from deploykit.errors import ConfigError, ParityError, UsageError
-from deploykit.exporting.batch import check_apart, check_batch, check_fixed, check_samples
 from deploykit.exporting.contents import Outcome, bundle_files
-from deploykit.exporting.data import check_varied, load_samples
-from deploykit.exporting.description import check_labels, check_pixels
+from deploykit.exporting.data import load_samples
 from deploykit.exporting.entry import CheckpointEntry, open_entry
 from deploykit.exporting.evidence import (
     check_floats,
@@ -25,7 +23,6 @@ from deploykit.exporting.evidence import (
     record_golden,
 )
 from deploykit.exporting.file_out import check_writable, write_file
-from deploykit.exporting.held_out import check_held_out
 from deploykit.exporting.options import ExportOptions
 from deploykit.exporting.prune_record import prune_record
 from deploykit.exporting.pruning import (
@@ -34,9 +31,8 @@ from deploykit.exporting.pruning import (
     as_file,
     compare_files,
 )
-from deploykit.exporting.token_ids import check_ids
-from deploykit.spec.inputs import some_samples
 from deploykit.spec.progress import Advance, Progress, Silent
+from deploykit.spec.weight_only import Activations
 
 if TYPE_CHECKING:
     from deploykit.exporting.calibration_fit import CalibrationFit
@@ -84,67 +80,26 @@ def plan_export(source: Path, options: ExportOptions, progress: Progress | None 
 
     A checkpoint enters by being loaded, folded and captured, an ONNX file by being read.
     """
-    progress = progress or Silent()
-    entry = open_entry(source, options.entry, progress)
-    check_batch(entry.inputs, options.quantization.batch)
-    check_pixels(options.metadata, entry.inputs)
-    samples = load_samples(options.data, entry.inputs)
-    check_varied(options.data, samples)
-    labelled = None
-    if options.eval_data is not None:
-        labelled = load_samples(options.eval_data, entry.inputs)
-        check_held_out(options, samples, labelled)
-
-    from deploykit.exporting.calibration_fit import calibration_fit
-    from deploykit.exporting.equalizing import equalized
-    from deploykit.exporting.removing import HIDING_INPUTS, largest_values, zero_hidden
-    from deploykit.exporting.temperature import Stages, fitting_data, scale_by_temperature
-    from deploykit.graph.normalize import normalize
-    from deploykit.graph.removal import remove_dead_channels
+    from deploykit.exporting.preparing import prepare
+    from deploykit.exporting.temperature import Stages, scale_by_temperature
+    from deploykit.exporting.weight_only import check_integers_asked
     from deploykit.quantize.in_float import leave_in_float
     from deploykit.quantize.settling import Runners
     from deploykit.quantize.temperature import last_layer
-    from deploykit.reference.float import evaluate_outputs
     from deploykit.reference.integer import ReferenceRunner
     from deploykit.runtime import ort
     from deploykit.verify.formats import WrittenRunner, formats_for
     from deploykit.verify.integer_form import integer_form
 
-    fitting = None
-    if options.temperature is not None:
-        fitting = fitting_data(options.temperature, entry.inputs, samples, labelled)
+    progress = progress or Silent()
+    check_integers_asked(options)
     formats = formats_for(options.to, options.tflite_layout)
     runners = Runners(
         ort.OutputEvaluator(), ReferenceRunner(), [WrittenRunner(fmt) for fmt in formats]
     )
-
-    entered = entry.enter(samples, labelled, progress)
-    check_ids(entered.network, samples, "--data")
-    if labelled is not None:
-        check_ids(entered.network, labelled, "--eval-data")
-    if fitting is not None:
-        check_ids(entered.network, fitting.fitted, "--temperature-data")
-    with progress.stage("compare data with training"):
-        fit = calibration_fit(entered.network, samples, options.metadata)
-    with progress.stage("fold batch norm and scales"):
-        check_samples(entered.network, options.quantization.batch)
-        check_apart(entered.together, samples.inputs, options.quantization.batch)
-        masked = normalize(entered.network)
-        # An operator without an integer form ends it here, early.
-        formed = integer_form(masked, options.quantization.batch)
-        check_labels(options.metadata, formed)
-        check_fixed(formed)
-    with progress.stage("find what float32 hides"):
-        some = some_samples(samples.inputs, slice(HIDING_INPUTS))
-        quiet, hidden = zero_hidden(masked, some, options.removal.tolerance)
-    with progress.stage("remove channels"):
-        ranges = largest_values(ort.evaluate(quiet, some))
-        pruned, removal = remove_dead_channels(quiet, evaluate_outputs, options.removal, ranges)
-    with progress.stage("equalize channels"):
-        balanced, equalization = equalized(
-            pruned, options.equalization, options.quantization.bits, samples.inputs,
-            runners.evaluate,
-        )  # fmt: skip
+    prepared = prepare(source, options, integer_form, runners.evaluate, progress)
+    entered, samples, labelled = prepared.entered, prepared.samples, prepared.labelled
+    masked, balanced = prepared.masked, prepared.balanced
     with progress.stage("plan quantization") as advance:
         in_integers = integer_form(balanced, options.quantization.batch)
         lowered = leave_in_float(in_integers, options.quantization.bits.in_float)
@@ -154,17 +109,17 @@ def plan_export(source: Path, options: ExportOptions, progress: Progress | None 
             lowered, entered.network, samples, labelled, options, runners, formats, advance
         )
     temperature = None
-    if options.temperature is not None and fitting is not None:
+    if options.temperature is not None and prepared.fitting is not None:
         with progress.stage("fit temperature") as advance:
             stages, temperature = scale_by_temperature(
-                options.temperature, fitting, Stages(entered, masked, balanced, lowered, plan),
-                formats[0], advance,
+                options.temperature, prepared.fitting,
+                Stages(entered, masked, balanced, lowered, plan), formats[0], advance,
             )  # fmt: skip
             entered, masked, balanced = stages.entered, stages.masked, stages.pruned
             lowered, plan = stages.lowered, stages.plan
     return Planned(
-        entered, samples, labelled, fit, masked, hidden, balanced, removal, equalization, lowered,
-        plan, allocation, temperature, formats,
+        entered, samples, labelled, prepared.fit, masked, prepared.hidden, balanced,
+        prepared.removal, prepared.equalization, lowered, plan, allocation, temperature, formats,
     )  # fmt: skip
 
 
@@ -199,6 +154,8 @@ def export_bundle(
     """
     progress = progress or Silent()
     check_replaceable(out)
+    if options.activations is Activations.FLOAT:
+        return export_weight_only(source, options, out, progress)
     planned = plan_export(source, options, progress)
     entered, labelled, masked = planned.entered, planned.labelled, planned.masked
     balanced, lowered, plan = planned.balanced, planned.lowered, planned.plan
@@ -235,6 +192,23 @@ def export_bundle(
             planned.temperature, planned.allocation,
         )  # fmt: skip
         return write_bundle(out, bundle_files(outcome))
+
+
+def export_weight_only(
+    source: Path, options: ExportOptions, out: Path, progress: Progress
+) -> Bundle:
+    """The same where weights alone become integers."""
+    from deploykit.exporting.preparing import prepare
+    from deploykit.exporting.weight_only import as_it_is, evidence, plan_and_write
+    from deploykit.exporting.weight_only_record import bundle_files
+    from deploykit.runtime import ort
+
+    evaluate = ort.OutputEvaluator()
+    prepared = prepare(source, options, as_it_is, evaluate, progress)
+    written = plan_and_write(prepared, options, evaluate, progress)
+    proved = evidence(prepared, written, progress)
+    with progress.stage("write bundle"):
+        return write_bundle(out, bundle_files(prepared, options, written, proved))
 
 
 def threshold_curve(

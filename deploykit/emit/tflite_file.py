@@ -64,7 +64,10 @@ REARRANGED = "deploykit.rearranged"
 """Name of the metadata entry that maps each tensor that a chain of RESHAPEs and TRANSPOSEs gives to
 the one that it starts from: JSON, tensor names."""
 
-ELEMENT_TYPES = {0: "<f4", 2: "<i4", 3: "|u1", 4: "<i8", 6: "|b1", 9: "|i1"}
+ELEMENT_TYPES = {0: "<f4", 1: "<f2", 2: "<i4", 3: "|u1", 4: "<i8", 6: "|b1", 9: "|i1"}
+
+BLOCKWISE = 2
+"""Of the schema's union QuantizationDetails."""
 
 PACKED = {17: Carrier.INT4, 19: Carrier.INT2}
 """Element types of several integers in a byte; only weights have them."""
@@ -75,6 +78,7 @@ class FileTensor:
     """scale: [] where there is no quantization. values: constants only, in `shape`.
 
     signature: `shape` with -1 for what a caller may resize. carrier: how a weight is stored.
+    blocks: index of the tensor with a weight's scales by block, and the block's size.
     """
 
     index: int
@@ -87,6 +91,7 @@ class FileTensor:
     values: AnyArray | None
     signature: tuple[int, ...]
     carrier: Carrier = Carrier.INT8
+    blocks: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -210,8 +215,8 @@ def _tensor(table: Table, index: int, buffers: Sequence[Table]) -> FileTensor:
     carrier = PACKED.get(kind, Carrier.INT8)
     if kind not in ELEMENT_TYPES and carrier is Carrier.INT8:
         raise GraphError(
-            f"Tensor {name!r} has element type number {kind}; deploykit reads float32, int32, "
-            "int64, uint8, int8, and weights of int4 and int2."
+            f"Tensor {name!r} has element type number {kind}; deploykit reads float32, float16, "
+            "int32, int64, uint8, int8, and weights of int4 and int2."
         )
     shape_array = table.array(0, "<i4")
     shape = () if shape_array is None else tuple(map(int, shape_array))
@@ -219,12 +224,15 @@ def _tensor(table: Table, index: int, buffers: Sequence[Table]) -> FileTensor:
         raise GraphError(f"Tensor {name!r} has shape {list(shape)}; every length must be positive.")
     dtype = np.dtype(ELEMENT_TYPES.get(kind, "|i1"))
     scale = zero_point = None
-    dimension = 0
+    dimension, blocks = 0, None
     quantization = table.table(4)
     if quantization is not None:
         scale = quantization.array(2, "<f4")
         zero_point = quantization.array(3, "<i8")
         dimension = quantization.integer(6)
+        details = quantization.table(5)
+        if quantization.integer(4, "<B") == BLOCKWISE and details is not None:
+            blocks = details.integer(0), details.integer(2)
     return FileTensor(
         index,
         name,
@@ -236,6 +244,7 @@ def _tensor(table: Table, index: int, buffers: Sequence[Table]) -> FileTensor:
         _values(name, shape, dtype, carrier, table.integer(2, "<I"), buffers),
         _signature(name, shape, table),
         carrier,
+        blocks,
     )
 
 

@@ -47,6 +47,8 @@ OPERATOR_VERSIONS = {
     "EQUAL": OperatorVersion(1, "1.14.0"),
     "EXP": OperatorVersion(2, "2.12.0"),
     "FULLY_CONNECTED": OperatorVersion(4, "1.14.0"),
+    "FULLY_CONNECTED/blockwise": OperatorVersion(13, "2.18.0"),
+    "FULLY_CONNECTED/dynamic": OperatorVersion(12, "2.17.0"),
     "FULLY_CONNECTED/int2": OperatorVersion(10, "2.11.0"),
     "FULLY_CONNECTED/int4": OperatorVersion(10, "2.11.0"),
     "GATHER": OperatorVersion(2, "1.14.0"),
@@ -278,6 +280,13 @@ def _tensor(schema: Any, tensor: TfliteTensor, graph: TfliteGraph, buffers: list
             scale=scale,
             zeroPoint=np.full(scale.shape, tensor.quantization.zero_point, dtype=np.int64),
             quantizedDimension=tensor.quantization.dimension,
+        )
+    if tensor.blocks is not None:
+        quantization = schema.QuantizationParametersT(
+            detailsType=schema.QuantizationDetails.BlockwiseQuantization,
+            details=schema.BlockwiseQuantizationT(
+                scales=tensor.blocks.scales, zeroPoints=-1, blockSize=tensor.blocks.size
+            ),
         )
     signature = graph.signature(tensor)
     return schema.TensorT(

@@ -8,6 +8,9 @@ The caller holds a canonical float graph, for example the one that a bundle keep
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import onnx_ir as ir
 
@@ -17,8 +20,18 @@ from deploykit.emit.tflite_float_body import lower_nodes
 from deploykit.emit.tflite_float_live import live_part
 from deploykit.emit.tflite_float_order import natural, port_order
 from deploykit.emit.tflite_float_site import FloatSite, Place
+from deploykit.emit.tflite_graph import TfliteGraph
 from deploykit.errors import GraphError
 from deploykit.spec.network import Network
+
+
+@dataclass(frozen=True)
+class FloatFile:
+    """A float network's operators in TFLite's terms, before they are packed."""
+
+    graph: TfliteGraph
+    inputs: Sequence[FilePort]
+    outputs: Sequence[FilePort]
 
 
 def write_float_tflite(network: Network) -> bytes:
@@ -31,6 +44,12 @@ def write_float_tflite(network: Network) -> bytes:
 
     Raises UnsupportedOperatorError naming operator, node, and what to do.
     """
+    file = float_file(network)
+    return pack_graph(file.graph, file.inputs, file.outputs)
+
+
+def float_file(network: Network) -> FloatFile:
+    """What `write_float_tflite` packs."""
     model_graph = network.model.graph
     site = FloatSite(network.model.opset_imports.get("", 1))
     inputs = [
@@ -44,7 +63,7 @@ def write_float_tflite(network: Network) -> bytes:
     moved_in, moved_out = (
         [FilePort(port.name, index[port.tensor]) for port in side] for side in (inputs, outputs)
     )
-    return pack_graph(live, moved_in, moved_out)
+    return FloatFile(live, moved_in, moved_out)
 
 
 def _input(value: ir.Value, site: FloatSite) -> int:

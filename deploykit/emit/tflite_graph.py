@@ -23,10 +23,22 @@ class TfliteQuantization:
 
 
 @dataclass(frozen=True)
+class BlockScales:
+    """Several scales for each row of a weight. scales: index of a tensor [O, B] of float16.
+
+    size: of a block, along the last axis.
+    """
+
+    scales: int
+    size: int
+
+
+@dataclass(frozen=True)
 class TfliteTensor:
     """values: the constant's data in `shape`, None for an activation. carrier: of a weight.
 
-    open_axis: which of an activation's lengths grows with a dynamic batch; None where none does.
+    blocks: in place of its quantization. open_axis: which of an activation's lengths grows with a
+    dynamic batch; None where none does.
     """
 
     name: str
@@ -36,6 +48,7 @@ class TfliteTensor:
     values: AnyArray | None = None
     open_axis: int | None = 0
     carrier: Carrier = Carrier.INT8
+    blocks: BlockScales | None = None
 
 
 class Activation(Enum):

@@ -169,7 +169,7 @@ def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
     sqnr, golden = layer_sqnr(outcome), outcome.golden
     return {
         "schema": SCHEMA,
-        "versions": _versions(),
+        "versions": versions(),
         "source": dict(outcome.entered.record),
         "io": options.quantization.io.value,
         "batch": network.batch.value,
@@ -187,7 +187,7 @@ def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
         "evaluation": None if outcome.evaluated is None else {
             "samples": len(outcome.evaluated), "labels": outcome.evaluated.labels is not None,
         },
-        "fold": _fold(outcome.entered.fold, options.entry),
+        "fold": fold_record(outcome.entered.fold, options.entry),
         "removal": {
             **removal_record(removal),
             **hiding_record(outcome.hidden),
@@ -198,7 +198,7 @@ def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
         **_allocation(outcome.allocation),
         "given": _grids(outcome.plan),
         "layers": _layers(outcome, sqnr),
-        "sqnr_db": {name: _number(value) for name, value in sqnr.items()},
+        "sqnr_db": {name: decibels(value) for name, value in sqnr.items()},
         "agreement": agreement(
             network, golden.folded, golden.outputs, golden.count, golden.real
         ),
@@ -207,7 +207,7 @@ def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
         "min_onnxruntime": oldest_ort(outcome.models, network),
         "min_litert": oldest_litert(outcome.models, network),
         "dense_float32_bytes": 4 * removal.parameters_before,
-        **_answers(outcome.answers, outcome.temperature),
+        **answers_record(outcome.answers, outcome.temperature),
         "parity": [
             {
                 "runtime": found.runner, "samples": found.samples,
@@ -219,7 +219,7 @@ def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _answers(answers: Answers | None, temperature: Temperature | None) -> dict[str, Any]:
+def answers_record(answers: Answers | None, temperature: Temperature | None) -> dict[str, Any]:
     """Accuracy, confidence and temperature; None where there were no labels, or no temperature."""
     accuracy = None if answers is None else answers.accuracy
     confidence = None if answers is None else answers.confidence
@@ -300,7 +300,7 @@ def _layers(outcome: Outcome, sqnr: Mapping[str, float]) -> list[dict[str, Any]]
             **_channels(outcome, layer, removals.get(layer.name)),
             **_dead_channels(outcome.removal, removals.get(layer.name)),
             **_numbers(outcome, layer, costs.get(layer.name)),
-            "sqnr_db": _number(sqnr[layer.output]) if layer.output in sqnr else None,
+            "sqnr_db": decibels(sqnr[layer.output]) if layer.output in sqnr else None,
             "stored": stored.get(layer.output, {}),
             "kernels": {runtime: by.get(layer.output) for runtime, by in kernels.items()},
         }
@@ -375,10 +375,10 @@ def _pairs(plan: QuantPlan) -> dict[str, Any]:
     }
 
 
-def _fold(
+def fold_record(
     report: FoldReport | None, options: CheckpointOptions | OnnxOptions
 ) -> dict[str, Any] | None:
-    """None where the export began behind folding."""
+    """What folding did; None where the export began behind folding."""
     if report is None or isinstance(options, OnnxOptions):
         return None
     return {
@@ -416,7 +416,8 @@ def _trained_bits(report: FoldReport) -> dict[str, dict[str, int | None]]:
     }
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of python and of every package that decides the bytes."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -426,6 +427,6 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _number(value: float) -> float | None:
+def decibels(value: float) -> float | None:
     """SQNR in dB to two decimals; None where there is no error at all (JSON has no infinity)."""
     return round(value, 2) if math.isfinite(value) else None

@@ -14,7 +14,7 @@ from deploykit.graph.certificate import same_graph
 from deploykit.graph.edit import output_names
 from deploykit.reference.float import evaluate_outputs
 from deploykit.runtime import ort
-from deploykit.spec.arrays import AnyArray
+from deploykit.spec.arrays import AnyArray, Tensors
 from deploykit.spec.inputs import GraphInputs, joined_samples, named_inputs, some_samples
 from deploykit.spec.joined import joined_outputs
 from deploykit.spec.network import Network, input_names
@@ -95,7 +95,18 @@ def measure_answers(
     if labelled is None or labelled.labels is None:
         return None
     labels = labelled.labels
-    outputs = _outputs_by_stage(entered, pruned, network, models, labelled.inputs, len(labels))
+    outputs = outputs_in_float(entered, pruned, labelled.inputs, len(labels))
+    for fmt, data in models.items():
+        raw = fmt.run_outputs(data, network, port_inputs(network, labelled.inputs))
+        (port,) = network.outputs
+        outputs[fmt.file] = real_output(network, port, raw)
+    return judged_answers(outputs, labels, temperature)
+
+
+def judged_answers(
+    outputs: Tensors, labels: AnyArray, temperature: Temperature | None = None
+) -> Answers:
+    """Accuracy and confidence of outputs by stage."""
     found = Accuracy(
         len(labels), {stage: accuracy(values, labels) for stage, values in outputs.items()}
     )
@@ -112,23 +123,14 @@ def measure_answers(
     return Answers(found, Confidence(len(labels[judged]), after, before))
 
 
-def _outputs_by_stage(
-    entered: Entered,
-    pruned: Network,
-    network: QuantizedNetwork,
-    models: Mapping[Format, bytes],
-    inputs: GraphInputs,
-    count: int,
+def outputs_in_float(
+    entered: Entered, pruned: Network, inputs: GraphInputs, count: int
 ) -> dict[str, AnyArray]:
+    """By stage before quantization, all outputs of `count` samples, joined."""
     outputs: dict[str, AnyArray] = {}
     if entered.mean is not None:
         outputs["mean"] = entered.mean(inputs)
     outputs[entered.stage] = entered.unpruned(inputs)
-    given = named_inputs(inputs, [port.name for port in network.inputs])
-    floats = ort.run(model_bytes(pruned), given)
+    floats = ort.run(model_bytes(pruned), named_inputs(inputs, input_names(pruned)))
     outputs["pruned"] = joined_outputs(floats, output_names(pruned), count)
-    for fmt, data in models.items():
-        raw = fmt.run_outputs(data, network, port_inputs(network, inputs))
-        (port,) = network.outputs
-        outputs[fmt.file] = real_output(network, port, raw)
     return outputs

@@ -19,6 +19,7 @@ from deploykit.exporting.removing import HOST, removal_options
 from deploykit.exporting.temperature_options import Target as TemperatureTarget
 from deploykit.exporting.temperature_options import TemperatureOptions, temperature_options
 from deploykit.exporting.weight_bits import carrier_options, default_of, merged_bits, weight_bits
+from deploykit.exporting.weight_only_options import block_size, check_weight_only
 from deploykit.graph.options import RemovalOptions
 from deploykit.graph.widths.host import Element, Runtime
 from deploykit.graph.widths.table import WidthTable
@@ -34,6 +35,7 @@ from deploykit.spec.model_metadata import ModelMetadata
 from deploykit.spec.pairs import Target
 from deploykit.spec.plan import BiasCorrection, Rounding, WeightRange
 from deploykit.spec.quantized import Batch, IoType
+from deploykit.spec.weight_only import Activations
 
 RUNTIMES: Mapping[str, Runtime] = {"onnx": Runtime.ORT, "tflite": Runtime.LITERT}
 """By format, the runtime whose kernels like some widths better."""
@@ -82,7 +84,8 @@ class OnnxOptions:
 class ExportOptions:
     """A complete and checked set of options.
 
-    auto: how bits by layer are allocated; those that the quantization's name stay.
+    auto: how bits by layer are allocated; those that the quantization's name stay. activations:
+    what layers compute on. block_size: inputs that share a scale, None: all of an output.
     """
 
     entry: CheckpointOptions | OnnxOptions
@@ -96,6 +99,8 @@ class ExportOptions:
     metadata: ModelMetadata = field(default_factory=ModelMetadata)
     temperature: TemperatureOptions | None = None
     auto: AutoBits | None = None
+    activations: Activations = Activations.INT8
+    block_size: int | None = None
 
     @property
     def plans_bits(self) -> bool:
@@ -108,7 +113,8 @@ KEYS = (
     "batchnorm", "exact", "align", "target", "equalization", "calibration", "rounding",
     "weight_range", "bias_correction", "io", "tflite_layout", "labels", "mean", "std", "batch",
     "weights", "numerics", "layer_map", "layer_bits", "min_ort", "tflite_lowbit", "temperature",
-    "temperature_data", "plan", *OF_AUTO,
+    "temperature_data", "plan", "activations", "block_size",
+    *OF_AUTO,
 )  # fmt: skip
 """Names of all options: keys of export.toml, and flags with dashes for underscores."""
 
@@ -136,6 +142,9 @@ def build_options(
     if plan is not None:
         values = {**plan.options, **values} if "plan" not in given else {**values, **plan.options}
     values.update(given)
+    activations = choice(Activations, "activations", values.get("activations", "int8"))
+    if activations is Activations.FLOAT:
+        check_weight_only(values)
     entry = _checkpoint(values) if source is Source.CHECKPOINT else _onnx(values)
     if "data" not in values:
         raise UsageError("give --data calibration.npz: activation ranges are measured on it")
@@ -165,7 +174,7 @@ def build_options(
             choice(IoType, "io", values.get("io", "float")),
             target,
             choice(Batch, "batch", values.get("batch", "fixed")),
-            _rounding(values, weights, auto),
+            _rounding(values, weights, auto, activations),
             carrier_options(
                 values.get("min_ort"),
                 choice(TfliteLowbit, "tflite-lowbit", values.get("tflite_lowbit", "fast")),
@@ -178,6 +187,8 @@ def build_options(
         metadata=read_metadata(values),
         temperature=_temperature(values, source),
         auto=auto,
+        activations=activations,
+        block_size=block_size(values.get("block_size"), activations),
     )
 
 
@@ -194,14 +205,16 @@ def _temperature(values: Mapping[str, Any], source: Source) -> TemperatureOption
     return found
 
 
-def _rounding(values: Mapping[str, Any], bits: WeightBits, auto: AutoBits | None) -> Rounding:
+def _rounding(
+    values: Mapping[str, Any], bits: WeightBits, auto: AutoBits | None, activations: Activations
+) -> Rounding:
     """Unless stated: in sequence where weights are to have fewer than 8 bits, else compensated."""
     stated = values.get("rounding", BY_BITS)
     if stated == BY_BITS:
-        narrow = (
-            auto is not None or min((bits.default or FULL_BITS, *bits.layers.values())) < FULL_BITS
-        )
-        return Rounding.SEQUENTIAL if narrow else Rounding.COMPENSATED
+        least = min((bits.default or FULL_BITS, *bits.layers.values()))
+        narrow = auto is not None or least < FULL_BITS
+        in_integers = activations is Activations.INT8
+        return Rounding.SEQUENTIAL if narrow and in_integers else Rounding.COMPENSATED
     try:
         return Rounding(stated)
     except ValueError as error:

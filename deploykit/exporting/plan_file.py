@@ -90,7 +90,7 @@ def _bits(path: Path, name: str, weight: object) -> int:
 def short_form(record: Mapping[str, Any]) -> dict[str, Any]:
     """Of a plan.json what `read_plan` reads."""
     return {
-        **{key: record[key] for key in KEPT},
+        **{key: record[key] for key in KEPT if key in record},
         "layers": {
             name: {"weight": {"bits": layer["weight"]["bits"]}}
             for name, layer in record["layers"].items()

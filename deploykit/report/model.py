@@ -19,6 +19,7 @@ from deploykit.spec.network import static_shape
 from deploykit.spec.operators import Conv, Linear, Operator
 from deploykit.spec.quantized import QuantizedNetwork
 from deploykit.verify.formats import Format, OnnxFormat, TfliteFormat
+from deploykit.verify.weight_only_files import FORMATS, weights_alone
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,19 @@ def summarize_model(path: Path) -> ModelSummary:
     fmt: Format = TfliteFormat(TfliteLayout.NHWC) if path.suffix == ".tflite" else OnnxFormat()
     version = fmt.version()
     runtime = f"{fmt.runtime} {version}" if version else f"{fmt.runtime} is not installed"
+    weights = FORMATS[fmt.key]
+    held = weights_alone(weights, data)
+    if held:
+        kernels_of = weights.kernels(data) if version else {}
+        rows = tuple(
+            OperatorRow(
+                layer, "Linear", one.values.shape, kernels_of.get(layer), one.bits,
+                one.carrier.value,
+            )
+            for layer, one in held.items()
+        )  # fmt: skip
+        name = f"{'ONNX' if fmt.key == 'onnx' else 'TFLite'}, weights of linears alone in integers"
+        return ModelSummary(path, name, runtime, len(data), rows)
     try:
         network = fmt.read(data)
     except DeploykitError as error:

@@ -16,6 +16,7 @@ WORSE_NLL = 1.01
 """Ratio of NLL with a temperature to that without, above which it is told."""
 LOW_SQNR_DB = 15.0
 FEW_SAMPLES = 32
+FLOAT = "float"
 EIGHT = 8
 """Bits, under which SQNR says how coarse training's grid is."""
 FAR_FROM_TRAINING = 5.0
@@ -29,9 +30,15 @@ FAST = frozenset({"XNNPACK", "GELU"})
 
 def warnings_of(manifest: Any) -> list[str]:
     """One sentence per finding, the costliest kind first; empty where nothing stands out."""
+    if manifest.get("activations") == FLOAT:
+        quantized = [*_weights_alone(manifest["accuracy"], manifest["layers"])]
+    else:
+        quantized = [
+            *_accuracy(manifest["accuracy"]),
+            *_sqnr(manifest["layers"], manifest.get("given", []), manifest.get("equalization")),
+        ]
     return [
-        *_accuracy(manifest["accuracy"]),
-        *_sqnr(manifest["layers"], manifest.get("given", []), manifest.get("equalization")),
+        *quantized,
         *_kernels(manifest["layers"], manifest.get("given", [])),
         *_posterior(manifest["fold"]),
         *_arithmetic(manifest["fold"]),
@@ -39,6 +46,24 @@ def warnings_of(manifest: Any) -> list[str]:
         *_calibration(manifest["calibration"]),
         *_widths(manifest["removal"]["alignment"]),
     ]
+
+
+def _weights_alone(accuracy: Any, layers: Any) -> Iterator[str]:
+    """Of a network whose activations are float32."""
+    low = {x["name"]: x["sqnr_db"] for x in layers if (x["sqnr_db"] or LOW_SQNR_DB) < LOW_SQNR_DB}
+    lost = 0.0
+    if accuracy is not None:
+        files = [accuracy[file] for file in ("model.onnx", "model.tflite") if file in accuracy]
+        lost = 100 * (accuracy["pruned"] - min(files))
+    if not low and lost <= POINTS_LOST_TO_INTEGERS:
+        return
+    told = [f"{listed(list(low))} under {LOW_SQNR_DB:.0f} dB"] if low else []
+    if lost > POINTS_LOST_TO_INTEGERS:
+        told.append(f"{lost:.1f} points under the float network")
+    yield (
+        f"integer weights cost much ({'; '.join(told)}): give --bits 8, --block-size 32, or "
+        "--layer-bits NAME=8 or NAME=float for layers that suffer"
+    )
 
 
 def _accuracy(accuracy: Any) -> Iterator[str]:

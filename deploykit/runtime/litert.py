@@ -24,6 +24,7 @@ PACKAGES = (
 )
 DELEGATE = "DELEGATE"
 XNNPACK = "XNNPACK"
+LINEAR = "FULLY_CONNECTED"
 
 
 def version() -> str | None:
@@ -66,12 +67,46 @@ def kernels(data: bytes) -> Mapping[str, str | None]:
     """
     interpreter = _interpreter(data)
     nodes = interpreter._get_ops_details()
-    makers = {
+    makers = _makers(nodes)
+    delegated = _delegated(nodes, makers)
+    activations = {*makers, *(int(detail["index"]) for detail in interpreter.get_input_details())}
+    taken: dict[str, str | None] = {}
+    for detail in interpreter.get_tensor_details():
+        index = int(detail["index"])
+        if index not in activations or np.dtype(detail["dtype"]).kind not in "iu":
+            continue
+        maker = str(makers[index]["op_name"]) if index in makers else None
+        taken[str(detail["name"])] = XNNPACK if index in delegated else maker
+    return taken
+
+
+def weight_kernels(data: bytes) -> Mapping[str, str]:
+    """By name of a FULLY_CONNECTED's weight, who computes it: "XNNPACK" or "FULLY_CONNECTED"."""
+    interpreter = _interpreter(data)
+    nodes = interpreter._get_ops_details()
+    delegated = _delegated(nodes, _makers(nodes))
+    names = {int(one["index"]): str(one["name"]) for one in interpreter.get_tensor_details()}
+    return {
+        names[int(node["inputs"][1])]: XNNPACK
+        if {int(index) for index in node["outputs"]} <= delegated
+        else LINEAR
+        for node in nodes
+        if node["op_name"] == LINEAR
+    }
+
+
+def _makers(nodes: Sequence[Any]) -> dict[int, Any]:
+    """The operator of the file that computes each tensor, by tensor index."""
+    return {
         int(index): node
         for node in nodes
         if node["op_name"] != DELEGATE
         for index in node["outputs"]
     }
+
+
+def _delegated(nodes: Sequence[Any], makers: Mapping[int, Any]) -> set[int]:
+    """Indices of the tensors that operators between a DELEGATE's inputs and outputs compute."""
     delegated: set[int] = set()
     for partition in (node for node in nodes if node["op_name"] == DELEGATE):
         border = {int(index) for index in partition["inputs"]}
@@ -82,15 +117,7 @@ def kernels(data: bytes) -> Mapping[str, str | None]:
                 continue
             delegated.add(index)
             reached.extend(int(source) for source in makers[index]["inputs"])
-    activations = {*makers, *(int(detail["index"]) for detail in interpreter.get_input_details())}
-    taken: dict[str, str | None] = {}
-    for detail in interpreter.get_tensor_details():
-        index = int(detail["index"])
-        if index not in activations or np.dtype(detail["dtype"]).kind not in "iu":
-            continue
-        maker = str(makers[index]["op_name"]) if index in makers else None
-        taken[str(detail["name"])] = XNNPACK if index in delegated else maker
-    return taken
+    return delegated
 
 
 def partitions(data: bytes) -> int:

@@ -174,6 +174,11 @@ def kernels(data: bytes) -> Mapping[str, str]:
     }
 
 
+def node_kernels(data: bytes) -> Mapping[str, str]:
+    """After ORT's fusions, the operator behind each node that kept its name."""
+    return {node.name: node.op_type for node in optimized(data).graph.node if node.name}
+
+
 def _onnxruntime() -> Any:
     """The onnxruntime module, its telemetry off and its warnings quiet."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

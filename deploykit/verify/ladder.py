@@ -14,10 +14,12 @@ import numpy as np
 from deploykit.bundle import (
     FLOAT_MODEL,
     GOLDEN,
+    PLAN,
     Bundle,
     Golden,
     load_golden,
     read_bundle,
+    read_record,
 )
 from deploykit.emit.onnx_file import read_float_onnx
 from deploykit.errors import DeploykitError, IntegrityError
@@ -50,13 +52,14 @@ from deploykit.verify.integers import (
     run_reference,
 )
 from deploykit.verify.metrics import accuracy, agreement, float_names, sqnr_by_tensor
-from deploykit.verify.opened import formats_of, read_plan, with_bodies
+from deploykit.verify.opened import formats_of, of_weights_alone, read_plan, with_bodies
 from deploykit.verify.rounding import farthest_rounding
 from deploykit.verify.saturation import (
     planned_target,
     sums_step,
     why_onnxruntime_differs,
 )
+from deploykit.verify.weight_only import weight_only_steps
 
 SQNR_TOLERANCE_DB = 0.1
 ROUNDING_DB = 100.0
@@ -77,6 +80,9 @@ def verify_bundle(path: Path, announce: Announce = lambda text: None) -> ParityR
     announce("hashes")
     bundle = read_bundle(path)
     golden = load_golden(bundle.file(GOLDEN))
+    stated = read_record(bundle.file(PLAN))
+    if of_weights_alone(stated):
+        return ParityReport(tuple(weight_only_steps(bundle, golden, stated, announce)))
     plan = read_plan(bundle)
     announce("float graph")
     steps = [mean_forward_step(golden, bundle)]

@@ -8,16 +8,22 @@ from typing import Any
 
 from deploykit.bundle import MANIFEST, PLAN, Bundle, read_record
 from deploykit.emit.tflite_layout import TfliteLayout
-from deploykit.errors import IntegrityError
+from deploykit.errors import BundleError, IntegrityError
 from deploykit.spec.operators import Island, Operator, Rearrange, operator_inputs
 from deploykit.spec.quantized import QuantizedNetwork
 from deploykit.spec.record import first_difference
+from deploykit.spec.weight_only import Activations
 from deploykit.verify.formats import Format, OnnxFormat, TfliteFormat
 
 
 def read_plan(bundle: Bundle) -> Mapping[str, Any]:
     """The plan; one that can be held against itself can be held against a file."""
     plan = read_record(bundle.file(PLAN))
+    if of_weights_alone(plan):
+        raise BundleError(
+            f"{bundle.path} holds integers of weights alone (--activations float), and this is "
+            "about networks of integers; export it with --activations int8"
+        )
     try:
         names = {str(tensor): str(name) for tensor, name in plan["names"].items()}
         first_difference(plan["network"], plan["network"])
@@ -27,6 +33,11 @@ def read_plan(bundle: Bundle) -> Mapping[str, Any]:
             "export the bundle again"
         ) from error
     return {**plan, "names": names}
+
+
+def of_weights_alone(plan: Mapping[str, Any]) -> bool:
+    """Whether a plan.json is of weights alone, between float32 activations."""
+    return plan.get("activations") == Activations.FLOAT.value
 
 
 def formats_of(bundle: Bundle) -> list[Format]:

@@ -80,7 +80,7 @@ def test_a_package_in_the_file_is_no_path(tmp_path: Path) -> None:
 def test_the_sample_s_file_names_every_option() -> None:
     """All but those that choose between networks, arithmetics or runtimes, and other bits."""
     left_out = {"weights", "numerics", "layer_map", "layer_bits", "min_ort", "plan", *OF_AUTO}
-    left_out |= {"temperature", "temperature_data"}
+    left_out |= {"temperature", "temperature_data", "activations", "block_size"}
     assert set(read_config(SAMPLE / "export.toml")) == set(KEYS) - left_out
 
 

@@ -1,0 +1,185 @@
+"""The ladder of a bundle whose weights alone are integers.
+
+Steps 1 and 2 are those of every bundle. Step 3 holds the network with rounded weights against the
+float one, step 4 each file: its integers against the plan, its weights against the floats, what it
+computes in the reference against the recorded outputs, and its runtime against the reference, which
+multiplies rows of int8 and is near it, not equal (verify.weight_only_nearness).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from deploykit.bundle import FLOAT_MODEL, Bundle, Golden
+from deploykit.emit.onnx_file import read_float_onnx
+from deploykit.emit.onnx_weight_only import read_weight_only_onnx
+from deploykit.errors import DeploykitError, IntegrityError
+from deploykit.graph.edit import output_names
+from deploykit.reference.float import evaluate_outputs
+from deploykit.spec.arrays import AnyArray, Int8Array, Tensors
+from deploykit.spec.difference import relative_difference
+from deploykit.spec.inputs import some_samples
+from deploykit.spec.joined import joined_outputs
+from deploykit.spec.linears import linear_weight, linears, with_weights
+from deploykit.spec.network import Network
+from deploykit.spec.parity import Step, Verdict
+from deploykit.spec.plan import Rounding
+from deploykit.spec.quantized import int_range
+from deploykit.spec.weight_only import by_input, products
+from deploykit.verify.float_stages import FLOAT_ROUNDING, mean_forward_step, pruned_step, verdict
+from deploykit.verify.metrics import accuracy, sqnr_db
+from deploykit.verify.weight_only_files import (
+    FORMATS,
+    PlannedLinear,
+    WeightOnlyFormat,
+    compare_weights,
+)
+from deploykit.verify.weight_only_nearness import first_samples, measure_nearness
+
+WEIGHTS = "float / integer weights"
+SQNR_TOLERANCE_DB = 0.1
+ROUNDING_DB = 100.0
+"""SQNR above which float32 itself is the noise."""
+
+
+def planned_linears(plan: Mapping[str, Any]) -> dict[str, PlannedLinear]:
+    """What plan.json says of every weight.
+
+    Raises IntegrityError where that is none.
+    """
+    try:
+        return {
+            str(name): PlannedLinear(
+                int(layer["weight"]["bits"]),
+                np.asarray(layer["weight"]["scale"], np.float32),
+                str(layer["weight"]["values_sha256"]),
+                {str(key): str(held) for key, held in layer["weight"]["carrier"].items()},
+            )
+            for name, layer in plan["layers"].items()
+        }
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise IntegrityError(
+            f"plan.json is not a plan of deploykit ({type(error).__name__}: {error}); export the "
+            "bundle again"
+        ) from error
+
+
+def weight_only_steps(
+    bundle: Bundle, golden: Golden, plan: Mapping[str, Any], announce: Any
+) -> Iterator[Step]:
+    """Every step, on the bundle's files alone."""
+    planned = planned_linears(plan)
+    yield mean_forward_step(golden, bundle)
+    announce("float graph")
+    try:
+        network = read_float_onnx(bundle.file(FLOAT_MODEL).read_bytes())
+        floats = evaluate_outputs(network, golden.inputs)
+    except DeploykitError as error:
+        yield Step(2, FLOAT_MODEL, Verdict.FAILED, str(error))
+        return
+    names = output_names(network)
+    full = evaluate_outputs(network, some_samples(golden.inputs, golden.full))
+    yield pruned_step(golden, joined_outputs(full, names, len(golden.full)))
+    yield _rounded(bundle, golden, floats, names)
+    for fmt in (FORMATS[key] for key in FORMATS if FORMATS[key].file in bundle.models()):
+        announce(fmt.file)
+        data = bundle.file(fmt.file).read_bytes()
+        climb = partial(_file_steps, fmt, data, golden, plan, planned, network)
+        try:
+            yield from climb()
+        except DeploykitError as error:
+            yield Step(4, f"{fmt.file}, read back / plan", Verdict.FAILED, str(error))
+
+
+def _rounded(bundle: Bundle, golden: Golden, floats: Tensors, names: tuple[str, ...]) -> Step:
+    """What rounding the weights did, as recorded at export."""
+    real = joined_outputs(first_samples(floats, golden), names, golden.real)
+    recorded = joined_outputs(first_samples(golden.outputs, golden), names, golden.real)
+    found, stated = sqnr_db(real, recorded), bundle.manifest.get("weights_sqnr_db")
+    known = math.inf if stated is None else float(stated)  # null: no error at all
+    detail = f"output SQNR {found:.1f} dB"
+    if golden.labels is not None and len(names) == 1:
+        detail += f", accuracy {accuracy(recorded, golden.labels):.3f} on {golden.real} samples"
+    apart = min(found, ROUNDING_DB), min(known, ROUNDING_DB)
+    if not math.isclose(*apart, abs_tol=SQNR_TOLERANCE_DB):
+        return Step(3, WEIGHTS, Verdict.FAILED, f"{detail}, where the manifest states {stated}")
+    return Step(3, WEIGHTS, Verdict.PASSED, detail)
+
+
+def _file_steps(
+    fmt: WeightOnlyFormat,
+    data: bytes,
+    golden: Golden,
+    plan: Mapping[str, Any],
+    planned: Mapping[str, PlannedLinear],
+    network: Network,
+) -> Iterator[Step]:
+    compared = f"{fmt.file}, read back / plan"
+    integers, other = compare_weights(fmt, fmt.read(data), planned, network)
+    if other is not None:
+        layer, what = other
+        yield Step(4, compared, Verdict.FAILED, f"operator {layer}: {what}", layer)
+        return
+    count = sum(values.size for values in integers.values())
+    yield Step(4, compared, Verdict.PASSED, f"{count:,} integers of {len(integers)} layers equal")
+    yield _steps_apart(fmt, integers, planned, network, Rounding(plan["rounding"]))
+    real = {name: products(values, planned[name].scale) for name, values in integers.items()}
+    restored = with_weights(network, real)
+    # What else model.onnx computes is read from the file; of model.tflite its runtime tells.
+    computed = read_weight_only_onnx(data)[1] if fmt.key == "onnx" else restored
+    names = output_names(network)
+    recorded = joined_outputs(golden.outputs, names, golden.count)
+    found = joined_outputs(evaluate_outputs(computed, golden.inputs), names, golden.count)
+    yield _against_golden(f"{fmt.file} in the reference / golden", found, recorded)
+    compared = f"{fmt.file} in {fmt.runtime} / reference"
+    version = fmt.version()
+    if version is None:
+        reason = f"{fmt.runtime} cannot be imported here; install it and verify again"
+        yield Step(4, compared, Verdict.SKIPPED, reason)
+        return
+    near = measure_nearness(restored, tuple(planned), {fmt: data}, golden)[fmt.file]
+    yield Step(
+        4, compared, verdict(near.holds),
+        f"output SQNR {near.sqnr_db:.1f} dB, at least {near.least_db:.1f}: rounding rows of "
+        f"activations to int8 explains {near.expected_db:.1f} ({golden.real} inputs, {version})",
+    )  # fmt: skip
+
+
+def _steps_apart(
+    fmt: WeightOnlyFormat,
+    integers: Mapping[str, Int8Array],
+    planned: Mapping[str, PlannedLinear],
+    network: Network,
+    rounding: Rounding,
+) -> Step:
+    """Integers against float weights, those that the range clips against its ends."""
+    compared = f"{fmt.file}, read back / float weights"
+    nodes, worst, where = linears(network), 0.0, None
+    for name, values in integers.items():
+        weight = linear_weight(nodes[name])
+        assert weight is not None
+        _, highest = int_range(planned[name].bits)
+        steps = weight / by_input(planned[name].scale, weight.shape[1]).astype(np.float64)
+        apart = float(np.abs(np.clip(steps, -highest, highest) - values).max())
+        if apart > worst:
+            worst, where = apart, name
+    detail = f"every weight within {worst:.2f} steps of its float value"
+    if worst <= rounding.reach + 1e-3:
+        return Step(4, compared, Verdict.PASSED, detail)
+    detail = f"operator {where}: a weight is {worst:.2f} steps from its float value"
+    return Step(4, compared, Verdict.FAILED, f"{detail}, where {rounding.reach} are allowed", where)
+
+
+def _against_golden(compared: str, found: AnyArray, recorded: AnyArray) -> Step:
+    if found.shape != recorded.shape:
+        detail = f"output {list(found.shape)}, recorded {list(recorded.shape)}"
+        return Step(4, compared, Verdict.FAILED, detail)
+    difference = relative_difference(recorded, found)
+    return Step(
+        4, compared, verdict(difference <= FLOAT_ROUNDING), f"relative difference {difference:.1e}"
+    )

@@ -177,6 +177,8 @@ def trained_tensors(opened: Opened) -> frozenset[str]:
         for use in opened.plan.get("given", [])
         if use["kind"] == "activation" and use["why"] is None
     }
+    stated = opened.lowered.given.activations
+    kept |= {name for name, grid in stated.items() if opened.grids.get(name) == grid.quantization}
     groups = find_groups(opened.layers, real_inputs(opened.lowered))
     held = (group.tensors for group in groups if kept.intersection(group.tensors))
     return frozenset(name for tensors in held for name in tensors)

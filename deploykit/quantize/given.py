@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
+from deploykit.quantize.hidden import Coarser
 from deploykit.quantize.nodes import parameter
 from deploykit.quantize.operators import WEIGHTED
 from deploykit.quantize.sharing import Group, fixed_quantization
@@ -30,6 +32,7 @@ INPUT = (
 INSISTED = "runtimes insist on a scale for what computes it"
 JOINED = "it shares its scale with {}, which has another grid"
 MOVED = "its scale moved by {:.2%}, so that runtimes take it and round alike"
+COARSER = "its scale is kept, but its integers come from {}, in steps up to {:.3g} times as large"
 GONE = "no layer of that name is left"
 AT_THE_END = "it is computed in float, behind the last integers"
 TAKEN_IN = "a layer takes it in, and rounds once where the network had two roundings"
@@ -103,7 +106,7 @@ def weight_uses(
         held = kept.get(layer.name)
         why = OFF_GRID if held is None else "" if held else FINE
         yield GridUse("weight", layer.name, grid.bits, why)
-    left = {weight_name(tied[layer.name][0]) for layer in layers if layer.kind in WEIGHTED}
+    left = {weight_name(layer) for layer in layers if layer.kind in WEIGHTED}
     for name, grid in given.weights.items():
         if name not in left:
             yield GridUse("weight", name, grid.bits, GONE)
@@ -122,8 +125,12 @@ def activation_uses(
     given: Given,
     io: IoType,
     ends: Collection[str] = (),
+    coarser: Mapping[str, Coarser] = MappingProxyType({}),
 ) -> Iterator[GridUse]:
-    """chosen: after scales settled. ends: tensors that are computed in float at the end."""
+    """chosen: after scales settled. ends: tensors that are computed in float at the end.
+
+    coarser: by tensor on a grid, what it is computed from in larger steps.
+    """
     left = set(given.activations)
     for group in groups:
         stated = _stated(group, given)
@@ -136,6 +143,8 @@ def activation_uses(
                 why = JOINED.format(next(iter(stated)))
             if not why and chosen[name] != grid.quantization:
                 why = MOVED.format(chosen[name].scale / grid.quantization.scale - 1)
+            if not why and name in coarser:
+                why = COARSER.format(coarser[name].hidden, coarser[name].ratio)
             yield GridUse("activation", name, grid.bits, why)
     inside = {str(value.name) for layer in layers for one in layer.nodes for value in one.outputs}
     for name in sorted(left):

@@ -21,6 +21,7 @@ from deploykit.quantize.given import (
     trained_bits,
     weight_uses,
 )
+from deploykit.quantize.hidden import coarser_sources, needed_ranges
 from deploykit.quantize.in_float import in_float_order
 from deploykit.quantize.layer_plan import layer_plan, quantized_name
 from deploykit.quantize.moments import compensates
@@ -163,13 +164,15 @@ def calibrate(
     )
     histograms = {**seen.histograms, **table_histograms(layers)}
     chosen: dict[str, Quantization] = {}
-    on_grid: set[str] = set()
-    for group in groups:
-        grid = group_grid(group, layers, sources, network.given, options.io)
-        if grid is not None:
-            on_grid.update(group.tensors)
+    kept = {
+        group: group_grid(group, layers, sources, network.given, options.io) for group in groups
+    }
+    on_grid = {name for group, grid in kept.items() if grid is not None for name in group.tensors}
+    grids = {name: grid for name, grid in network.given.activations.items() if name in on_grid}
+    needed = needed_ranges(layers, groups, grids)
+    for group, grid in kept.items():
         quantization = grid or wanted_quantization(
-            group, layers, sources, histograms, options.calibration
+            group, layers, sources, histograms, options.calibration, needed.get(group.tensors[0])
         )
         chosen.update(dict.fromkeys(group.tensors, quantization))
     constants = {
@@ -203,6 +206,7 @@ def calibrate(
                 network.given,
                 options.io,
                 {str(node.outputs[0].name) for node in tails(network)},
+                coarser_sources(layers, needed, chosen),
             ),
         ),
     )  # fmt: skip

@@ -46,10 +46,19 @@ def affine_scale(low: float, high: float) -> Quantization:
 
 
 def activation_quantization(
-    histogram: Histogram, method: Calibration, low: float | None, high: float | None
+    histogram: Histogram,
+    method: Calibration,
+    low: float | None,
+    high: float | None,
+    needed: tuple[float, float] | None = None,
 ) -> Quantization:
-    """Quantization of a computed tensor; low and high are the bounds of its fused activation."""
+    """Quantization of a computed tensor; low and high are the bounds of its fused activation.
+
+    needed: a range that it holds whatever the histogram says.
+    """
     chosen_low, chosen_high = choose_range(histogram, method)
+    if needed is not None:
+        chosen_low, chosen_high = min(chosen_low, needed[0]), max(chosen_high, needed[1])
     if low is not None:
         chosen_low = max(low, chosen_low)
     if high is not None:

@@ -56,7 +56,7 @@ def _meeting(layers: Sequence[Layer], network: Network) -> Iterator[tuple[str, s
         held = [found.get(name) for name in layer.inputs]
         wanted = grids.get(layer.output) or next((one for one in held if one), None)
         found[layer.output] = wanted
-        for name, grid in zip(layer.inputs, held, strict=True):
+        for name, grid in dict(zip(layer.inputs, held, strict=True)).items():
             alone = grid is None and read.get(name, 0) == 1
             if wanted is not None and grid != wanted and not alone:
                 yield layer.output, name

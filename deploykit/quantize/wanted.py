@@ -18,8 +18,12 @@ def wanted_quantization(
     sources: Collection[str],
     histograms: Mapping[str, Histogram],
     method: Calibration,
+    needed: tuple[float, float] | None = None,
 ) -> Quantization:
-    """Of a group of tensors. histograms: of its makers, by name; sources: the graph's inputs."""
+    """Of a group of tensors. histograms: of its makers, by name; sources: the graph's inputs.
+
+    needed: a range that a computed group holds at least, None where nothing asks for one.
+    """
     merged = merge([histograms[name] for name in group.makers])
     if any(name in sources for name in group.makers):
         return input_quantization(merged, method)
@@ -27,4 +31,4 @@ def wanted_quantization(
     fixed = fixed_quantization(maker)
     if fixed is not None:
         return fixed
-    return activation_quantization(merged, method, group.bounds.low, group.bounds.high)
+    return activation_quantization(merged, method, group.bounds.low, group.bounds.high, needed)

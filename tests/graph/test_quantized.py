@@ -129,6 +129,16 @@ def test_2_bits_behind_a_cast(tmp_path: Path) -> None:
     assert_kept(convolution(tmp_path, before, held, 25, packed), integers, SCALES, 2)
 
 
+def test_a_cast_wraps_what_its_type_does_not_hold(tmp_path: Path) -> None:
+    stored = INTEGERS.copy()
+    stored[0, 1, 1] = (127, 128, 255)
+    wrapped = INTEGERS.copy()
+    wrapped[0, 1, 1] = (127, -128, -1)
+    before = [node("Cast", "p", "q", to=TensorProto.INT8), *dequantized()]
+    held = {"p": (stored % 256).astype(np.uint8), "s": SCALES, "z": np.zeros(4, np.int8)}
+    assert_kept(convolution(tmp_path, before, held), wrapped, SCALES, 8)
+
+
 @pytest.mark.parametrize(("ends", "bits"), [((-7, 7), 4), ((-3, 3), 3), ((-127, 127), 8)])
 def test_a_float_weight_that_the_file_rounds_and_clips(
     tmp_path: Path, ends: tuple[int, int], bits: int
@@ -241,6 +251,69 @@ def test_two_grids_of_one_tensor_are_two_tensors(tmp_path: Path) -> None:
     scales = [grid.quantization.scale for grid in source.network.given.activations.values()]
     assert scales == [float(np.float32(0.01)), float(np.float32(0.02))]
     assert [one.op_type for one in source.network.model.graph] == ["Tanh", "Clip", "Clip", "Add"]
+
+
+def in_a_row(second: str) -> list[onnx.NodeProto]:
+    """Two pairs behind `a`; `second` is the scale of the later one."""
+    return [
+        *PAIR, node("QuantizeLinear", f"b {second} z", "j"),
+        node("DequantizeLinear", f"j {second} z", "c"),
+    ]  # fmt: skip
+
+
+TWO_SCALES = {"s": np.float32(0.01), "t": np.float32(0.02), "z": np.int8(0)}
+
+
+def test_a_grid_behind_a_grid_bounds_what_is_on_the_first(tmp_path: Path) -> None:
+    nodes = [node("Tanh", "x", "a"), *in_a_row("t"), node("Neg", "c", "y")]
+    source = read(nodes, TWO_SCALES, tmp_path)
+    (clip,) = (one for one in source.network.model.graph if one.op_type == "Clip")
+    given = source.network.given.activations
+    assert [given[str(value.name)].quantization.scale for value in (clip.inputs[0], *clip.outputs)
+            if value is not None] == [float(np.float32(0.01)), float(np.float32(0.02))]  # fmt: skip
+    assert [one.op_type for one in source.network.model.graph] == ["Tanh", "Clip", "Neg"]
+
+
+def test_two_grids_behind_the_input(tmp_path: Path) -> None:
+    source = read(
+        [*in_a_row("t"), node("Neg", "c", "y")], TWO_SCALES, tmp_path, inputs={"a": [1, 3, 6, 6]}
+    )
+    assert [one.op_type for one in source.network.model.graph] == ["Clip", "Neg"]
+    assert len(source.network.given.activations) == 2
+    assert source.network.given.activations["a"].quantization.scale == float(np.float32(0.01))
+
+
+def test_the_same_grid_again_is_the_first(tmp_path: Path) -> None:
+    nodes = [node("Tanh", "x", "a"), *in_a_row("s"), node("Neg", "c", "y")]
+    source = read(nodes, TWO_SCALES, tmp_path)
+    assert [one.op_type for one in source.network.model.graph] == ["Tanh", "Neg"]
+    assert set(source.network.given.activations) == {"a"}
+
+
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_bounds_of_integers_are_single_numbers_of_any_rank(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    nodes = [
+        node("Relu", "x", "a"), node("QuantizeLinear", "a s z", "i"),
+        node("Clip", "i low high", "j"), node("DequantizeLinear", "j s z", "b"),
+        node("Clip", "q least most", "k"), node("DequantizeLinear", "k ws wz", "w", axis=0),
+        node("Conv", "b w", "y", pads=[1] * 4),
+    ]  # fmt: skip
+    held = {
+        **ACTIVATION, "low": np.zeros(shape, np.uint8), "high": np.full(shape, 15, np.uint8),
+        "q": INTEGERS.astype(np.int8), "ws": SCALES, "wz": np.zeros(4, np.int8),
+        "least": np.full(shape, -3, np.int8), "most": np.full(shape, 3, np.int8),
+    }  # fmt: skip
+    source = read(nodes, held, tmp_path, opset=17)
+    ((grid,), (weight,)) = (one.values() for one in (
+        source.network.given.activations, source.network.given.weights
+    ))  # fmt: skip
+    assert grid.bits == 4
+    assert weight.bits == 3
+    np.testing.assert_array_equal(
+        weight_of(source), INTEGERS.clip(-3, 3).astype(np.float32) * SCALES.reshape(4, 1, 1, 1)
+    )
 
 
 def test_what_moves_integers_moves_real_numbers(tmp_path: Path) -> None:

@@ -239,3 +239,37 @@ def test_two_grids_meet_in_a_sum_with_zero() -> None:
     assert all(use.kept for use in plan.given)
     assert plan.tensors["r1"] == grids["r1"].quantization
     assert plan.tensors["pooled_quantized"] == grids["pooled"].quantization
+
+
+def test_a_tensor_joined_with_itself_is_rescaled_once() -> None:
+    text = POOLED.replace("MaxPool <kernel_shape=[1,1], strides=[1,1], pads=[0,0,0,0], "
+                          "dilations=[1,1]> (r1)", "Concat <axis=1> (r1, r1)")  # fmt: skip
+    text = text.replace("float[1, 3, 8, 8] pooled", "float[1, 6, 8, 8] pooled")
+    grids = {"r1": ActivationGrid.unsigned(0.03, 8), "pooled": ActivationGrid.unsigned(0.05, 8)}
+    network = given(float_network(text, w=seeded(3, 3, 1, 1, seed=1), b=seeded(3, seed=3)), **grids)
+    separated = separate_grids(network)
+    names = [node.op_type for node in separated.model.graph]
+    assert names == ["Conv", "Relu", "Add", "Concat"]
+    plan = planned(separated)
+    assert all(use.kept for use in plan.given)
+    assert plan.tensors["r1"] == grids["r1"].quantization
+
+
+ONE_BY_ONE = "<kernel_shape=[1,1], strides=[1,1], pads=[0,0,0,0], dilations=[1,1]>"
+
+
+def test_layers_that_share_a_weight_both_keep_its_grid() -> None:
+    held = {"w": on_grid((3, 3, 1, 1), 7, FINE), "b": seeded(3, seed=3)}
+    network = float_network(
+        f"""
+        shared (float[1, 3, 8, 8] input) => (float[1, 3, 8, 8] output) {{
+            c = Conv {ONE_BY_ONE} (input, w, b)
+            d = Relu (c)
+            output = Conv {ONE_BY_ONE} (d, v, b)
+        }}
+        """,
+        **held, v=held["w"],
+    )  # fmt: skip
+    grid = WeightGrid(4, np.array([FINE]))
+    plan = planned(given(network, w=grid, v=grid))
+    assert [(use.name, use.why) for use in plan.given] == [("c", ""), ("output", "")]

@@ -163,6 +163,6 @@ def clip(node: ir.Node, x: Float64Array) -> Float64Array:
     """Clip with bounds from inputs (opset 11) or attributes (opset 6)."""
     low = floats(node.inputs[1]) if len(node.inputs) > 1 else None
     high = floats(node.inputs[2]) if len(node.inputs) > 2 else None
-    lowest = attribute_float(node, "min", -np.inf) if low is None else float(low)
-    highest = attribute_float(node, "max", np.inf) if high is None else float(high)
+    lowest = attribute_float(node, "min", -np.inf) if low is None else float(low.reshape(()))
+    highest = attribute_float(node, "max", np.inf) if high is None else float(high.reshape(()))
     return np.clip(x, lowest, highest)

@@ -10,7 +10,7 @@ the phases beside each other. No runtime has an integer kernel for the transpose
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -19,6 +19,7 @@ from deploykit.graph.edit import attribute_int, attribute_ints, attribute_string
 from deploykit.graph.lowering.building import Replacement, replace_each
 from deploykit.graph.tracking import Rewritten
 from deploykit.spec.arrays import Float64Array
+from deploykit.spec.given import WeightGrid
 from deploykit.spec.network import Network, static_shape
 
 
@@ -35,9 +36,39 @@ class _Axis:
 def lower_conv_transposes(network: Network) -> Rewritten:
     """Replace every ConvTranspose of constant weights on [N, C, H, W].
 
-    Groups become one, with zeros between them, and dilated kernels what they stand for.
+    Groups become one, with zeros between them, and dilated kernels what they stand for. A weight's
+    grid is the phases'.
     """
-    return replace_each(network, _fits, _replace)
+    grids = dict(network.given.weights)
+
+    def replace_one(graph: ir.Graph, node: ir.Node) -> None:
+        (source, outputs), phases = _weight_of(node), int(np.prod(_strides(node)))
+        made = _replace(graph, node)
+        if source in grids:
+            grids[made] = _phased(grids.pop(source), outputs, phases)
+
+    found = replace_each(network, _fits, replace_one)
+    given = replace(found.network.given, weights=grids)
+    return replace(found, network=replace(found.network, given=given)) if grids else found
+
+
+def _weight_of(node: ir.Node) -> tuple[str, int]:
+    """(name, output channels of all groups)."""
+    weight = node.inputs[1]
+    shape = static_shape(weight)
+    assert weight is not None and shape is not None
+    return str(weight.name), shape[1] * attribute_int(node, "group", 1)
+
+
+def _strides(node: ir.Node) -> tuple[int, ...]:
+    return attribute_ints(node, "strides", (1, 1))
+
+
+def _phased(grid: WeightGrid, outputs: int, phases: int) -> WeightGrid:
+    """[1] as it is; [O] or, one for each place of a group, [O/groups] -> [phases * O]."""
+    if grid.scale.size == 1 or outputs % grid.scale.size:  # channels have gone: each finds its own
+        return grid
+    return replace(grid, scale=np.tile(grid.scale, phases * outputs // grid.scale.size))
 
 
 def _fits(node: ir.Node) -> bool:
@@ -98,11 +129,12 @@ def _axis(source: int, result: int, kernel: int, stride: int, pad: int) -> _Axis
     return _Axis(tuple(taps), -first, max(needed, 0), length + max(-needed, 0))
 
 
-def _replace(graph: ir.Graph, node: ir.Node) -> None:
+def _replace(graph: ir.Graph, node: ir.Node) -> str:
+    """Put the convolution in; the name of its weight."""
     weight = _dense(node)
     shape, result = static_shape(node.inputs[0]), static_shape(node.outputs[0])
     assert shape is not None and result is not None
-    down, across = attribute_ints(node, "strides", (1, 1))
+    down, across = _strides(node)
     top, left = _begins(node, weight.shape[2:])
     rows = _axis(shape[2], result[2], weight.shape[2], down, top)
     columns = _axis(shape[3], result[3], weight.shape[3], across, left)
@@ -137,6 +169,7 @@ def _replace(graph: ir.Graph, node: ir.Node) -> None:
         cut = (batch, outputs, height, width if axis == 2 else result[3])
         value = new.node("Slice", [value, *spans], f"cut{axis}", cut)
     new.finish(value)
+    return str(held.name)
 
 
 def _interleaved(

@@ -1,11 +1,13 @@
 """Convolutions, pools and Resize over [N, C, L] as over [N, C, 1, L], and what stands between them.
 
 A window of k numbers is one of 1 x k. Elementwise operators, concatenations, pads and slices that
-read such a result do so in four axes; tensors of three axes remain at the borders alone.
+read such a result do so in four axes; tensors of three axes remain at the borders alone. The grid
+of one that goes is its row's.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,11 +47,15 @@ def lift_signals(network: Network) -> Rewritten:
     lifting = _Lifting(affine)
     for node in list(model.graph):
         lifting.visit(node)
-    for value in reversed(list(lifting.rows)):
+    grids = dict(network.given.activations)
+    for value, row in reversed(list(lifting.rows.items())):
         squeeze = value.producer()
         if squeeze is not None and not value.uses() and not value.is_graph_output():
             model.graph.remove(squeeze, safe=True)
-    return affine.finish(network, model)
+            if str(value.name) in grids:
+                grids[str(row.name)] = grids.pop(str(value.name))
+    given = dataclasses.replace(network.given, activations=grids)
+    return affine.finish(dataclasses.replace(network, given=given), model)
 
 
 def _starts(node: ir.Node) -> bool:

@@ -41,13 +41,20 @@ def settle_pairs(graph: ir.Graph, pairs: Sequence[Pair]) -> dict[str, Activation
         assert node is not None
         alone = counted[pair.source] == 1 and pair.source not in taken
         if alone and pair.value not in bounded:
-            tensor = pair.source
+            tensor = _read_now(node)
             bypass(graph, node, tensor)
         else:
             tensor = _clip(graph, node, pair)
         grids[tensor] = pair.grid
         name_outputs(graph, tensor)
     return {str(value.name): grid for value, grid in grids.items()}
+
+
+def _read_now(node: ir.Node) -> ir.Value:
+    """What an Identity reads: a pair behind a settled one no longer reads its `source`."""
+    (value,) = node.inputs
+    assert value is not None
+    return value
 
 
 def _needs_bound(pair: Pair, from_zero: Collection[ir.Value]) -> bool:
@@ -89,7 +96,7 @@ def _clip(graph: ir.Graph, node: ir.Node, pair: Pair) -> ir.Value:
         )
         for end, bound in zip(("low", "high"), pair.grid.ends, strict=True)
     ]
-    clip = ir.node("Clip", [pair.source, *held])
+    clip = ir.node("Clip", [_read_now(node), *held])
     graph.insert_before(node, clip)
     take_over(graph, pair.value, clip.outputs[0])
     graph.remove(node, safe=True)

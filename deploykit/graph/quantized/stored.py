@@ -33,6 +33,14 @@ class Stored:
         bounds = max(low, self.low), min(high, self.high)
         return replace(self, values=np.clip(self.values, *bounds), low=bounds[0], high=bounds[1])
 
+    def cast(self, element: str) -> Stored:
+        """As ONNX's Cast does: what the type does not hold wraps, 200 to -56 in int8."""
+        low, high = RANGES[element]
+        if low <= self.low and self.high <= high:
+            return replace(self, element=element)
+        wrapped = (self.values - low) % (high - low + 1) + low
+        return replace(self, values=wrapped, low=low, high=high, element=element)
+
 
 def stored_integers(value: ir.Value | None, constants: Constants) -> Stored | None:
     """The integers behind a constant; None where an input decides them, or where it is none."""
@@ -54,11 +62,11 @@ def stored_integers(value: ir.Value | None, constants: Constants) -> Stored | No
             return behind
         if node.op_type == "Cast":
             kind = ir.DataType(node.attributes["to"].as_int()).name.lower()
-            return replace(behind, element=kind) if kind in RANGES else None
+            return behind.cast(kind) if kind in RANGES else None
         if node.op_type == "Clip":
             bounds = [constants.value(one) for one in node.inputs[1:]]
             low, high = (
-                default if bound is None else int(bound)
+                default if bound is None else int(bound.reshape(()))
                 for bound, default in zip(
                     [*bounds, None, None], (behind.low, behind.high), strict=False
                 )

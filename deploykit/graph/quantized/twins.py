@@ -111,7 +111,7 @@ class Twins:
                 value = node.inputs[place] if len(node.inputs) > place else None
                 bound = self.constants.value(value)
                 if bound is not None:
-                    ends.append(int(bound))
+                    ends.append(int(bound.reshape(())))
             source = node.inputs[0]
             maker = None if source is None else source.producer()
             if source is None or maker is None or self.readers[source] > 1:
@@ -132,7 +132,8 @@ class Twins:
         source = node.inputs[0]
         assert source is not None
         for pair in self.pairs:
-            if pair.source is source and pair.grid == grid:
+            # Numbers of a grid are on the same grid already.
+            if source in (pair.source, pair.value) and pair.grid == grid:
                 return pair.value
         same = self._insert(node, "Identity", [source], {})
         same.outputs[0].name = fresh_name(self.graph, f"{source.name}.on_grid")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -44,16 +44,43 @@ def weight_grids(
         if not readers:
             continue
         _rename(graph, weight, held, readers[0])
-        axis = output_axis(readers[0])
-        if axis is not None and order is not None:
-            axis = order[axis]
-        found = _grid(held, parameters, axis, stated.get(held.name))
-        if isinstance(found, WeightGrid):
-            grids[str(weight.name)] = found
-        else:
-            bits = (held.high - held.low).bit_length()
-            refused.append(Refused("weight", str(weight.name), bits, found))
+        for axis, read in _by_axis(graph, weight, readers, parameters):
+            along = order[axis] if axis is not None and order is not None else axis
+            found = _grid(held, parameters, along, stated.get(held.name))
+            if isinstance(found, WeightGrid):
+                grids[str(read.name)] = found
+            else:
+                bits = (held.high - held.low).bit_length()
+                refused.append(Refused("weight", str(read.name), bits, found))
     return grids, refused
+
+
+def _by_axis(
+    graph: ir.Graph, weight: ir.Value, readers: Sequence[ir.Node], parameters: Parameters
+) -> Iterator[tuple[int | None, ir.Value]]:
+    """(the axis along which layers have their outputs, what these read).
+
+    Layers that read one weight along different axes (a Gemm turns it, another does not) read copies
+    where it has a scale for each channel, which is by output for one alone.
+    """
+    by_axis: dict[int | None, list[ir.Node]] = {}
+    for node in readers:
+        axis = _outputs_along(node if parameters.scale.size > 1 else readers[0])
+        by_axis.setdefault(axis, []).append(node)
+    for place, (axis, nodes) in enumerate(by_axis.items()):
+        array = constant(weight)
+        if place == 0 or array is None:
+            yield axis, weight
+            continue
+        copy = set_initializer(graph, fresh_name(graph, f"{weight.name}.copy"), array)
+        for node in nodes:
+            node.replace_input_with(1, copy)
+        yield axis, copy
+
+
+def _outputs_along(reader: ir.Node) -> int | None:
+    """Of a ConvTranspose in groups: the axis of each group's."""
+    return 1 if reader.op_type == "ConvTranspose" else output_axis(reader)
 
 
 def _grid(

@@ -85,6 +85,26 @@ def test_a_constant_goes_through_an_activation(call: str, told: tuple[float, flo
     )
 
 
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_a_bound_is_a_single_number_of_any_rank(shape: tuple[int, ...]) -> None:
+    network = graph(
+        """
+        (float[1,1,5,5] input) => (float[1,2,3,3] output) {
+            a = Conv(input, w, b)
+            x = Clip(a, low, high)
+            output = Conv(x, v, c)
+        }
+        """,
+        {**gentle(first_layer([0.5, -2.0, 2.0, 0.0, 0.5], live=[0, 4])),
+         "low": np.full(shape, -1.0), "high": np.full(shape, 0.5),
+         "v": second_layer(1, 1, 1, 1, 0), "c": weights(2)},
+        opset=22,
+    )  # fmt: skip
+    _, report = removed(network)
+    *constants, _ = report.tensors[0].removed
+    assert [gone.constant for gone in constants] == [-1.0, 0.5, 0.0]
+
+
 def shown(call: str) -> str:
     """As `written` prints it."""
     text = call.replace(", ,", ", -,").replace("half", "half[]").replace('"', "")

@@ -237,6 +237,7 @@ def export(
     from deploykit.errors import UsageError
     from deploykit.exporting.file_out import check_writable
     from deploykit.exporting.options import build_options, source_of
+    from deploykit.exporting.plan_file import check_replaceable_plan
     from deploykit.report.warnings import warnings_of
     from deploykit_cli.allocation import allocation_lines, allocation_table, save_plan_of, show_plan
     from deploykit_cli.progress import StageLines, command_name
@@ -266,6 +267,7 @@ def export(
     if save_plan is not None:
         read = (checkpoint, data, eval_data, config, plan)
         check_writable(save_plan, "--save-plan", tuple(path for path in read if path is not None))
+        check_replaceable_plan(save_plan)
     if dry_run:
         form: Form = "json" if as_json else "table"
         options = build_options(given, config, source_of(checkpoint))

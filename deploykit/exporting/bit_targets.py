@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from deploykit.errors import ConfigError, UsageError
+from deploykit.errors import UsageError
 from deploykit.spec.allocation import (
     ALLOCATED_BITS,
     AutoBits,
@@ -36,10 +36,13 @@ def auto_bits(
     if bits != AUTO:
         for key in OF_AUTO:
             if values.get(key) is not None:
-                raise ConfigError(
-                    f"{_flag(key)} belongs to --bits auto, and --bits is "
-                    f"{'a table' if isinstance(bits, Mapping) else bits}; leave one of them out"
+                stated_bits = "a table" if isinstance(bits, Mapping) else bits
+                instead = (
+                    "give --bits auto with it"
+                    if values.get("bits") is None
+                    else (f"--bits is {stated_bits}; leave one of them out")
                 )
+                raise UsageError(f"{_flag(key)} belongs to --bits auto: {instead}")
         return None
     if len(stated) != 1:
         told = " and ".join(map(_flag, stated)) or "no limit"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from deploykit.errors import ConfigError
+from deploykit.exporting.weight_bits import FLOAT
 from deploykit.quantize.bits import WEIGHT_BITS, WeightBits
 from deploykit.spec.plan import QuantPlan
 
@@ -58,11 +59,15 @@ def read_plan(path: Path) -> PlanFile:
     layers = stated.get("layers") if isinstance(stated, Mapping) else None
     if not isinstance(layers, Mapping):
         raise ConfigError(f"--plan {path} has no `layers`; it holds {FORM}")
-    bits = {}
+    bits: dict[str, int] = {}
+    left: list[str] = []
     for name, layer in layers.items():
         if not isinstance(layer, Mapping):
             raise ConfigError(f"--plan {path}: layers.{name} is {layer!r}; it holds {FORM}")
-        if "weight" in layer:
+        held = layer.get("weight")
+        if isinstance(held, Mapping) and held.get("bits") == FLOAT:
+            left.append(str(name))
+        elif "weight" in layer:
             bits[str(name)] = _bits(path, str(name), layer["weight"])
     if not bits:
         raise ConfigError(f"--plan {path} names no layer with a weight; it holds {FORM}")
@@ -73,7 +78,19 @@ def read_plan(path: Path) -> PlanFile:
     if both is not None:
         raise ConfigError(f"--plan {path}: layer {both} has bits and is in in_float; keep one")
     options = {key: str(stated[key]) for key in KEPT if stated.get(key) is not None}
-    return PlanFile(path, bits, options, frozenset(in_float))
+    return PlanFile(path, bits, options, frozenset((*in_float, *left)))
+
+
+def check_replaceable_plan(path: Path) -> None:
+    """Raises ConfigError where something else than a plan would be written over."""
+    if not path.exists() or not path.stat().st_size:
+        return
+    try:
+        read_plan(path)
+    except ConfigError as error:
+        raise ConfigError(
+            f"--save-plan {path} exists and is no plan; choose another name, or remove it"
+        ) from error
 
 
 def _bits(path: Path, name: str, weight: object) -> int:
@@ -83,7 +100,7 @@ def _bits(path: Path, name: str, weight: object) -> int:
     known = ", ".join(map(str, WEIGHT_BITS))
     raise ConfigError(
         f"--plan {path}: layers.{name}.weight.bits is {value!r}; weights are quantized to {known} "
-        "bits"
+        f"bits, or stay in {FLOAT}"
     )
 
 

@@ -117,6 +117,11 @@ def test_a_dry_run_saves_the_plan_and_an_edited_one_is_taken(
     }
     assert (saved["calibration"], saved["rounding"]) == ("mse", "sequential")
 
+    taken = tmp_path / "notes.txt"
+    taken.write_text("precious", encoding="utf-8")
+    assert_refused(run(*command, *asked, "--save-plan", taken), 3, "exists and is no plan")
+    assert taken.read_text(encoding="utf-8") == "precious"
+
     saved["layers"]["stem"]["weight"]["bits"] = 6
     plan.write_text(json.dumps(saved), encoding="utf-8")
     edited = run(*command, "--plan", plan, "--dry-run")
@@ -137,7 +142,7 @@ def test_contradictions_are_told(command: tuple[str | Path, ...], tmp_path: Path
     assert_refused(run(*command, *auto), 2, "--bits auto needs one limit")
     assert_refused(run(*command, "--bits", "7"), 2, "--bits 7: weights are quantized to")
     assert_refused(run(*command, "--bits", "x"), 2, "--bits x: weights are quantized to")
-    assert_refused(run(*command, "--target-bits", "4"), 3, "--target-bits belongs to --bits auto")
+    assert_refused(run(*command, "--target-bits", "4"), 2, "--target-bits belongs to --bits auto")
     saved = ("--save-plan", tmp_path / "p.json")
     assert_refused(run(*command, *saved), 2, "--save-plan with --dry-run is for")
     data = tmp_path / "labelled.npz"

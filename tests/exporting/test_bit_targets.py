@@ -70,8 +70,11 @@ def test_layers_that_are_named_keep_their_bits() -> None:
     [
         (AUTO, "needs one limit and got no limit: give --max-bytes .* --target-bits .* or --max-a"),
         ({**AUTO, "max_bytes": 1, "target_bits": 4}, "got --max-bytes and --target-bits"),
-        ({"max_bytes": 1000}, "--max-bytes belongs to --bits auto, and --bits is 8"),
-        ({"bits": 4, "target_bits": 4}, "--target-bits belongs to --bits auto, and --bits is 4"),
+        ({"max_bytes": 1000}, "--max-bytes belongs to --bits auto: give --bits auto with it"),
+        (
+            {"bits": 4, "target_bits": 4},
+            "--target-bits belongs to --bits auto: --bits is 4",
+        ),
         ({"bits": 4, "sensitivity": "moments"}, "--sensitivity belongs to --bits auto"),
         ({**AUTO, "target_bits": 9}, "--target-bits 9: give a number from 2 to 8"),
         ({**AUTO, "target_bits": 1.9}, "--target-bits 1.9: give"),
@@ -114,6 +117,16 @@ def test_a_plan_states_every_layer_s_bits(tmp_path: Path) -> None:
     assert options(plan=path, rounding="sequential").quantization.rounding is Rounding.SEQUENTIAL
     named = options(plan=path, layer_bits={"b": 8}).quantization.bits
     assert named == WeightBits(None, {"a": 4, "b": 8}, "--plan plan.json with --layer-bits")
+
+
+def test_a_plan_may_leave_layers_in_float(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    layers = {"a": {"weight": {"bits": 4}}, "b": {"weight": {"bits": "float"}}}
+    path.write_text(json.dumps({"layers": layers, "in_float": ["c"]}), encoding="utf-8")
+    bits = options(plan=path).quantization.bits
+    assert (bits.layers, bits.in_float) == ({"a": 4}, frozenset("bc"))
+    named = options(plan=path, layer_bits={"a": "float", "c": 2}).quantization.bits
+    assert (named.layers, named.in_float) == ({"c": 2}, frozenset("ab"))
 
 
 def test_flags_replace_how_a_file_asks_for_bits(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def plan_export(source: Path, options: ExportOptions, progress: Progress | None 
                 options.temperature, prepared.fitting,
                 Stages(entered, masked, balanced, lowered, plan), formats[0], advance,
             )  # fmt: skip
-            entered, masked, balanced = stages.entered, stages.masked, stages.pruned
+            entered, masked, balanced = stages.entered, stages.masked, stages.balanced
             lowered, plan = stages.lowered, stages.plan
     return Planned(
         entered, samples, labelled, prepared.fit, masked, prepared.hidden, balanced,

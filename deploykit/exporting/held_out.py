@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
-
 from deploykit.errors import DataError
 from deploykit.exporting.options import ExportOptions
+from deploykit.exporting.shared_samples import in_both
 from deploykit.spec.allocation import MaxAccuracyDrop
 from deploykit.spec.samples import Samples
 
@@ -28,18 +26,9 @@ def check_held_out(options: ExportOptions, samples: Samples, labelled: Samples) 
             f"{target} is measured on data that calibration has not seen, and --eval-data and "
             f"--data are both {path}; give other samples"
         )
-    seen = set(_digests(samples))
-    shared = sum(digest in seen for digest in _digests(labelled))
+    shared = in_both(labelled.inputs, samples.inputs)
     if shared > SHARED * len(labelled):
         raise DataError(
             f"{target} is measured on data that calibration has not seen, and {shared} of the "
             f"{len(labelled)} samples in {path} are in {other} too; give other samples"
         )
-
-
-def _digests(samples: Samples) -> list[bytes]:
-    """One per sample, over all inputs."""
-    inputs = samples.inputs
-    arrays = list(inputs.values()) if isinstance(inputs, Mapping) else [inputs]
-    rows = zip(*arrays, strict=True)
-    return [hashlib.sha256(b"".join(part.tobytes() for part in row)).digest() for row in rows]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from deploykit.errors import ConfigError, DataError
 from deploykit.exporting.data import load_samples
 from deploykit.exporting.entry import Entered, Forward
+from deploykit.exporting.shared_samples import in_both
 from deploykit.exporting.temperature_options import Target, TemperatureOptions
 from deploykit.graph.temperature import divided_logits
 from deploykit.quantize.apply import apply_plan
@@ -47,7 +47,7 @@ class Stages:
 
     entered: Entered
     masked: Network
-    pruned: Network
+    balanced: Network
     lowered: Network
     plan: QuantPlan
 
@@ -111,7 +111,7 @@ def fitting_data(
                 f"{options.data} holds no `labels`, which --temperature labels fits to; add them, "
                 "or fit to --temperature monte-carlo"
             )
-        shared = 0 if labelled is None else _in_both(fitted.inputs, labelled.inputs)
+        shared = 0 if labelled is None else in_both(fitted.inputs, labelled.inputs)
         if shared:
             raise DataError(
                 f"{shared} samples of {options.data} are in --eval-data too, which would judge the "
@@ -128,21 +128,6 @@ def fitting_data(
     half = slice(0, None, 2)
     fitted = Samples(some_samples(labelled.inputs, half), labelled.labels[half])
     return FittingData(fitted, np.arange(1, len(labelled), 2))
-
-
-def _in_both(first: GraphInputs, second: GraphInputs) -> int:
-    """How many samples of the first are among the second."""
-    known = set(_digests(second))
-    return sum(one in known for one in _digests(first))
-
-
-def _digests(inputs: GraphInputs) -> list[bytes]:
-    """Of each sample, over all inputs."""
-    arrays = list(inputs.values()) if isinstance(inputs, Mapping) else [inputs]
-    return [
-        hashlib.sha256(b"".join(array[i].tobytes() for array in arrays)).digest()
-        for i in range(len(arrays[0]))
-    ]
 
 
 def scale_by_temperature(
@@ -221,7 +206,7 @@ def tempered_stages(stages: Stages, planned: TemperedPlan) -> Stages:
             mean_forward=scaled(entered.mean_forward),
         ),
         divided_logits(stages.masked, planned.divisors),
-        divided_logits(stages.pruned, planned.divisors),
+        divided_logits(stages.balanced, planned.divisors),
         divided_logits(stages.lowered, planned.divisors),
         planned.plan,
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from deploykit.spec.arrays import AnyArray
+import numpy as np
+
+from deploykit.spec.arrays import AnyArray, Float64Array
 
 LARGEST_BLOCK = 1280
 """Inputs of one output beyond which second moments cost more than the rest of the planning."""
@@ -31,6 +33,10 @@ class Blocking:
         """[B, R, n] -> [O, I, ...], what `split` undoes."""
         rows = blocks.reshape(self.groups, self.parts, blocks.shape[1], -1)
         return rows.transpose(0, 2, 1, 3).reshape(shape)
+
+    def by_row(self, sums: AnyArray) -> Float64Array:
+        """[B, R] -> [O], added up over the blocks of each row."""
+        return np.asarray(sums.reshape(self.groups, self.parts, -1).sum(axis=1).reshape(-1))
 
     def split_inputs(self, patches: AnyArray) -> AnyArray:
         """What the weights are multiplied with: [P, C, taps] -> [B, P, n]"""

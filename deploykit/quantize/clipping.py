@@ -55,5 +55,4 @@ def _row_errors(
     if moments is None:
         return np.asarray((error**2).reshape(len(weight), -1).sum(axis=1))
     blocking = moments.blocking
-    by_block = output_error(blocking.split(error), moments.trusted())
-    return np.asarray(by_block.reshape(blocking.groups, blocking.parts, -1).sum(axis=1).reshape(-1))
+    return blocking.by_row(output_error(blocking.split(error), moments.trusted()))

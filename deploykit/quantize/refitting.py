@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from deploykit.quantize.blocking import Blocking
 from deploykit.quantize.compensation import compensated_weights, output_error
 from deploykit.quantize.moments import InputMoments
-from deploykit.spec.arrays import AnyArray, Float32Array, Float64Array, Int8Array
+from deploykit.spec.arrays import Float32Array, Float64Array, Int8Array
 
 
 def refitted_weights(
@@ -30,8 +29,8 @@ def refitted_weights(
     by_block = moments.blocking.split(values.astype(np.float64))
     moved = by_block @ trusted
     real = moments.blocking.split(weight)
-    along = _rows((moved * real).sum(axis=2), moments.blocking)
-    square = _rows((moved * by_block).sum(axis=2), moments.blocking)
+    along = moments.blocking.by_row((moved * real).sum(axis=2))
+    square = moments.blocking.by_row((moved * by_block).sum(axis=2))
     sound = (along > 0) & (square > 0)
     fitting = np.where(sound, along / np.where(sound, square, 1.0), scale)
     least = np.maximum(fitting, floor).astype(np.float32)
@@ -48,9 +47,4 @@ def _errors(
     """[O], (s q - w)' H (s q - w)."""
     wide = scale.astype(np.float64).reshape((-1,) + (1,) * (weight.ndim - 1))
     error = moments.blocking.split(values * wide - weight)
-    return _rows(output_error(error, moments.trusted()), moments.blocking)
-
-
-def _rows(by_block: AnyArray, blocking: Blocking) -> Float64Array:
-    """[B, R] -> [O], sums over the blocks of each row."""
-    return np.asarray(by_block.reshape(blocking.groups, blocking.parts, -1).sum(axis=1).reshape(-1))
+    return moments.blocking.by_row(output_error(error, moments.trusted()))

@@ -26,17 +26,13 @@ from kernels_forms import EDGE, FORMS, Direct, Form, How
 from removal_latency_timing import Rounds, time_rounds
 
 from deploykit.emit.onnx_writer import write_onnx
-from deploykit.emit.tflite_flatbuffer import (
-    OPERATOR_VERSIONS,
-    FilePort,
-    OperatorVersion,
-    pack_graph,
-)
+from deploykit.emit.tflite_flatbuffer import FilePort, pack_graph
 from deploykit.emit.tflite_float import write_float_tflite
 from deploykit.emit.tflite_graph import TfliteGraph, TfliteQuantization
 from deploykit.emit.tflite_layout import file_shape
 from deploykit.emit.tflite_operators import lower as write_operator
 from deploykit.emit.tflite_site import Site
+from deploykit.emit.tflite_versions import OPERATOR_VERSIONS, OperatorVersion
 from deploykit.emit.tflite_writer import write_tflite
 from deploykit.graph.lowering import lower
 from deploykit.quantize.apply import apply_plan

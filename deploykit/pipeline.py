@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from deploykit.bundle import Bundle, check_replaceable, json_bytes, write_bundle
 from deploykit.errors import ConfigError, ParityError, UsageError
-from deploykit.exporting.contents import Outcome, bundle_files
+from deploykit.exporting.contents import bundle_files
 from deploykit.exporting.data import load_samples
 from deploykit.exporting.entry import CheckpointEntry, open_entry
 from deploykit.exporting.evidence import (
@@ -24,6 +24,7 @@ from deploykit.exporting.evidence import (
 )
 from deploykit.exporting.file_out import check_writable, write_file
 from deploykit.exporting.options import ExportOptions
+from deploykit.exporting.outcome import Outcome
 from deploykit.exporting.prune_record import prune_record
 from deploykit.exporting.pruning import (
     PrunedFile,

@@ -189,6 +189,37 @@ def test_the_lowest_integer_of_4_bits_is_kept(tmp_path: Path) -> None:
     assert report.complete and not report.failed
 
 
+def test_a_rounded_product_and_its_bias_answer_as_the_file_does(tmp_path: Path) -> None:
+    """MatMul and Add, each rounded, as onnxruntime.quantization writes a linear."""
+    rng = np.random.default_rng(2)
+    held: dict[str, Any] = {
+        "w": rng.integers(-127, 128, (12, 5)).astype(np.int8),
+        "k": np.array([3, 250, 70, 0, 128], np.uint8),
+        "ws": np.float32(0.011), "ks": np.float32(0.0371), "xs": np.float32(0.0213),
+        "ms": np.float32(0.0193), "ys": np.float32(0.0337), "wz": np.int8(0),
+        "xz": np.uint8(121), "mz": np.uint8(130), "yz": np.uint8(140), "kz": np.uint8(90),
+    }  # fmt: skip
+    nodes = [
+        node("QuantizeLinear", "x xs xz", "xi"), node("DequantizeLinear", "xi xs xz", "xr"),
+        node("DequantizeLinear", "w ws wz", "wr"), node("MatMul", "xr wr", "m"),
+        node("QuantizeLinear", "m ms mz", "mi"), node("DequantizeLinear", "mi ms mz", "mr"),
+        node("DequantizeLinear", "k ks kz", "kr"), node("Add", "mr kr", "a"),
+        node("QuantizeLinear", "a ys yz", "yi"), node("DequantizeLinear", "yi ys yz", "y"),
+    ]  # fmt: skip
+    model = file(nodes, {**held, "unused": np.float32(1)}, {"x": [1, 12]}, {"y": [1, 5]}, 17)
+    save(model, tmp_path / "net.onnx")
+    inputs = normal(40, 12)
+    np.savez(tmp_path / "data.npz", inputs=inputs)
+    bundle = deploykit.export(
+        tmp_path / "net.onnx", out=tmp_path / "bundle", data=tmp_path / "data.npz", io="uint8",
+        align="none",
+    )  # fmt: skip
+    assert all(use["why"] is None for use in plan_of(bundle)["given"])
+    expected = _run(tmp_path / "net.onnx", inputs)
+    assert np.mean(np.abs(expected) > 1.0) > 0.2
+    np.testing.assert_array_equal(answers(bundle, inputs), expected)
+
+
 def test_its_own_model_comes_back(bundles: Mapping[str, Bundle], tmp_path: Path) -> None:
     first = exported("brevitas_4bit", tmp_path / "first", io="float")
     second = deploykit.export(

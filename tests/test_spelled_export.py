@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from tests.heldout import assert_exact, export_and_compare, model_of
@@ -21,7 +22,8 @@ HELD = {
     **{name: array.reshape(-1) if array.ndim == 2 else array for name, array in WEIGHTS.items()},
     "one": np.array(1, np.float32), "twenty": np.array(20, np.float32),
     "small": np.array(1e-5, np.float32), "tiny": np.array(1e-6, np.float32),
-    "axes": np.array([1]), "six": np.array(6, np.float32),
+    "axes": np.array([1]), "six": np.array(6, np.float32), "root": np.array(2**0.5, np.float32),
+    "half": np.array(0.5, np.float32),
 }  # fmt: skip
 ENOUGH_DB = 30.0
 
@@ -59,4 +61,31 @@ def test_it_stays_accurate(text: str, operators: list[str], tmp_path: Path) -> N
     assert_exact(bundle)
     kinds = [layer["operator"] for layer in bundle.manifest["layers"]]
     assert kinds == ["Conv", *operators, "Conv"]
+    assert found > ENOUGH_DB
+
+
+@pytest.mark.parametrize("opset", [13, 19])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "k = Div (c, root) e = Erf (k) a = Add (e, one) m = Mul (c, a) z = Mul (m, half)",
+        "k = Div (c, root) e = Erf (k) a = Add (e, one) h = Mul (c, half) z = Mul (h, a)",
+        "k = Div (c, root) e = Erf (k) a = Add (e, one) m = Mul (c, a) g = Mul (m, half)"
+        " z = Add (g, c)",
+    ],
+    ids=["as torch writes it", "half first", "in a residual"],
+)
+def test_gelu_of_an_opset_without_it(text: str, opset: int, tmp_path: Path) -> None:
+    model = model_of(
+        "g (float[1,3,8,8] x) => (float[1,4,8,8] y) {"
+        f" c = Conv <kernel_shape=[3,3], pads=[1,1,1,1]> (x, w, b) {text} y = Conv (z, v, d) }}",
+        HELD,
+    )
+    model.opset_import[0].version = opset
+    bundle, found = export_and_compare(model, tmp_path)
+    assert_exact(bundle)
+    assert "Lookup" in [layer["operator"] for layer in bundle.manifest["layers"]]
+    written = onnx.load(bundle.file("model.onnx"))
+    assert written.opset_import[0].version == 20
+    assert "Gelu" in [node.op_type for node in written.graph.node]
     assert found > ENOUGH_DB

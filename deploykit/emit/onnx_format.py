@@ -7,15 +7,9 @@ those of the network shifted by 128, which changes nothing in (q - zero point).
 from __future__ import annotations
 
 OPSET = 13
-"""The first with per-channel DequantizeLinear; later ones add nothing that most networks need."""
+"""The first with per-channel DequantizeLinear; later ones are written where an operator asks."""
 
 IR_VERSION = 8
-
-OPSET_WITH_GELU, IR_WITH_GELU = 20, 9
-"""Written only where the network holds a Gelu: ONNX Runtime knows it from 1.17 on."""
-
-OPSET_WITH_NOT, IR_WITH_NOT = 18, 8
-"""Written only where the network holds a Sub: ONNX Runtime knows BitwiseNot from 1.14 on."""
 
 SLOPE_SHRINKS = 2.0**-18
 """ORT rounds half to even, XNNPACK half up: a slope this much flatter has no ties."""

@@ -27,7 +27,6 @@ Source: ONNX operator specification, opset 13; the fused forms are those of ORT'
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import assert_never
 
 import numpy as np
 import onnx
@@ -36,25 +35,22 @@ from onnx import TensorProto, helper
 from deploykit.emit.onnx_carriers import opset_of_weights
 from deploykit.emit.onnx_format import (
     IR_VERSION,
-    IR_WITH_GELU,
-    IR_WITH_NOT,
     OPSET,
-    OPSET_WITH_GELU,
-    OPSET_WITH_NOT,
     PRODUCER,
     RUNTIME_KEY,
     STEM_KEY,
     onnx_alpha,
-    rows_symbol,
 )
 from deploykit.emit.onnx_graph import OnnxGraph
 from deploykit.emit.onnx_moves import window_attributes, write_moving
+from deploykit.emit.onnx_ports import file_shape, port_info, write_input, write_output
 from deploykit.emit.onnx_regions import opset_of, write_island
 from deploykit.errors import GraphError
 from deploykit.spec.arrays import Float32Array
 from deploykit.spec.carriers import Version
 from deploykit.spec.functions import WITH_PARAMETER, called_table, table
 from deploykit.spec.oldest import oldest_onnxruntime
+from deploykit.spec.operator_sets import first_ir_version, first_opset
 from deploykit.spec.operators import (
     Add,
     ArgMax,
@@ -72,21 +68,10 @@ from deploykit.spec.operators import (
     Sub,
 )
 from deploykit.spec.quantized import (
-    Batch,
-    IoType,
-    Port,
     QuantizedNetwork,
-    Tail,
     as_uint8,
-    tail_axis,
 )
 from deploykit.spec.stem import Runtime, stems_as_blocks
-
-PORT_TYPE = {
-    IoType.FLOAT: TensorProto.FLOAT,
-    IoType.INT8: TensorProto.INT8,
-    IoType.UINT8: TensorProto.UINT8,
-}
 
 FUNCTION_NODES: Mapping[Function, tuple[str, Mapping[str, object]]] = {
     Function.SIGMOID: ("Sigmoid", {}),
@@ -105,8 +90,6 @@ TABULATED = frozenset({Function.MISH, Function.SOFTPLUS, *WITH_PARAMETER})
 
 ARG_MAX_GIVES = "int64"
 
-TAIL_NODES: Mapping[Tail, str] = {Tail.SOFTMAX: "Softmax", Tail.LOG_SOFTMAX: "LogSoftmax"}
-
 
 def write_onnx(network: QuantizedNetwork) -> bytes:
     """The ONNX file of an integer network; the same network always gives the same bytes."""
@@ -115,12 +98,12 @@ def write_onnx(network: QuantizedNetwork) -> bytes:
     graph.metadata.update({STEM_KEY + graph.integer(name): text for name, text in stems.items()})
     for port in network.inputs:
         if port.tensor not in network.indices:
-            _write_input(port, network.io, graph)
+            write_input(port, network.io, graph)
     for operator in network.operators:
         _write_operator(operator, graph, network)
     for port in network.outputs:
         if port.tensor not in network.indices:
-            _write_output(port, network.io, graph)
+            write_output(port, network.io, graph)
     model = _model(network, graph)
     try:
         onnx.checker.check_model(model, full_check=True)
@@ -236,71 +219,16 @@ def _bias_scale(operator: Conv | Linear, graph: OnnxGraph) -> Float32Array:
     return np.asarray(source * operator.weight.scale.astype(np.float32), dtype=np.float32)
 
 
-def _write_input(port: Port, io: IoType, graph: OnnxGraph) -> None:
-    match io:
-        case IoType.UINT8:
-            pass
-        case IoType.FLOAT:
-            graph.quantize(port.name, port.tensor)
-        case IoType.INT8:
-            parameters = _signed_parameters(port, graph)
-            real = graph.real(port.tensor)
-            name = f"{port.name}.dequantize"
-            graph.helper("DequantizeLinear", [port.name, *parameters], real, name)
-            graph.quantize(real, port.tensor)
-        case _:
-            assert_never(io)
-
-
-def _write_output(port: Port, io: IoType, graph: OnnxGraph) -> None:
-    integer = graph.integer(port.tensor)
-    match io:
-        case IoType.UINT8:
-            pass
-        case IoType.FLOAT:
-            inputs = [integer, *graph.parameters(port.tensor)]
-            real = port.name if port.tail is None else graph.real(port.tensor)
-            graph.helper("DequantizeLinear", inputs, real, f"{port.name}.dequantize")
-            if port.tail is not None:
-                name = f"{port.name}.{port.tail.value}"
-                axis = {"axis": tail_axis(len(graph.tensor(port.tensor).shape))}
-                graph.helper(TAIL_NODES[port.tail], [real], port.name, name, axis)
-        case IoType.INT8:
-            real = graph.dequantize(port.tensor, port.name)
-            inputs = [real, *_signed_parameters(port, graph)]
-            graph.helper("QuantizeLinear", inputs, port.name, f"{port.name}.quantize")
-        case _:
-            assert_never(io)
-
-
-def _signed_parameters(port: Port, graph: OnnxGraph) -> tuple[str, str]:
-    """Scale and int8 zero point of an int8 port."""
-    zero_point = graph.tensor(port.tensor).quantization.zero_point
-    scale, _ = graph.parameters(port.tensor)
-    return scale, graph.initializer(f"{port.name}.zero_point_int8", np.array(zero_point, np.int8))
-
-
-def _file_shape(shape: tuple[int, ...], batch: Batch) -> tuple[int | str, ...]:
-    return shape if batch is Batch.FIXED else (rows_symbol(shape[0]), *shape[1:])
-
-
 def _model(network: QuantizedNetwork, graph: OnnxGraph) -> onnx.ModelProto:
     """The nodes as a model, with the shape of every integer tensor."""
     annotations = graph.annotations()
 
-    def port_info(port: Port) -> onnx.ValueInfoProto:
-        shape = _file_shape(network.shape(port.tensor), network.batch)
-        kind = PORT_TYPE[network.io]
-        if port.tensor in network.indices:
-            kind = helper.np_dtype_to_tensor_dtype(np.dtype(network.indices[port.tensor].dtype))
-        return helper.make_tensor_value_info(port.name, kind, shape)
-
-    inputs = [port_info(port) for port in network.inputs]
-    outputs = [port_info(port) for port in network.outputs]
+    inputs = [port_info(port, network) for port in network.inputs]
+    outputs = [port_info(port, network) for port in network.outputs]
     public = {info.name for info in (*inputs, *outputs)}
     inside = [
         helper.make_tensor_value_info(
-            graph.integer(name), TensorProto.UINT8, _file_shape(tensor.shape, network.batch)
+            graph.integer(name), TensorProto.UINT8, file_shape(tensor.shape, network.batch)
         )
         for name, tensor in network.tensors.items()
         if graph.integer(name) not in public
@@ -309,20 +237,17 @@ def _model(network: QuantizedNetwork, graph: OnnxGraph) -> onnx.ModelProto:
         graph.nodes, PRODUCER, inputs, outputs, graph.initializers, value_info=inside
     )
     made.quantization_annotation.extend(annotations)
-    opset, ir_version = OPSET, IR_VERSION
-    if any(node.op_type == "BitwiseNot" for node in graph.nodes):
-        opset, ir_version = OPSET_WITH_NOT, IR_WITH_NOT
-    if any(node.op_type == "Gelu" for node in graph.nodes):
-        opset, ir_version = OPSET_WITH_GELU, IR_WITH_GELU
     regions = [one for one in network.operators if isinstance(one, Island | Rearrange)]
-    needed = max(opset_of(regions), opset_of_weights(graph.initializers))
-    if needed > opset:
-        opset = needed
-        ir_version = helper.find_min_ir_version_for([helper.make_opsetid("", opset)])
+    opset = max(
+        OPSET,
+        first_opset(node.op_type for node in graph.nodes),
+        opset_of(regions),
+        opset_of_weights(graph.initializers),
+    )
     model = helper.make_model(
         made,
         producer_name=PRODUCER,
-        ir_version=ir_version,
+        ir_version=max(IR_VERSION, first_ir_version(opset)),
         opset_imports=[helper.make_opsetid("", opset)],
     )
     graph.metadata[RUNTIME_KEY] = str(_oldest(network))

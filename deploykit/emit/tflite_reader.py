@@ -17,14 +17,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from deploykit.emit.tflite_file import (
-    OPERATOR_NAMES,
-    FileOperator,
-    FilePort,
-    FileTensor,
-    TfliteFile,
-    parse_tflite,
-)
+from deploykit.emit.tflite_file import OPERATOR_NAMES, parse_tflite
+from deploykit.emit.tflite_parts import FileOperator, FilePort, FileTensor, TfliteFile
 from deploykit.emit.tflite_reader_bounds import join_clamps
 from deploykit.emit.tflite_reader_moves import join_concats
 from deploykit.emit.tflite_reader_operators import READERS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from deploykit.emit.tflite_file import FileOperator
+from deploykit.emit.tflite_parts import FileOperator
 from deploykit.emit.tflite_views import (
     Order,
     ReaderState,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from deploykit.emit.tflite_file import FileOperator
+from deploykit.emit.tflite_parts import FileOperator
 from deploykit.emit.tflite_reader_numbers import read_embedding, read_kept_axis
 from deploykit.emit.tflite_views import (
     Order,

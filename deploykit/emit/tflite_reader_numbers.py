@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from deploykit.emit.tflite_file import FileOperator, FileTensor
+from deploykit.emit.tflite_parts import FileOperator, FileTensor
 from deploykit.emit.tflite_views import (
     Order,
     ReaderState,

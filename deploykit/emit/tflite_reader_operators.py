@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from deploykit.emit.tflite_file import FileOperator
+from deploykit.emit.tflite_parts import FileOperator
 from deploykit.emit.tflite_reader_bounds import read_extreme
 from deploykit.emit.tflite_reader_moves import (
     read_concat,

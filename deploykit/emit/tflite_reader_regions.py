@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deploykit.emit.tflite_file import FileOperator, FileTensor, TfliteFile
+from deploykit.emit.tflite_parts import FileOperator, FileTensor, TfliteFile
 from deploykit.emit.tflite_views import Order, ReaderState, operand
 from deploykit.errors import GraphError
 from deploykit.spec.operators import Island, Rearrange

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from deploykit.emit.packing import check_width
-from deploykit.emit.tflite_file import FileOperator
+from deploykit.emit.tflite_parts import FileOperator
 from deploykit.emit.tflite_views import (
     Order,
     ReaderState,

@@ -12,7 +12,7 @@ from enum import Enum
 
 import numpy as np
 
-from deploykit.emit.tflite_file import FileOperator, FilePort, FileTensor
+from deploykit.emit.tflite_parts import FileOperator, FilePort, FileTensor
 from deploykit.errors import GraphError
 from deploykit.spec.arrays import AnyArray
 from deploykit.spec.operators import Operator, Pad, Reshape

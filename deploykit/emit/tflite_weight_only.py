@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from deploykit.emit.tflite_file import FileTensor, TfliteFile, parse_tflite
+from deploykit.emit.tflite_file import parse_tflite
 from deploykit.emit.tflite_flatbuffer import pack_graph
 from deploykit.emit.tflite_float import float_file
 from deploykit.emit.tflite_graph import (
@@ -20,6 +20,7 @@ from deploykit.emit.tflite_graph import (
     TfliteOperator,
     TfliteQuantization,
 )
+from deploykit.emit.tflite_parts import FileTensor, TfliteFile
 from deploykit.errors import GraphError
 from deploykit.spec.arrays import Float32Array, Int8Array
 from deploykit.spec.carriers import Carrier

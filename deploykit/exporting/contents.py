@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
@@ -15,75 +14,33 @@ from deploykit.bundle import (
     MANIFEST,
     PLAN,
     SCHEMA,
-    Golden,
     golden_bytes,
     json_bytes,
 )
 from deploykit.emit.tflite_layout import port_shape
 from deploykit.exporting.allocation_record import allocation_record
-from deploykit.exporting.calibration_fit import CalibrationFit
-from deploykit.exporting.entry import Entered
 from deploykit.exporting.equalizing import equalization_record
+from deploykit.exporting.fold_record import fold_record
+from deploykit.exporting.layer_record import decibels, layer_records, layer_sqnr
 from deploykit.exporting.onnx_bytes import model_bytes
-from deploykit.exporting.options import CheckpointOptions, ExportOptions, OnnxOptions
+from deploykit.exporting.outcome import Outcome
 from deploykit.exporting.removal_record import alignment_record, hiding_record, removal_record
 from deploykit.exporting.temperature import Temperature
 from deploykit.exporting.weight_record import layer_storage, oldest_litert, oldest_ort, size_record
-from deploykit.graph.cost import LayerCost, layer_costs
-from deploykit.runtime import ort
 from deploykit.spec.allocation import Allocation
-from deploykit.spec.by_sample import of_samples
 from deploykit.spec.carriers import FORMATS
-from deploykit.spec.equalization import EqualizationReport
-from deploykit.spec.inputs import some_samples
-from deploykit.spec.negligible import Negligible
-from deploykit.spec.network import Network
 from deploykit.spec.pairs import LARGEST_PAIR
-from deploykit.spec.parity import Answers, IntegerComparison
+from deploykit.spec.parity import Answers
 from deploykit.spec.plan import LayerPlan, QuantPlan
-from deploykit.spec.posterior import FoldReport
 from deploykit.spec.quantized import UINT8_SHIFT, IoType, Port, QuantizedNetwork
 from deploykit.spec.record import record_network
-from deploykit.spec.removal import RemovalReport, TensorRemoval
-from deploykit.spec.samples import Samples
 from deploykit.spec.stem import stem_forms
-from deploykit.verify.formats import Format
-from deploykit.verify.metrics import agreement, sqnr_by_tensor
-
-WHOLE_BYTES = 4
-"""Of a whole number."""
+from deploykit.verify.metrics import agreement
 
 PACKAGES = (
     "ai-edge-litert", "deploykit", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript",
     "onnxsim", "torch",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Everything that one export produced.
-
-    balanced: the pruned network, its channels equalized where that was asked for; lowered: the same
-    as integer_form has it. evaluated: what --eval-data holds.
-    """
-
-    entered: Entered
-    options: ExportOptions
-    balanced: Network
-    hidden: Negligible | None
-    removal: RemovalReport
-    equalization: EqualizationReport | None
-    lowered: Network
-    plan: QuantPlan
-    network: QuantizedNetwork
-    models: Mapping[Format, bytes]
-    golden: Golden
-    parity: tuple[IntegerComparison, ...]
-    answers: Answers | None
-    evaluated: Samples | None
-    fit: CalibrationFit | None
-    temperature: Temperature | None = None
-    allocation: Allocation | None = None
 
 
 def bundle_files(outcome: Outcome) -> dict[str, bytes]:
@@ -197,7 +154,7 @@ def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
         "int16_pairs": _pairs(outcome.plan),
         **_allocation(outcome.allocation),
         "given": _grids(outcome.plan),
-        "layers": _layers(outcome, sqnr),
+        "layers": layer_records(outcome, sqnr),
         "sqnr_db": {name: decibels(value) for name, value in sqnr.items()},
         "agreement": agreement(
             network, golden.folded, golden.outputs, golden.count, golden.real
@@ -271,96 +228,6 @@ def _port(port: Port, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def layer_sqnr(outcome: Outcome) -> dict[str, float]:
-    """SQNR by tensor on the real ones of the golden inputs whose integers are all kept."""
-    golden = outcome.golden
-    real = golden.full < golden.real
-    floats = ort.evaluate(outcome.lowered, some_samples(golden.inputs, golden.full[real]))
-    count = len(golden.full)
-    integers = {name: of_samples(values, real, count) for name, values in golden.integers.items()}
-    return sqnr_by_tensor(outcome.network, floats, integers)
-
-
-def _layers(outcome: Outcome, sqnr: Mapping[str, float]) -> list[dict[str, Any]]:
-    """One entry per integer operator."""
-    kernels = {
-        fmt.runtime: fmt.kernels(data, outcome.network) for fmt, data in outcome.models.items()
-    }
-    costs = {cost.name: cost for cost in layer_costs(outcome.lowered.model)}
-    removals = {entry.operator: entry for entry in outcome.removal.tensors}
-    keys = [fmt.key for fmt in outcome.models]
-    stored = layer_storage(outcome.network, keys)
-    forms = stem_forms(outcome.network)
-    return [
-        {
-            "name": layer.name,
-            "operator": layer.operator,
-            **({"forms": forms[layer.output]} if layer.output in forms else {}),
-            **_computed(outcome, layer),
-            **_channels(outcome, layer, removals.get(layer.name)),
-            **_dead_channels(outcome.removal, removals.get(layer.name)),
-            **_numbers(outcome, layer, costs.get(layer.name)),
-            "sqnr_db": decibels(sqnr[layer.output]) if layer.output in sqnr else None,
-            "stored": stored.get(layer.output, {}),
-            "kernels": {runtime: by.get(layer.output) for runtime, by in kernels.items()},
-        }
-        for layer in outcome.plan.layers
-    ]
-
-
-def _computed(outcome: Outcome, layer: LayerPlan) -> dict[str, list[str]]:
-    """The float operators of an island, in running order; layers that the user left there."""
-    if layer.operator != "Island":
-        return {}
-    inside = set(layer.nodes)
-    found = {
-        "in_float": [node.op_type for node in outcome.lowered.model.graph if node.name in inside]
-    }
-    left = [name for name in outcome.plan.in_float if name in inside]
-    return {**found, "left_in_float": left} if left else found
-
-
-def _channels(outcome: Outcome, layer: LayerPlan, removal: TensorRemoval | None) -> dict[str, int]:
-    shape = outcome.network.shape(layer.output)
-    channels = -1 if layer.operator == "Embedding" else 1  # its rows lie last
-    now = shape[channels] if len(shape) > 1 else 1
-    before = now if removal is None else removal.channels_before
-    return {"channels_before": before, "channels_after": now}
-
-
-def _dead_channels(report: RemovalReport, removal: TensorRemoval | None) -> dict[str, int]:
-    """Dead channels in a layer, kept or added for the width that the alignment asks for."""
-    if removal is None:
-        return {}
-    dead = sum(
-        block.width - block.needed for block in report.widened if removal.tensor in block.tensors
-    )
-    return {"dead_channels": dead} if dead else {}
-
-
-def _numbers(outcome: Outcome, layer: LayerPlan, cost: LayerCost | None) -> dict[str, Any]:
-    """Bits, scales, MACs, and bytes moved: activations read and written, weights and biases."""
-    into = outcome.plan.tensors.get(layer.output)
-    touched = [*layer.inputs, layer.output]
-    whole = [name for name in touched if name in outcome.network.indices]
-    activation_bytes = sum(math.prod(outcome.network.shape(name)) for name in touched)
-    index_bytes = (WHOLE_BYTES - 1) * sum(math.prod(outcome.network.shape(name)) for name in whole)
-    weight, bias = layer.weight, layer.bias
-    weight_bytes = 0 if weight is None else weight.values.size  # of int8
-    bias_bytes = 0 if bias is None else 4 * bias.size
-    return {
-        "bits": None if weight is None else weight.bits,
-        "output_scale": None if into is None else into.scale,
-        "output_zero_point": None if into is None else into.zero_point,
-        "weight_scale_min": None if weight is None else float(weight.scale.min()),
-        "weight_scale_max": None if weight is None else float(weight.scale.max()),
-        "macs": 0 if cost is None else cost.macs,
-        "bytes": activation_bytes + index_bytes + weight_bytes + bias_bytes,
-        "float_bytes": 4 * (activation_bytes + (0 if weight is None else weight.values.size))
-        + bias_bytes,
-    }
-
-
 def _pairs(plan: QuantPlan) -> dict[str, Any]:
     """What the plan is to processors that add two products in int16 (spec.pairs)."""
     weights = {layer.name: layer.weight for layer in plan.layers if layer.weight is not None}
@@ -375,47 +242,6 @@ def _pairs(plan: QuantPlan) -> dict[str, Any]:
     }
 
 
-def fold_record(
-    report: FoldReport | None, options: CheckpointOptions | OnnxOptions
-) -> dict[str, Any] | None:
-    """What folding did; None where the export began behind folding."""
-    if report is None or isinstance(options, OnnxOptions):
-        return None
-    return {
-        "families": dict(report.families),
-        "prune_rule": options.pruning.rule.value,
-        "batchnorm": report.batchnorm,
-        "numerics": options.numerics.value,
-        "arithmetic": [asdict(difference) for difference in report.arithmetic],
-        "gates": [
-            {
-                "layer": layer.layer, "rule": layer.rule, "threshold": layer.threshold,
-                "gates": int(layer.closed.size), "closed": int(layer.closed.sum()),
-            }
-            for layer in report.pruning
-        ],
-        **({"trained_bits": _trained_bits(report)} if report.precision else {}),
-        "mean_difference": report.mean_difference,
-        "monte_carlo_difference": report.monte_carlo_difference,
-        "monte_carlo_samples": report.monte_carlo_samples,
-        "compared_inputs": report.compared_inputs,
-        "metrics": {
-            stage: asdict(found) for stage, found in report.metrics.items()
-        },
-    }  # fmt: skip
-
-
-def _trained_bits(report: FoldReport) -> dict[str, dict[str, int | None]]:
-    """By layer; None where training left in float what is not there or not quantized."""
-    return {
-        name: {
-            "weights": held.weight_bits,
-            "activations": None if held.activation is None else held.activation.bits,
-        }
-        for name, held in report.precision.items()
-    }
-
-
 def versions() -> dict[str, str]:
     """Of python and of every package that decides the bytes."""
     found = {"python": platform.python_version()}
@@ -425,8 +251,3 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
-
-
-def decibels(value: float) -> float | None:
-    """SQNR in dB to two decimals; None where there is no error at all (JSON has no infinity)."""
-    return round(value, 2) if math.isfinite(value) else None

@@ -14,7 +14,9 @@ import onnx_ir as ir
 
 from deploykit.bundle import FLOAT_MODEL, GOLDEN, MANIFEST, PLAN, SCHEMA, golden_bytes, json_bytes
 from deploykit.emit.tflite_layout import TfliteLayout, port_shape
-from deploykit.exporting.contents import answers_record, decibels, fold_record, versions
+from deploykit.exporting.contents import answers_record, versions
+from deploykit.exporting.fold_record import fold_record
+from deploykit.exporting.layer_record import decibels
 from deploykit.exporting.onnx_bytes import model_bytes
 from deploykit.exporting.options import ExportOptions
 from deploykit.exporting.preparing import Prepared

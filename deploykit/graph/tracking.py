@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import onnx_ir as ir
 
 from deploykit.errors import GraphError
 from deploykit.graph.edit import constant
 from deploykit.spec.network import Network
+from deploykit.spec.operator_sets import first_ir_version, first_opset
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ def apply_pass(name: str, rewrite: Pass, network: Network) -> Network:
     """Run a pass on a network and check what it says about variances.
 
     Every initializer with a variance keeps its name, shape and value, or the pass says that it
-    updated both, or that the initializer is gone. The network given stays as it was.
+    updated both, or that the initializer is gone. The network given stays as it was. Where the pass
+    brought an operator that the graph's opset lacks, the graph comes up to the one that has it.
 
     Raises GraphError that names the pass and the initializer.
     """
@@ -40,6 +43,8 @@ def apply_pass(name: str, rewrite: Pass, network: Network) -> Network:
     held = {parameter: initializers[parameter].const_value for parameter in network.variance}
     result = rewrite(network)
     after = result.network
+    if after is not network:
+        _raise_opset(after.model)
     for parameter, variance in after.variance.items():
         array = constant(after.model.graph.initializers.get(parameter))
         if array is None:
@@ -70,3 +75,11 @@ def apply_pass(name: str, rewrite: Pass, network: Network) -> Network:
                 f"pass {name} changed the values of {parameter} and left its variance behind"
             )
     return after
+
+
+def _raise_opset(model: ir.Model) -> None:
+    """To the opset of its newest operator, with an IR version that may state it."""
+    needed = first_opset(node.op_type for node in model.graph if node.domain in {"", "ai.onnx"})
+    if needed > model.opset_imports.get("", 0):
+        model.opset_imports[""] = needed
+        model.ir_version = max(model.ir_version, first_ir_version(needed))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -21,16 +22,20 @@ EXACT = 1e-5
 
 
 def constant_operand(
-    layer: Layer, sources: Sequence[Quantization], into: Quantization
+    layer: Layer,
+    sources: Sequence[Quantization],
+    into: Quantization,
+    given: Mapping[str, Quantization] = MappingProxyType({}),
 ) -> ConstantPlan | None:
     """The constant of an Add or Mul, None where both operands are activations.
 
-    Symmetric: scale = max |c| / n, so that a single number is exact to float32, with n = 127, or a
-    smaller one to 64 where that makes every number exact. Zeros alone, and what is hardly more,
-    take the output's scale. What holds a sum at an end of its range, whatever else is added, is as
-    large as that takes: a term of -1000 before a Relu would leave the others no steps.
+    On the grid that the network came with, where its numbers still are. Else symmetric: scale =
+    max |c| / n, so that a single number is exact to float32, with n = 127, or a smaller one to 64
+    where that makes every number exact. Zeros alone, and what is hardly more, take the output's
+    scale. What holds a sum at an end of its range, whatever else is added, is as large as that
+    takes: a term of -1000 before a Relu would leave the others no steps.
 
-    sources, into: of what the layer reads and gives.
+    sources, into: of what the layer reads and gives. given: by initializer name.
     """
     node = layer.nodes[0]
     for side in (0, 1):
@@ -42,6 +47,11 @@ def constant_operand(
         _, highest = int_range(8)
         value = node.inputs[side]
         assert value is not None
+        on_grid = given.get(str(value.name))
+        if on_grid is not None:
+            kept = on_grid.quantize(wide.astype(np.float32))
+            if np.array_equal(on_grid.dequantize(kept), wide.astype(np.float32)):
+                return ConstantPlan(str(value.name), side, on_grid, kept)
         if layer.kind is Kind.ADD and len(value.uses()) == 1:
             wide = _no_larger_than_it_takes(wide, sources[0], into)
         largest = float(np.abs(wide).max(initial=0.0))

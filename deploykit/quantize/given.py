@@ -34,6 +34,10 @@ JOINED = "it shares its scale with {}, which has another grid"
 MOVED = "its scale moved by {:.2%}, so that runtimes take it and round alike"
 COARSER = "its scale is kept, but its integers come from {}, in steps up to {:.3g} times as large"
 GONE = "no layer of that name is left"
+FOLDED = (
+    "no such tensor is left: what made it was folded into another operator, which rounds once, "
+    "or removed"
+)
 AT_THE_END = "it is computed in float, behind the last integers"
 TAKEN_IN = "a layer takes it in, and rounds once where the network had two roundings"
 
@@ -148,7 +152,7 @@ def activation_uses(
             yield GridUse("activation", name, grid.bits, why)
     inside = {str(value.name) for layer in layers for one in layer.nodes for value in one.outputs}
     for name in sorted(left):
-        why = TAKEN_IN if name in inside else AT_THE_END if name in ends else GONE
+        why = TAKEN_IN if name in inside else AT_THE_END if name in ends else FOLDED
         yield GridUse("activation", name, given.activations[name].bits, why)
 
 

@@ -177,7 +177,10 @@ def calibrate(
         chosen.update(dict.fromkeys(group.tensors, quantization))
     constants = {
         layer.name: constant_operand(
-            layer, [chosen[name] for name in layer.inputs], chosen[layer.output]
+            layer,
+            [chosen[name] for name in layer.inputs],
+            chosen[layer.output],
+            network.given.constants,
         )
         for layer in layers
         if layer.kind in BINARY

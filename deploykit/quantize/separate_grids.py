@@ -3,7 +3,8 @@
     x on grid a, MaxPool(x) on grid b        MaxPool reads x + 0, which is on grid b
 
 Such a sum rescales integers, as the graph that states both grids does. A tensor without a grid
-that others read too is kept apart from one that a grid bounds in the same way.
+that others read too is kept apart from one that a grid bounds in the same way. A concatenation
+without a grid of parts on several gets a scale of its own.
 """
 
 from __future__ import annotations
@@ -53,12 +54,14 @@ def _meeting(layers: Sequence[Layer], network: Network) -> Iterator[tuple[str, s
         found[layer.output] = grids.get(layer.output)
         if layer.kind not in SHARING:
             continue
-        held = [found.get(name) for name in layer.inputs]
-        wanted = grids.get(layer.output) or next((one for one in held if one), None)
-        found[layer.output] = wanted
-        for name, grid in dict(zip(layer.inputs, held, strict=True)).items():
-            alone = grid is None and read.get(name, 0) == 1
-            if wanted is not None and grid != wanted and not alone:
+        held = {name: found.get(name) for name in layer.inputs}
+        stated = set(held.values())
+        # What joins tensors of several grids, or one beside none, reaches as far as all of them.
+        shared = next(iter(stated)) if len(stated) == 1 else None
+        wanted = found[layer.output] = grids.get(layer.output) or shared
+        for name, grid in held.items():
+            alone = grid is None and (wanted is None or read.get(name, 0) == 1)
+            if grid != wanted and not alone:
                 yield layer.output, name
 
 

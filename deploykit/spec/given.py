@@ -44,14 +44,14 @@ class WeightGrid:
         """The smallest integer. bits 4: -8; bits 8: -128, once for each output (`may_overflow`)."""
         return int_range(self.bits)[0]
 
-    def scaled(self, factor: Float64Array) -> WeightGrid | None:
-        """The grid of a weight times `factor`, which broadcasts to it.
+    def scaled(self, factor: Float64Array, outputs: int = 0) -> WeightGrid | None:
+        """The grid of a weight times `factor`, which broadcasts to it; its axis `outputs` is [O].
 
         None where inputs have factors of their own, or where one is zero. A factor below zero
         turns integers round.
         """
         by_output = np.abs(factor.reshape(-1))
-        along = factor.size == 1 or factor.shape[0] == factor.size
+        along = factor.size == 1 or factor.shape[outputs] == factor.size
         if not along or not (by_output > 0).all():
             return None
         return replace(self, scale=(self.scale.astype(np.float64) * by_output).astype(np.float32))
@@ -168,12 +168,15 @@ class Refused:
 class Given:
     """weights: by initializer name. activations: by tensor name. refused: grids left behind.
 
+    constants: by initializer name, of what sums and products read beside a tensor.
+
     In what folding returns, activations are by the name of the module that states them.
     """
 
     weights: Mapping[str, WeightGrid] = field(default_factory=dict)
     activations: Mapping[str, ActivationGrid] = field(default_factory=dict)
     refused: tuple[Refused, ...] = ()
+    constants: Mapping[str, Quantization] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.weights or self.activations or self.refused)

@@ -42,6 +42,22 @@ def found_sums(held: ConstantPlan, source: Quantization, into: Quantization) -> 
     return add(wide, source, held.values.reshape(1, -1), held.quantization, into)
 
 
+@pytest.mark.parametrize(("scale", "kept"), [(0.02, True), (0.03, False)])
+def test_a_constant_keeps_the_grid_that_it_is_on(scale: float, kept: bool) -> None:
+    grid = Quantization(float(np.float32(0.02)), 101)
+    numbers = np.array([-128, -3, 7, 127], np.int8)
+    terms = grid.dequantize(numbers)
+    stated = {"k": Quantization(float(np.float32(scale)), 101)}
+    network = float_network(
+        "g (float[1,4] x) => (float[1,4] y) { s = Add (x, k) y = Relu (s) }", k=terms
+    )
+    (layer,) = build_structure(network)
+    found = constant_operand(layer, [SOURCE], SOURCE, stated)
+    assert found is not None
+    assert (found.quantization == grid) == kept
+    assert np.array_equal(found.values.reshape(-1), numbers) == kept
+
+
 @pytest.mark.parametrize("term", [-30.0, -1000.0, -1e9, 1e9])
 def test_a_term_before_a_dead_relu_leaves_the_others_their_steps(term: float) -> None:
     held = planned(np.array([term, 0.0, 0.3]), SOURCE, DEAD)

@@ -113,6 +113,12 @@ def test_a_layer_that_is_gone_is_told() -> None:
     ]
 
 
+def test_a_tensor_that_is_gone_is_told() -> None:
+    plan = planned(given(residual_network(), gone=ActivationGrid.unsigned(0.03, 8)))
+    (use,) = plan.given
+    assert not use.kept and "folded into another operator" in use.why
+
+
 def test_a_bias_that_the_scale_cannot_carry_is_told() -> None:
     network = with_weight(residual_network(), "w1", on_grid((6, 3, 3, 3), 7, np.float32(1e-12)))
     plan = planned(given(network, w1=WeightGrid(4, np.array([1e-12], np.float32))))
@@ -256,6 +262,33 @@ def test_a_tensor_joined_with_itself_is_rescaled_once() -> None:
 
 
 ONE_BY_ONE = "<kernel_shape=[1,1], strides=[1,1], pads=[0,0,0,0], dilations=[1,1]>"
+
+
+@pytest.mark.parametrize("other", ["b", "none"])
+def test_a_concatenation_without_a_grid_reaches_as_far_as_its_parts(other: str) -> None:
+    text = f"""
+        g (float[1, 3, 8, 8] input) => (float[1, 6, 8, 8] both) {{
+            a = Conv {ONE_BY_ONE} (input, w, b)
+            r = Relu (a)
+            c = Conv {ONE_BY_ONE} (input, v, b)
+            s = Relu (c)
+            both = Concat <axis=1> (r, s)
+        }}
+    """
+    grids = {"r": ActivationGrid.unsigned(0.001, 8), "s": ActivationGrid.unsigned(0.05, 8)}
+    if other == "none":
+        del grids["s"]
+    network = given(
+        float_network(
+            text, w=seeded(3, 3, 1, 1, seed=1), v=seeded(3, 3, 1, 1, seed=2), b=seeded(3, seed=3)
+        ),
+        **grids,
+    )  # fmt: skip
+    plan = planned(separate_grids(network))
+    assert all(use.kept for use in plan.given)
+    low, high = plan.tensors["both_quantized"].ends
+    reached = ort.evaluate(network, SAMPLES.inputs)["s"].max()
+    assert low <= 0.0 and high > 0.9 * reached > 2 * grids["r"].ends[1]
 
 
 def test_layers_that_share_a_weight_both_keep_its_grid() -> None:

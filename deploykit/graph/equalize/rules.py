@@ -19,18 +19,25 @@ Rule = Callable[[ir.Node, Sequence[Labels], Atoms], list[Labels] | str]
 """Labels [C] of the outputs from those of the activations that a node reads, in order; or why the
 node pins them."""
 
+UNSCALED = frozenset((0.0, np.inf, -np.inf))
+"""Numbers that a positive factor leaves as they are."""
+
 
 def _same(node: ir.Node, read: Sequence[Labels], atoms: Atoms) -> list[Labels] | str:
-    if len(node.outputs) != 1 or len(read) != 1 or node.inputs[0] is None:
+    if len(node.outputs) != 1 or len(read) != 1 or not _is_activation(node.inputs[0]):
         return "reads or makes several tensors"
     return [read[0]]
 
 
+def _is_activation(value: ir.Value | None) -> bool:
+    return value is not None and constant(value) is None
+
+
 def _clip(node: ir.Node, read: Sequence[Labels], atoms: Atoms) -> list[Labels] | str:
     bounds = [held for value in node.inputs[1:] if (held := floats(value)) is not None]
-    if len(read) != 1 or node.attributes:
+    if len(read) != 1 or node.attributes or not _is_activation(node.inputs[0]):
         return "has bounds that are computed"
-    if all(set(held.reshape(-1)) <= {0.0, np.inf, -np.inf} for held in bounds):
+    if all(set(held.reshape(-1)) <= UNSCALED for held in bounds):
         return [read[0]]
     return "has a bound other than zero, which no factor passes"
 
@@ -62,18 +69,37 @@ def _times(node: ir.Node, read: Sequence[Labels], atoms: Atoms) -> list[Labels] 
 def _resize(node: ir.Node, read: Sequence[Labels], atoms: Atoms) -> list[Labels] | str:
     shape, into = static_shape(node.inputs[0]), static_shape(node.outputs[0])
     cropped = attribute_string(node, "coordinate_transformation_mode", "half_pixel")
+    if len(read) != 1:
+        return "reads sizes that are computed"
     if cropped == "tf_crop_and_resize" or shape is None or into is None or shape[1] != into[1]:
         return "makes values of its own"
-    return [read[0]] if len(read) == 1 else "reads sizes that are computed"
+    scales = floats(node.inputs[2]) if len(node.inputs) > 2 else None
+    if scales is not None and scales.size:
+        along = _axes(attribute_ints(node, "axes", range(len(shape))), len(shape))
+        if CHANNELS in along and scales[along.index(CHANNELS)] != 1.0:
+            return "mixes channels"
+    return [read[0]]
+
+
+def _axes(stated: Sequence[int], rank: int) -> list[int]:
+    """Counted from the front."""
+    return [int(axis) % rank for axis in stated]
 
 
 def _pad(node: ir.Node, read: Sequence[Labels], atoms: Atoms) -> list[Labels] | str:
+    """Where nothing is padded along the channels: as many in front as are cut behind moves them."""
+    shape, sizes = static_shape(node.inputs[0]), constant(node.inputs[1])
+    if len(read) != 1 or shape is None or sizes is None:
+        return "has sizes or a value that are computed"
+    stated = constant(node.inputs[3]) if len(node.inputs) > 3 else None
+    along = _axes(range(len(shape)) if stated is None else stated.tolist(), len(shape))
+    if CHANNELS in along and sizes.reshape(2, -1)[:, along.index(CHANNELS)].any():
+        return "pads or cuts channels"
     fill = floats(node.inputs[2]) if len(node.inputs) > 2 else None
-    shape, into = static_shape(node.inputs[0]), static_shape(node.outputs[0])
-    if len(read) != 1 or shape is None or into is None or shape[1] != into[1]:
-        return "pads channels"
     constant_fill = attribute_string(node, "mode", "constant") == "constant"
-    return "pads with a constant" if constant_fill and fill is not None and fill.any() else [*read]
+    if constant_fill and fill is not None and not set(fill.reshape(-1)) <= UNSCALED:
+        return "pads with a value other than zero, which no factor passes"
+    return [read[0]]
 
 
 def _view(node: ir.Node, read: Sequence[Labels], atoms: Atoms) -> list[Labels] | str:
@@ -126,9 +152,16 @@ def _split(node: ir.Node, read: Sequence[Labels], atoms: Atoms) -> list[Labels] 
 
 def _slice(node: ir.Node, read: Sequence[Labels], atoms: Atoms) -> list[Labels] | str:
     shape, into = static_shape(node.inputs[0]), static_shape(node.outputs[0])
-    if len(read) != 1 or shape is None or into is None:
+    bounds = [constant(value) for value in node.inputs[1:]]
+    if len(read) != 1 or shape is None or into is None or bounds[0] is None:
         return "takes elements that are computed"
-    return [read[0]] if shape[:2] == into[:2] else "takes some channels"
+    rest = [*bounds[2:], None, None]
+    along = _axes(range(len(bounds[0])) if rest[0] is None else rest[0].tolist(), len(shape))
+    if shape[:2] != into[:2]:
+        return "takes some channels"
+    # Of all channels only the order may differ.
+    turned = rest[1] is not None and CHANNELS in along and rest[1][along.index(CHANNELS)] < 0
+    return "turns the order of the channels" if turned else [read[0]]
 
 
 def _pixels(node: ir.Node, read: Sequence[Labels], atoms: Atoms) -> list[Labels] | str:

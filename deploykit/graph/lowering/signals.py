@@ -49,11 +49,12 @@ def lift_signals(network: Network) -> Rewritten:
         lifting.visit(node)
     grids = dict(network.given.activations)
     for value, row in reversed(list(lifting.rows.items())):
-        squeeze = value.producer()
+        squeeze, grid = value.producer(), grids.get(str(value.name))
+        if grid is not None:
+            grids[str(row.name)] = grid
         if squeeze is not None and not value.uses() and not value.is_graph_output():
             model.graph.remove(squeeze, safe=True)
-            if str(value.name) in grids:
-                grids[str(row.name)] = grids.pop(str(value.name))
+            grids.pop(str(value.name), None)
     given = dataclasses.replace(network.given, activations=grids)
     return affine.finish(dataclasses.replace(network, given=given), model)
 

@@ -6,10 +6,11 @@
     SiLU(x)     = x / (1 + exp(-x)),                     written as x * Sigmoid(x)
     Softplus(x) = log(1 + exp(x)),                       or x itself above a threshold
     Softplus(b x) / b                                    likewise
+    k f(x), k > 0                                        of each, written as a product with f(x)
 
 in whatever order their steps stand: exporters for operator sets before 20 write them so, and torch
 writes every softplus with its threshold. In integers every step would round. An expression of one
-tensor is recognised by its values.
+tensor is recognised by its values. The factor k is what stays of a half that another layer took in.
 """
 
 from __future__ import annotations
@@ -87,11 +88,12 @@ NAMES = (
 
 @dataclass(frozen=True)
 class Found:
-    """A node computes named(steepness * source) / steepness."""
+    """A node computes share * named(steepness * source)."""
 
     source: ir.Value
     named: Named
     steepness: float = 1.0
+    share: float = 1.0
 
 
 def name_activations(network: Network) -> Rewritten:
@@ -126,8 +128,8 @@ def _replace(graph: ir.Graph, node: ir.Node, found: Found) -> None:
     result = new.node(named.op_type, [source], called, shape, named.attributes)
     if named is GATED:
         result = new.node("Mul", [source, result], "gated", shape)
-    if found.steepness != 1.0:
-        share = new.constant("share", scalar(1.0 / found.steepness, len(shape)))
+    if found.share != 1.0:
+        share = new.constant("share", scalar(found.share, len(shape)))
         result = new.node("Mul", [result, share], "flat", shape)
     new.finish(result)
 
@@ -143,12 +145,26 @@ def _found(node: ir.Node) -> Found | None:
         if values is None or values.shape != POINTS.shape:
             continue
         for named in NAMES:
-            if _alike(values, named.values(POINTS)):
-                return Found(source, named)
+            share = _share(values, named.values(POINTS))
+            if share is not None:
+                return Found(source, named, share=share)
         for steepness in _factors(inner):
             if _alike(values, SOFTPLUS.values(steepness * POINTS) / steepness):
-                return Found(source, SOFTPLUS, steepness)
+                return Found(source, SOFTPLUS, steepness, 1.0 / steepness)
     return None
+
+
+def _share(values: Float64Array, function: Float64Array) -> float | None:
+    """The positive factor by which values are a function's; None where they are not.
+
+    At the last of POINTS every function of NAMES is far from zero.
+    """
+    share = float(values[-1] / function[-1])
+    if not 0.0 < share < np.inf:
+        return None
+    if abs(share - 1.0) < ALIKE:
+        share = 1.0
+    return share if _alike(values / share, function) else None
 
 
 def _alike(values: Float64Array, wanted: Float64Array) -> bool:

@@ -29,25 +29,29 @@ class Affine:
     """The graph being rewritten, its variances, and the names whose values changed.
 
     element: type of the numbers that are stored; None: the initializer's own. factors: by which an
-    initializer was scaled, which its grid follows. copies: by name, of which initializer each is.
+    initializer was scaled, which its grid follows, each with the axis of its outputs. copies: by
+    name, of which initializer each is.
     rounded: tensors on a grid, which only what they are may lie on: no factor moves past them.
     """
 
     graph: ir.Graph
     variance: dict[str, Float32Array]
     updated: set[str] = field(default_factory=set)
-    factors: dict[str, list[Float64Array]] = field(default_factory=dict)
+    factors: dict[str, list[tuple[Float64Array, int]]] = field(default_factory=dict)
     copies: dict[str, str] = field(default_factory=dict)
     element: np.dtype[Any] | None = None
     rounded: Collection[str] = ()
 
-    def scale(self, name: str, factor: Float64Array) -> None:
-        """Multiply an initializer by `factor` (broadcasting) and its variance by factor^2."""
+    def scale(self, name: str, factor: Float64Array, outputs: int = 0) -> None:
+        """Multiply an initializer by `factor` (broadcasting) and its variance by factor^2.
+
+        outputs: the axis of a weight that runs along its layer's outputs.
+        """
         value = floats(self.graph.initializers[name])
         assert value is not None
         spread = self.spread(name)
         self.store(name, value * factor, None if spread is None else spread * factor**2)
-        self.factors.setdefault(name, []).append(factor)
+        self.factors.setdefault(name, []).append((factor, outputs))
 
     def shift(self, name: str, offset: Float64Array) -> None:
         """Add a constant; the variance stays."""
@@ -99,8 +103,8 @@ class Affine:
         copied = {name: held[old] for name, old in self.copies.items() if old in held}
         weights = dict(held) | copied
         for name, factors in self.factors.items():
-            for factor in factors if name in weights else ():
-                weights[name] = weights[name].scaled(factor) or weights[name]
+            for factor, outputs in factors if name in weights else ():
+                weights[name] = weights[name].scaled(factor, outputs) or weights[name]
         return replace(before, weights=weights) if weights else before
 
 
@@ -159,7 +163,7 @@ def scale_producer(
         return False
     if producer.op_type == "Gemm" and attribute_float(producer, "beta", 1.0) != 1.0:
         return False
-    affine.scale(str(weight.name), along(scale, axis, array.ndim))
+    affine.scale(str(weight.name), along(scale, axis, array.ndim), axis)
     if producer.op_type == "MatMul":
         return True
     if bias is not None:

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx_ir as ir
 
 from deploykit.graph.edit import (
-    attribute_float,
     attribute_int,
     attribute_ints,
     attribute_string,
     bypass,
     constant,
-    floats,
     fresh_name,
-    readers,
     set_initializer,
 )
 from deploykit.graph.passes.affine import Affine
 from deploykit.graph.passes.axes import name_squeezed_axes, pad_every_axis
+from deploykit.graph.passes.linears import replace_node, spell_gemm, spell_matmul, zero_bias
 from deploykit.graph.passes.shuffle import gather_shuffles
 from deploykit.graph.tracking import Rewritten
-from deploykit.spec.arrays import AnyArray
 from deploykit.spec.network import Network, static_shape
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -44,7 +39,7 @@ def canonicalize(network: Network) -> Rewritten:
     - Reshape, Transpose, Reshape that only permute the channels (a channel shuffle) -> Gather
     """
     model = network.model.clone()
-    affine = Affine(model.graph, dict(network.variance))
+    affine = Affine(model.graph, dict(network.variance), rounded=network.given.activations.keys())
     _unshare(affine)
     gather_shuffles(model.graph)
     for node in list(model.graph):
@@ -59,9 +54,9 @@ def canonicalize(network: Network) -> Rewritten:
             case "ReduceMean":
                 _global_average_pool(model.graph, node)
             case "MatMul":
-                _matmul(affine, node)
+                spell_matmul(affine, node)
             case "Gemm":
-                _gemm(affine, node)
+                spell_gemm(affine, node)
             case "Conv":
                 _conv(affine, node)
             case "ConvTranspose":
@@ -141,7 +136,7 @@ def _flatten(graph: ir.Graph, node: ir.Node) -> None:
             if source.producer() is not None:
                 bypass(graph, node, source)
             return
-        _replace(graph, node, "Flatten", [source], {"axis": 1})
+        replace_node(graph, node, "Flatten", [source], {"axis": 1})
 
 
 def _global_average_pool(graph: ir.Graph, node: ir.Node) -> None:
@@ -156,122 +151,14 @@ def _global_average_pool(graph: ir.Graph, node: ir.Node) -> None:
     if sorted(int(axis) % 4 for axis in axes) != [2, 3]:
         return
     if attribute_int(node, "keepdims", 1):
-        _replace(graph, node, "GlobalAveragePool", [source], {})
+        replace_node(graph, node, "GlobalAveragePool", [source], {})
         return
     pooled = ir.node("GlobalAveragePool", [source], name=f"{node.name}.pool")
     pooled.outputs[0].name = fresh_name(graph, f"{node.outputs[0].name}.pool")
     pooled.outputs[0].shape = ir.Shape([shape[0], shape[1], 1, 1])
     pooled.outputs[0].type = source.type
     graph.insert_before(node, pooled)
-    _replace(graph, node, "Flatten", [pooled.outputs[0]], {"axis": 1})
-
-
-def _replace(
-    graph: ir.Graph, node: ir.Node, op_type: str, inputs: list[ir.Value], attributes: dict[str, int]
-) -> ir.Node:
-    """Put another operator in a node's place; its output keeps name, shape and readers."""
-    old = node.outputs[0]
-    new = ir.node(op_type, inputs, attributes, name=node.name)
-    new.outputs[0].shape, new.outputs[0].type = old.shape, old.type
-    graph.insert_before(node, new)
-    name = old.name
-    ir.convenience.replace_all_uses_with(old, new.outputs[0], replace_graph_outputs=True)
-    graph.remove(node, safe=True)
-    new.outputs[0].name = name
-    return new
-
-
-def _matmul(affine: Affine, node: ir.Node) -> None:
-    source, weight = node.inputs[0], node.inputs[1]
-    array = constant(weight)
-    if source is None or weight is None or array is None or array.ndim != 2:
-        return
-    shape = static_shape(source)
-    if shape is None or len(shape) != 2:
-        return
-    graph, output = affine.graph, node.outputs[0]
-    inputs = [source, _transposed(affine, str(weight.name))]
-    follower = (
-        readers(output)[0] if len(output.uses()) == 1 and not output.is_graph_output() else None
-    )
-    bias = _bias_of(follower, output, array.shape[1])
-    if follower is None or bias is None:
-        linear = _replace(graph, node, "Gemm", inputs, {"transB": 1})
-        _zero_bias(graph, linear, array.shape[1], array.dtype)
-        return
-    _spread_bias(affine, str(bias.name), array.shape[1])
-    _replace(graph, follower, "Gemm", [*inputs, bias], {"transB": 1})
-    graph.remove(node, safe=True)
-
-
-def _bias_of(follower: ir.Node | None, output: ir.Value, width: int) -> ir.Value | None:
-    """The constant [width] that an Add puts on `output`, where that is all it does."""
-    if follower is None or follower.op_type != "Add":
-        return None
-    for candidate in follower.inputs:
-        value = constant(candidate)
-        if candidate is not output and candidate is not None and value is not None:
-            return candidate if value.shape in {(width,), (1, width)} else None
-    return None
-
-
-def _transposed(affine: Affine, name: str) -> ir.Value:
-    value, variance = floats(affine.graph.initializers[name]), affine.spread(name)
-    assert value is not None
-    affine.store(name, value.T, None if variance is None else variance.T)
-    return affine.graph.initializers[name]
-
-
-def _gemm(affine: Affine, node: ir.Node) -> None:
-    weight = node.inputs[1]
-    array = constant(weight)
-    if weight is None or array is None or attribute_int(node, "transA", 0):
-        return
-    outputs = int(array.shape[0] if attribute_int(node, "transB", 0) else array.shape[1])
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
-    if bias is not None and not _is_bias(constant(bias), outputs):
-        return
-    alpha, beta = attribute_float(node, "alpha", 1.0), attribute_float(node, "beta", 1.0)
-    if not attribute_int(node, "transB", 0):
-        _transposed(affine, str(weight.name))
-    if alpha != 1.0:
-        affine.scale(str(weight.name), np.asarray(alpha))
-    if bias is None:
-        _zero_bias(affine.graph, node, outputs, array.dtype)
-    else:
-        if beta != 1.0:
-            affine.scale(str(bias.name), np.asarray(beta))
-        _spread_bias(affine, str(bias.name), outputs)
-    node.attributes.clear()
-    node.attributes["transB"] = ir.AttrInt64("transB", 1)
-
-
-def _is_bias(value: AnyArray | None, outputs: int) -> bool:
-    """Whether C of a Gemm is constant and the same for every sample: [O], [1, O] or one number."""
-    if value is None:
-        return False
-    return value.shape in {(), (1,), (1, 1), (outputs,), (1, outputs)}
-
-
-def _spread_bias(affine: Affine, name: str, outputs: int) -> None:
-    """[1, O] or one number as [O], the variance alike."""
-    value, variance = floats(affine.graph.initializers[name]), affine.spread(name)
-    assert value is not None
-    if value.shape == (outputs,):
-        return
-    wide = None if variance is None else np.broadcast_to(variance.reshape(-1), (outputs,))
-    affine.store(name, np.broadcast_to(value.reshape(-1), (outputs,)), wide)
-
-
-def _zero_bias(graph: ir.Graph, node: ir.Node, outputs: int, dtype: np.dtype[Any]) -> None:
-    assert node.inputs[1] is not None
-    stem = str(node.inputs[1].name).removesuffix(".weight")
-    created = set_initializer(
-        graph, fresh_name(graph, f"{stem}.bias"), np.zeros(outputs, dtype=dtype)
-    )
-    if len(node.inputs) < 3:
-        node.resize_inputs(3)
-    node.replace_input_with(2, created)
+    replace_node(graph, node, "Flatten", [pooled.outputs[0]], {"axis": 1})
 
 
 def _conv(affine: Affine, node: ir.Node) -> None:
@@ -280,14 +167,14 @@ def _conv(affine: Affine, node: ir.Node) -> None:
         return
     _explicit_window(node, array.shape[2:])
     if len(node.inputs) < 3 or node.inputs[2] is None:
-        _zero_bias(affine.graph, node, array.shape[0], array.dtype)
+        zero_bias(affine.graph, node, array.shape[0], array.dtype)
 
 
 def _conv_transpose(affine: Affine, node: ir.Node) -> None:
     array = constant(node.inputs[1])
     if array is not None and (len(node.inputs) < 3 or node.inputs[2] is None):
         outputs = array.shape[1] * attribute_int(node, "group", 1)
-        _zero_bias(affine.graph, node, outputs, array.dtype)
+        zero_bias(affine.graph, node, outputs, array.dtype)
 
 
 def _explicit_window(node: ir.Node, kernel: tuple[int, ...]) -> None:

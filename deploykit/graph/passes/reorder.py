@@ -20,9 +20,9 @@ import numpy as np
 import onnx_ir as ir
 
 from deploykit.errors import GraphError
-from deploykit.graph.channels.liveness import Structure, build_structure
 from deploykit.graph.channels.mixing import Mixing
 from deploykit.graph.channels.rule import Arrangement, Cutting, Site, unknown
+from deploykit.graph.channels.structure import Structure, build_structure
 from deploykit.graph.edit import label
 from deploykit.graph.passes.affine import Affine, output_axis
 from deploykit.graph.passes.reorder_groups import Groups, Moved, find_groups

@@ -20,7 +20,6 @@ from deploykit.graph.channels.depthwise import Depthwise
 from deploykit.graph.channels.elementwise import PerChannel, Unary, WithConstant
 from deploykit.graph.channels.joining import Join
 from deploykit.graph.channels.labels import Labels
-from deploykit.graph.channels.liveness import Structure
 from deploykit.graph.channels.mixing import Mixing
 from deploykit.graph.channels.pad_channels import PadChannels
 from deploykit.graph.channels.reshaping import Reshape, Transpose
@@ -28,6 +27,7 @@ from deploykit.graph.channels.rule import Site
 from deploykit.graph.channels.selecting import Select
 from deploykit.graph.channels.spatial import InstanceNorm, Map
 from deploykit.graph.channels.spatial_matmul import SpatialMatMul
+from deploykit.graph.channels.structure import Structure
 from deploykit.graph.channels.whole import Across, Reduce
 from deploykit.spec.network import static_shape
 

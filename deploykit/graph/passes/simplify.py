@@ -16,6 +16,17 @@ SKIPPED = ("eliminate_duplicate_initializer", "fuse_preceding_mul_into_conv")
 second moves a constant per channel into the next convolution even where it spreads one channel over
 all of them, and calls that equal; scales are folded by our own passes."""
 
+FUSING = (
+    "fuse_add_bias_into_conv",
+    "fuse_consecutive_mul",
+    "fuse_matmul_add_bias_into_gemm",
+    "fuse_matmul_add_bias_into_gemm_batched",
+    "fuse_matmul_into_conv",
+    "fuse_mul_into_conv",
+    "fuse_reduce_sum_into_conv",
+)
+"""Left to our own passes where tensors lie on grids: a product is rounded before the sum."""
+
 
 def simplify(network: Network) -> Rewritten:
     """Shape inference, dead code and identities by onnxsim 0.8.
@@ -25,10 +36,9 @@ def simplify(network: Network) -> Rewritten:
     another), or cannot read the graph, only shapes are inferred.
     """
     proto = ir.to_proto(network.model)
+    skipped = [*SKIPPED, *(FUSING if network.given.activations else ())]
     try:
-        simplified, equal = onnxsim.simplify(
-            proto, skip_fuse_bn=True, skipped_optimizers=list(SKIPPED)
-        )
+        simplified, equal = onnxsim.simplify(proto, skip_fuse_bn=True, skipped_optimizers=skipped)
     except RuntimeError:
         # It reads no operators of other domains, and no initializer that is a graph output.
         simplified, equal = None, True

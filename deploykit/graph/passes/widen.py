@@ -15,9 +15,9 @@ from deploykit.graph.channels.align import predicted_gain, width_by
 from deploykit.graph.channels.blocks import Block, find_blocks, layers_around
 from deploykit.graph.channels.depthwise import Depthwise
 from deploykit.graph.channels.labels import Labels
-from deploykit.graph.channels.liveness import Structure, build_structure
 from deploykit.graph.channels.mixing import Mixing
 from deploykit.graph.channels.rule import Site, activations
+from deploykit.graph.channels.structure import Structure, build_structure
 from deploykit.graph.edit import floats
 from deploykit.graph.options import Measured, MultipleOf
 from deploykit.graph.passes.affine import Affine, output_axis

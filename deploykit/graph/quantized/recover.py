@@ -14,6 +14,7 @@ from deploykit.errors import GraphError
 from deploykit.graph.edit import drop_unused_initializers, label, take_over
 from deploykit.graph.onnx_admission import is_quantized
 from deploykit.graph.quantized.constants import Constants
+from deploykit.graph.quantized.operands import constant_grids
 from deploykit.graph.quantized.operator_form import spell_out
 from deploykit.graph.quantized.parameters import parameters_of
 from deploykit.graph.quantized.settle import name_outputs, settle_pairs
@@ -76,7 +77,7 @@ def take_grids(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Given]:
     _check_float(graph)
     done = ir.to_proto(found)
     del done.graph.value_info[:]
-    return done, Given(weights, activations, tuple(refused))
+    return done, Given(weights, activations, tuple(refused), constant_grids(twins.stored))
 
 
 def _compare_real(node: ir.Node, twins: Twins) -> None:

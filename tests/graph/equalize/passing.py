@@ -1,4 +1,4 @@
-"""Random networks of operators that factors pass, so that most of their channels are free."""
+"""Random networks of operators that factors pass, and of some that stop them."""
 
 from __future__ import annotations
 
@@ -157,12 +157,63 @@ STEPS: Mapping[str, Callable[[Passing], None]] = {
 }
 
 
+def _shifted(net: Passing) -> None:
+    """Every channel in the next one's place, zeros in the first."""
+    sizes = net.constant(np.array([0, 1, 0, 0, 0, -1, 0, 0]))
+    net.add(f"Pad({net.last}, {sizes})")
+
+
+def _widened(net: Passing) -> None:
+    sizes, axes = net.constant(np.array([1, 0])), net.constant(np.array([1]))
+    net.add(f"Pad({net.last}, {sizes}, , {axes})")
+    net.channels += 1
+
+
+def _framed(net: Passing) -> None:
+    """By a number other than zero, and cut to the size."""
+    sizes = net.constant(np.array([0, 0, 1, 1, 0, 0, -1, -1]))
+    net.add(f"Pad({net.last}, {sizes}, {net.constant(np.array(0.5, np.float32))})")
+
+
+def _reversed(net: Passing) -> None:
+    start, end, axis, step = (net.constant(np.array([at])) for at in (-1, -100, 1, -1))
+    net.add(f"Slice({net.last}, {start}, {end}, {axis}, {step})")
+
+
+def _blended(net: Passing) -> None:
+    """Channels resized too, by so little that they stay as many."""
+    scales = net.constant(np.array([1.0, 1.01, 1.0, 1.0], np.float32))
+    net.add(f'Resize<mode="linear">({net.last}, , {scales})')
+
+
+def _shared(net: Passing) -> None:
+    """Two convolutions with one weight."""
+    weight = net.weight(net.channels, net.channels, 1, 1)
+    net.add(f"Conv({net.last}, {weight})")
+    net.add(f"Relu({net.last})")
+    net.add(f"Conv({net.last}, {weight})")
+
+
+STOPPING: Mapping[str, Callable[[Passing], None]] = {
+    "shifted": _shifted,
+    "widened": _widened,
+    "framed": _framed,
+    "reversed": _reversed,
+    "blended": _blended,
+    "shared": _shared,
+    "relu6": _simple("Clip({}, zero, six)"),
+    "sigmoid": _simple("Sigmoid({})"),
+}
+"""Steps that no factor passes as they stand."""
+
+
 def network(steps: Sequence[str], pooled: bool, seed: int) -> Network:
     """A convolution, the steps, and a linear of every pixel, or of their means where `pooled`."""
     net = Passing(seed)
+    net.constants |= {"zero": np.array(0, np.float32), "six": np.array(6, np.float32)}
     net.conv(4)
     for name in steps:
-        STEPS[name](net)
+        {**STEPS, **STOPPING}[name](net)
     if pooled:
         net.add(f"GlobalAveragePool({net.last})")
         net.size = 1

@@ -119,7 +119,17 @@ def test_variances_follow_their_weights_and_the_given_network_stays() -> None:
         ("p = Relu(a) r = Add(p, one)", {"one": np.ones((1, 4, 1, 1))}, "Add 'r' has a constant"),
         ("p = Pad(a, sizes, one) r = Slice(p, from, to, axes)",
          {"sizes": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "one": 1.0, "from": np.array([1, 1]),
-          "to": np.array([7, 7]), "axes": np.array([2, 3])}, "Pad 'p' pads with a constant"),
+          "to": np.array([7, 7]), "axes": np.array([2, 3])}, "Pad 'p' pads with a value other"),
+        ("r = Pad(a, sizes)", {"sizes": np.array([0, 1, 0, 0, 0, -1, 0, 0])},
+         "Pad 'r' pads or cuts channels"),
+        ("p = Pad(a, sizes, none, axis) r = Slice(p, one, five, axis)",
+         {"sizes": np.array([1, 0]), "none": 0.0, "axis": np.array([1]), "one": np.array([1]),
+          "five": np.array([5])}, "Pad 'p' pads or cuts channels"),
+        ("r = Slice(a, last, first, axis, back)",
+         {"last": np.array([-1]), "first": np.array([-9]), "axis": np.array([1]),
+          "back": np.array([-1])}, "Slice 'r' turns the order of the channels"),
+        ('r = Resize<mode="linear">(a, , scales)', {"scales": [1.0, 1.01, 1.0, 1.0]},
+         "Resize 'r' mixes channels"),
     ],
 )  # fmt: skip
 def test_what_takes_no_factor_pins(

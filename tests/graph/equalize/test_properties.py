@@ -58,6 +58,30 @@ def test_what_passes_factors_passes_all_of_them(
         assert chain.moved <= chain.channels
 
 
+@settings(FIXED, max_examples=EXAMPLES // 2)
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from(sorted(passing.STOPPING)), st.sampled_from(sorted(passing.STEPS))
+        ),
+        max_size=6,
+    ),
+    st.booleans(),
+    SEEDS,
+)
+def test_nothing_passes_what_stops_factors(steps: Sequence[str], pooled: bool, seed: int) -> None:
+    network = passing.network(steps, pooled, seed)
+    assume(is_normal(network))
+    assert_any_factors_hold(network, seed)
+
+
+@pytest.mark.parametrize("step", sorted(passing.STOPPING))
+def test_every_stop_is_named(step: str) -> None:
+    network = passing.network([step, "relu"], True, 5)
+    assert_any_factors_hold(network, 5)
+    assert any(chain.pinned for chain in find_channels(network).chains)
+
+
 @pytest.mark.parametrize("pooled", [True, False])
 @pytest.mark.parametrize("step", sorted(passing.STEPS))
 def test_every_step_leaves_the_channels_before_and_behind_it_free(step: str, pooled: bool) -> None:

@@ -40,6 +40,10 @@ NUMBERS = {
         ("k = Mul (x, three) s = Softplus (k) f = Div (s, three) g = Greater (k, twenty)"
          " y = Where (g, x, f)", "Softplus"),
         ("e = Exp (x) a = Add (e, one) l = Log (a) t = Tanh (l) y = Mul (x, t)", "Mish"),
+        # The half is a layer's by now.
+        ("k = Div (x, root) e = Erf (k) a = Add (e, one) y = Mul (x, a)", "Gelu"),
+        ("n = Neg (x) e = Exp (n) a = Add (e, one) y = Div (three, a)", "Sigmoid"),
+        ("e = Exp (x) a = Add (e, one) l = Log (a) y = Mul (l, three)", "Softplus"),
         # The tensor itself is a product that nobody else reads.
         ("z = Mul (x, off) s = Softplus (z) t = Tanh (s) y = Mul (t, z)", "Mish"),
     ],

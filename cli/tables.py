@@ -26,7 +26,7 @@ def layer_table(manifest: Any) -> Table:
     table.add_column("layer", min_width=NARROWEST)
     table.add_column("operator")
     for heading in ("channels", "bits", "MMACs", "SQNR dB"):
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right", no_wrap=heading != "bits")
     runtimes = list(manifest["layers"][0]["kernels"]) if manifest["layers"] else []
     for runtime in runtimes:
         table.add_column(KERNEL_HEADINGS.get(runtime, runtime))
@@ -37,7 +37,7 @@ def layer_table(manifest: Any) -> Table:
             Folded(layer["name"]),
             Folded(layer["operator"]),
             str(after) if before == after else f"{before} → {after}",
-            stored_bits(layer),
+            Folded(stored_bits(layer)),
             f"{layer['macs'] / 1e6:.3f}" if layer["macs"] else "",
             "" if sqnr is None else f"{sqnr:.1f}",
             *(Folded(_kernel(layer, runtime)) for runtime in runtimes),
@@ -177,11 +177,16 @@ def _nearness(manifest: Any) -> Iterator[tuple[str, str]]:
     """Of weights alone in integers: what they cost, and how near runtimes are to the reference."""
     if manifest.get("activations") != "float":
         return
+    left = sorted(manifest.get("float_weights", []), key=lambda one: -one["bytes"])
+    if left:
+        told = [f"{one['name']} ({one['operator']}, {one['bytes']:,} bytes)" for one in left]
+        yield "weights in float32", listed(told)
     yield "float / integer weights", f"output SQNR {_db(manifest['weights_sqnr_db'])}"
     for found in manifest["parity"]:
+        which = f"{found['output']}: SQNR" if "output" in found else "output SQNR"
         yield (
             f"reference / {found['runtime']}",
-            f"output SQNR {_db(found['sqnr_db'])} ({found['samples']} inputs); the runtime rounds "
+            f"{which} {_db(found['sqnr_db'])} ({found['samples']} inputs); the runtime rounds "
             f"rows of activations to int8, which explains {_db(found['expected_db'])}",
         )
 

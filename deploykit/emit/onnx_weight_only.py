@@ -19,6 +19,7 @@ from onnx import numpy_helper
 from deploykit.emit.onnx_file import parse_onnx
 from deploykit.errors import GraphError
 from deploykit.spec.arrays import AnyArray, Float32Array, Int8Array, UInt8Array
+from deploykit.spec.names import free_name, tensor_names
 from deploykit.spec.network import Network
 from deploykit.spec.weight_only import LowBitLinear, WeightOnlyPlan, block_size, products
 
@@ -36,10 +37,11 @@ def write_weight_only_onnx(network: Network, plan: WeightOnlyPlan) -> bytes:
     """
     model = network.model.clone()
     graph = model.graph
+    constants = _Constants(graph)
     for node in list(graph):
         layer = plan.layers.get(str(node.name))
         if layer is not None:
-            _replace(graph, node, layer)
+            _replace(graph, node, layer, constants)
     model.opset_imports[DOMAIN] = 1
     proto: onnx.ModelProto = ir.to_proto(model)
     for node in network.model.graph:
@@ -54,13 +56,33 @@ def _note(node: ir.Node, plan: WeightOnlyPlan) -> str:
     return node.op_type if block is None else f"{node.op_type} {block}"
 
 
-def _replace(graph: ir.Graph, node: ir.Node, layer: LowBitLinear) -> None:
+class _Constants:
+    """Added to a graph, each once, under names that it does not have."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self._graph, self._taken = graph, tensor_names(graph)
+        self._made: dict[str, ir.Value] = {}
+
+    def value(self, wanted: str, values: AnyArray) -> ir.Value:
+        """The one that was asked for as `wanted`, which equal weights share."""
+        if wanted not in self._made:
+            name = free_name(wanted, self._taken)
+            self._taken.add(name)
+            tensor = ir.tensor(values, name=name)
+            made = ir.Value(name=name, const_value=tensor)
+            made.shape, made.type = ir.Shape(values.shape), ir.TensorType(tensor.dtype)
+            self._graph.register_initializer(made)
+            self._made[wanted] = made
+        return self._made[wanted]
+
+
+def _replace(graph: ir.Graph, node: ir.Node, layer: LowBitLinear, constants: _Constants) -> None:
     outputs, inputs = layer.values.shape
     block = layer.block or block_size(inputs)
     blocks = -(-inputs // block)
     packed = _packed(layer.values, layer.bits, block)
-    weight = _constant(graph, f"{layer.weight}.int{layer.bits}", packed)
-    scale = _constant(graph, f"{layer.weight}.scale", _by_block(layer.scale, blocks))
+    weight = constants.value(f"{layer.weight}.int{layer.bits}", packed)
+    scale = constants.value(f"{layer.weight}.scale", _by_block(layer.scale, blocks))
     old = node.inputs[1]
     assert old is not None
     bias = node.inputs[2] if len(node.inputs) > 2 else None
@@ -88,16 +110,6 @@ def _replace(graph: ir.Graph, node: ir.Node, layer: LowBitLinear) -> None:
 def _by_block(scale: Float32Array, blocks: int) -> Float32Array:
     """[O * blocks] of [O, B]: one per output stands for each of its blocks."""
     return np.ascontiguousarray(np.broadcast_to(scale, (len(scale), blocks))).reshape(-1)
-
-
-def _constant(graph: ir.Graph, name: str, values: AnyArray) -> ir.Value:
-    if name in graph.initializers:
-        return graph.initializers[name]
-    tensor = ir.tensor(values, name=name)
-    value = ir.Value(name=name, const_value=tensor)
-    value.shape, value.type = ir.Shape(values.shape), ir.TensorType(tensor.dtype)
-    graph.register_initializer(value)
-    return value
 
 
 def _packed(values: Int8Array, bits: int, block: int) -> UInt8Array:
@@ -159,6 +171,10 @@ def _read(node: onnx.NodeProto, constants: dict[str, AnyArray], block: int | Non
     packed = constants[node.input[1]]
     if bits not in (4, 8) or (len(node.input) > 3 and node.input[3]):
         raise ValueError(f"{bits} bits, or zero points")
+    if stated.get("accuracy_level", 0) != IN_INTEGERS:
+        raise ValueError(f"accuracy_level {stated.get('accuracy_level', 0)}, not {IN_INTEGERS}")
+    if packed.dtype != np.uint8:
+        raise ValueError(f"integers in {packed.dtype}")
     codes = packed if bits == 8 else np.stack([packed & 15, packed >> 4], axis=-1)
     whole = codes.reshape(outputs, -1).astype(np.int16) - (1 << (bits - 1))
     scales = constants[node.input[2]].reshape(outputs, -1)
@@ -175,7 +191,9 @@ def _restore(graph: onnx.GraphProto, node: onnx.NodeProto, kind: str, read: Read
     real = products(read.values, read.scale)
     if kind not in {"MatMul", "Gemm"}:
         raise GraphError(f"{node.name!r} stands for {kind}, which is no linear.")
-    name = f"{node.name}.read"
+    taken = {one.name for one in graph.initializer} | {one.name for one in graph.input}
+    taken.update(name for other in graph.node for name in other.output)
+    name = free_name(f"{node.name}.read", taken)
     matrix = real if kind == "Gemm" else np.ascontiguousarray(real.T)
     graph.initializer.append(numpy_helper.from_array(matrix, name))
     bias = [node.input[5]] if len(node.input) > 5 and node.input[5] else []

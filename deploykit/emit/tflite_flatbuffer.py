@@ -62,7 +62,8 @@ def pack_graph(
     """
     schema = load_schema()
     buffers: list[Any] = [schema.BufferT()]
-    tensors = [_tensor(schema, tensor, graph, buffers) for tensor in graph.tensors]
+    places: dict[tuple[int, Carrier], int] = {}
+    tensors = [_tensor(schema, tensor, graph, buffers, places) for tensor in graph.tensors]
     versions: dict[str, OperatorVersion] = {}
     for operator in sorted(graph.operators, key=lambda operator: operator.code):
         # A code has one version in a file, the newest that any of its operators needs.
@@ -143,14 +144,22 @@ def _distinct(ports: Sequence[FilePort]) -> Any:
     return np.array(indices, dtype=np.int32)
 
 
-def _tensor(schema: Any, tensor: TfliteTensor, graph: TfliteGraph, buffers: list[Any]) -> Any:
-    buffer = 0
-    if tensor.values is not None:
+def _tensor(
+    schema: Any,
+    tensor: TfliteTensor,
+    graph: TfliteGraph,
+    buffers: list[Any],
+    places: dict[tuple[int, Carrier], int],
+) -> Any:
+    """places: of the buffers so far, by the array's identity: tensors of one array share it."""
+    key = id(tensor.values), tensor.carrier
+    buffer = 0 if tensor.values is None else places.get(key, 0)
+    if tensor.values is not None and not buffer:
         data = np.ascontiguousarray(tensor.values)
         if tensor.carrier is not Carrier.INT8:
             data = pack(data, tensor.carrier)
         little = data.astype(data.dtype.newbyteorder("<"), copy=False)
-        buffer = len(buffers)
+        buffer = places[key] = len(buffers)
         buffers.append(schema.BufferT(data=np.frombuffer(little.tobytes(), dtype=np.uint8)))
     quantization = None
     if tensor.quantization is not None:

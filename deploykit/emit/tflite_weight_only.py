@@ -53,22 +53,31 @@ def write_weight_only_tflite(network: Network, plan: WeightOnlyPlan) -> bytes:
     file = float_file(with_weights(network, held))
     graph = file.graph
     places = {f"{name}{WEIGHT}": layer for name, layer in plan.layers.items()}
+    factors = [op.inputs[1] for op in graph.operators if op.code.startswith(CODE)]
     stored = {
-        index: places[tensor.name]
-        for index, tensor in enumerate(graph.tensors)
-        if tensor.values is not None and tensor.name in places
+        index: places[graph.tensors[index].name]
+        for index in dict.fromkeys(factors)
+        if graph.tensors[index].values is not None and graph.tensors[index].name in places
     }
     missing = places.keys() - {graph.tensors[index].name for index in stored}
     if missing:
         raise GraphError(f"No FULLY_CONNECTED of the file computes {sorted(missing)[0]!r}.")
+    arrays: dict[tuple[str, bytes], Int8Array] = {}
     for index, layer in stored.items():
-        _store(graph, index, layer)
+        _store(graph, index, layer, arrays)
     graph.operators = [_dynamic(operator, stored) for operator in graph.operators]
     return pack_graph(graph, file.inputs, file.outputs)
 
 
-def _store(graph: TfliteGraph, index: int, layer: LowBitLinear) -> None:
+def _store(
+    graph: TfliteGraph,
+    index: int,
+    layer: LowBitLinear,
+    arrays: dict[tuple[str, bytes], Int8Array],
+) -> None:
     """The integers in place of their float products, which divide exactly.
+
+    arrays: so far, by weight and content: layers of one weight share theirs in the file.
 
     The float writer may have put columns in another order: that of H, W, C.
     """
@@ -89,7 +98,7 @@ def _store(graph: TfliteGraph, index: int, layer: LowBitLinear) -> None:
     graph.tensors[index] = replace(
         tensor,
         dtype=integers.dtype,
-        values=integers,
+        values=arrays.setdefault((layer.weight, integers.tobytes()), integers),
         quantization=quantization,
         blocks=blocks,
         carrier=layer.carrier(FORMAT),
@@ -108,14 +117,24 @@ def read_weight_only_tflite(data: bytes) -> dict[str, FileWeight]:
 
     Raises GraphError where the file is none that `write_weight_only_tflite` gives.
     """
-    found = {}
     file = parse_tflite(data)
+    names = {one.index: one.name.removesuffix(WEIGHT) for one in file.tensors}
+    return {names[index]: one for index, one in _integer_weights(file).items()}
+
+
+def integer_weights(data: bytes) -> dict[int, FileWeight]:
+    """The same by index of the tensor."""
+    return _integer_weights(parse_tflite(data))
+
+
+def _integer_weights(file: TfliteFile) -> dict[int, FileWeight]:
+    found = {}
     for operator in file.operators:
         weight = operator.inputs[1] if operator.code == CODE else None
-        if operator.output.dtype != np.float32:
+        if weight is None or operator.output.dtype != np.float32:
             continue
-        if weight is not None and weight.dtype == np.int8 and weight.values is not None:
-            found[weight.name.removesuffix(WEIGHT)] = _weight(weight, file)
+        if weight.dtype == np.int8 and weight.values is not None:
+            found[weight.index] = _weight(weight, file)
     if not found:
         raise GraphError("The .tflite file has no FULLY_CONNECTED with integer weights.")
     return found

@@ -140,7 +140,11 @@ def build_options(
     bits = merged_bits(values.get("bits"), given.get("bits"))
     plan = _plan(values, given)
     if plan is not None:
-        values = {**plan.options, **values} if "plan" not in given else {**values, **plan.options}
+        asked = given.get("activations")
+        if asked is None and ("plan" not in given or "activations" not in plan.options):
+            asked = values.get("activations")
+        stated = plan.options_for(asked)
+        values = {**stated, **values} if "plan" not in given else {**values, **stated}
     values.update(given)
     activations = choice(Activations, "activations", values.get("activations", "int8"))
     if activations is Activations.FLOAT:

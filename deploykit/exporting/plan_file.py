@@ -3,6 +3,7 @@
     {"calibration": "mse", "rounding": "compensated", "weight_range": "least-error",
      "layers": {"conv1": {"weight": {"bits": 4}}, ...}, "in_float": ["fc1"]}
 
+of weights alone with `"activations": "float"` and, where blocks have scales, `"block_size": 32`.
 Of a plan.json the same keys are read; its scales and integers are not: they are made anew.
 """
 
@@ -18,9 +19,12 @@ from deploykit.errors import ConfigError
 from deploykit.exporting.weight_bits import FLOAT
 from deploykit.quantize.bits import WEIGHT_BITS, WeightBits
 from deploykit.spec.plan import QuantPlan
+from deploykit.spec.weight_only import Activations
 
-KEPT = ("calibration", "rounding", "weight_range")
+KEPT = ("activations", "block_size", "calibration", "rounding", "weight_range")
 """Options that a plan states too; flags and export.toml override them."""
+OF_BOTH = frozenset({"weight_range"})
+"""Of these, what means the same whatever layers compute on."""
 FORM = (
     'layers.NAME.weight.bits, as in a bundle\'s plan.json: {"layers": {"conv1": {"weight": ...}}}'
 )
@@ -37,6 +41,17 @@ class PlanFile:
     bits: Mapping[str, int]
     options: Mapping[str, str]
     in_float: frozenset[str] = frozenset()
+
+    def options_for(self, activations: object) -> Mapping[str, str]:
+        """What the file states for such activations; None: for its own.
+
+        Rounding and calibration of a plan for others were chosen for those.
+        """
+        own = self.options.get("activations", Activations.INT8.value)
+        asked = activations.value if isinstance(activations, Activations) else activations
+        if asked is None or asked == own:
+            return self.options
+        return {key: value for key, value in self.options.items() if key in OF_BOTH}
 
     def weight_bits(self, named: WeightBits) -> WeightBits:
         """named: by --layer-bits, which override the file's."""

@@ -33,9 +33,17 @@ from deploykit.verify.weight_only_files import (
     WeightOnlyFormat,
     compare_weights,
 )
-from deploykit.verify.weight_only_nearness import Nearness, measure_nearness, run_file
+from deploykit.verify.weight_only_nearness import (
+    Nearness,
+    farthest_rows,
+    measure_nearness,
+    products_apart,
+    run_file,
+)
 
 STEPS = 255
+LOW_SQNR_DB = 15.0
+"""Of a runtime against the reference, under which the layer that costs most is looked for."""
 
 
 def check_integers_asked(options: ExportOptions) -> None:
@@ -93,34 +101,58 @@ def plan_and_write(
 
 @dataclass(frozen=True)
 class Evidence:
-    """near: by file, on the real golden inputs. answers: None without labels."""
+    """near: by file, on the real golden inputs. answers: None without labels.
+
+    coarse: by file that lies far from the reference, the layer that rounding its rows to int8
+    alone takes farthest.
+    """
 
     golden: Golden
     near: Mapping[str, Nearness]
+    coarse: Mapping[str, str]
     answers: Answers | None
 
 
 def evidence(prepared: Prepared, written: Written, progress: Progress) -> Evidence:
     """Golden inputs and outputs, how near the runtimes are to them, and accuracy.
 
-    Raises ParityError where one is farther than rounding rows to int8 explains.
+    Raises ParityError where one is farther than rounding rows to int8 explains, or where a file
+    computes something else beside.
     """
     with progress.stage("golden inputs"):
         golden = _golden(prepared, written.restored)
         check_floats(golden, prepared.masked, prepared.balanced, prepared.balanced)
     with progress.stage("prove parity"):
-        near = measure_nearness(
-            written.restored, tuple(written.plan.layers), written.models, golden
-        )
-        for file, found in near.items():
-            if not found.holds:
-                raise ParityError(
-                    f"{file} is {found.sqnr_db:.1f} dB from the reference, where rounding rows of "
-                    f"activations to int8 explains {found.expected_db:.1f}; no bundle was written"
-                )
+        near = _proved(written, golden)
+        coarse = {
+            fmt.file: farthest_rows(fmt, data, written.restored, tuple(written.plan.layers), golden)
+            for fmt, data in written.models.items()
+            if near[fmt.file].sqnr_db < LOW_SQNR_DB
+        }
     with progress.stage("measure accuracy"):
         answers = _answers(prepared, written)
-    return Evidence(golden, near, answers)
+    return Evidence(golden, near, coarse, answers)
+
+
+def _proved(written: Written, golden: Golden) -> dict[str, Nearness]:
+    names = input_names(written.restored)
+    for fmt, data in written.models.items():
+        apart = products_apart(fmt, data, names, golden)
+        if not apart.holds:
+            raise ParityError(
+                f"{fmt.file}, its integers multiplied out, is {apart.difference:.1e} from the "
+                f"reference in {fmt.on_floats} (output {apart.output}), where float rounding "
+                f"explains {apart.most:.0e}; no bundle was written: please report the network"
+            )
+    near = measure_nearness(written.restored, tuple(written.plan.layers), written.models, golden)
+    for file, found in near.items():
+        if not found.holds:
+            raise ParityError(
+                f"{file} is {found.sqnr_db:.1f} dB from the reference (output {found.output}), "
+                f"where rounding rows of activations to int8 explains {found.expected_db:.1f}; no "
+                "bundle was written"
+            )
+    return near
 
 
 def _golden(prepared: Prepared, restored: Network) -> Golden:

@@ -30,10 +30,11 @@ from deploykit.runtime import ort
 from deploykit.spec.inputs import some_samples
 from deploykit.spec.joined import joined_outputs
 from deploykit.spec.linears import linear_weight, linears
-from deploykit.spec.network import static_shape
+from deploykit.spec.network import Network, static_shape
 from deploykit.spec.record import digest
 from deploykit.spec.weight_only import Activations, LowBitLinear
 from deploykit.verify.metrics import sqnr_db
+from deploykit.verify.weight_only_files import WeightOnlyFormat
 from deploykit.verify.weight_only_nearness import first_samples
 
 FLOAT_BYTES = 4
@@ -61,6 +62,7 @@ def plan_record(written: Written) -> dict[str, Any]:
         "calibration_samples": plan.samples,
         "rounding": plan.rounding.value,
         "weight_range": plan.weight_range.value,
+        **({} if plan.block is None else {"block_size": plan.block}),
         "layers": {
             name: {
                 "weight": {
@@ -121,17 +123,22 @@ def manifest(
         "stored": {
             fmt.file: {
                 "deflated_bytes": len(zlib.compress(data, STRONGEST)),
-                "weight_bytes": _weight_bytes(written, fmt.key),
+                "weight_bytes": _weight_bytes(written, fmt, data),
             }
             for fmt, data in written.models.items()
         },
         "dense_float32_bytes": FLOAT_BYTES * removal.parameters_before,
         **answers_record(proved.answers, None),
+        "float_weights": _float_weights(written, network),
         "parity": [
             {
                 "runtime": fmt.runtime, "samples": proved.golden.real,
                 "sqnr_db": decibels(proved.near[fmt.file].sqnr_db),
                 "expected_db": decibels(proved.near[fmt.file].expected_db),
+                **({"output": proved.near[fmt.file].output}
+                   if len(network.model.graph.outputs) > 1 else {}),
+                **({"coarse_rows": proved.coarse[fmt.file]}
+                   if fmt.file in proved.coarse else {}),
             }
             for fmt in written.models
         ],
@@ -142,13 +149,33 @@ def _granularity(layer: LowBitLinear) -> str:
     return "per_channel" if layer.block is None else f"blocks of {layer.block}"
 
 
-def _weight_bytes(written: Written, key: str) -> int:
-    """Of all integers in a file; layers of one weight share them in model.onnx."""
+def _weight_bytes(written: Written, fmt: WeightOnlyFormat, data: bytes) -> int:
+    """Of all integers in a file; layers of one weight share them, where in the same order."""
     held = {
-        layer.weight if key == "onnx" else layer.name: layer
-        for layer in written.plan.layers.values()
+        (written.plan.layers[name].weight, one.values.tobytes()): one
+        for name, one in fmt.read(data).items()
     }
-    return sum(one.carrier(key).size_bytes(one.values.size) for one in held.values())
+    return sum(one.carrier.size_bytes(one.values.size) for one in held.values())
+
+
+def _float_weights(written: Written, network: Network) -> list[dict[str, Any]]:
+    """Matrices that stay float32: of linears left so, tables, constants of other products."""
+    found = []
+    for node in network.model.graph:
+        if str(node.name) in written.plan.layers:
+            continue
+        size = sum(_matrix_bytes(one) for one in node.inputs if one is not None)
+        if size:
+            found.append({"name": node.name, "operator": node.op_type, "bytes": size})
+    return found
+
+
+def _matrix_bytes(value: ir.Value) -> int:
+    """Of a float32 constant with more than one axis that is longer than 1."""
+    held, shape = value.const_value, static_shape(value)
+    if held is None or shape is None or held.dtype != ir.DataType.FLOAT:
+        return 0
+    return held.nbytes if sum(size > 1 for size in shape) > 1 else 0
 
 
 def _weights_sqnr(prepared: Prepared, proved: Evidence) -> float:

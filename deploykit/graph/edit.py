@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from deploykit.spec.arrays import AnyArray, Float64Array
+from deploykit.spec.names import free_name, tensor_names
 from deploykit.spec.network import Network
 
 
@@ -84,15 +85,7 @@ def set_initializer(graph: ir.Graph, name: str, array: AnyArray) -> ir.Value:
 
 def fresh_name(graph: ir.Graph, wanted: str) -> str:
     """`wanted`, or with the first free number behind it."""
-    taken = set(graph.initializers)
-    taken.update(str(output.name) for node in graph for output in node.outputs)
-    taken.update(str(value.name) for value in graph.inputs)
-    if wanted not in taken:
-        return wanted
-    number = 1
-    while f"{wanted}_{number}" in taken:
-        number += 1
-    return f"{wanted}_{number}"
+    return free_name(wanted, tensor_names(graph))
 
 
 def set_operand(graph: ir.Graph, node: ir.Node, index: int, array: AnyArray) -> None:

@@ -98,8 +98,8 @@ def plan_weight_only(
     if block is not None and all(layer.block is None for layer in layers.values()):
         raise QuantizationError(
             f"--block-size {block}: no layer takes such blocks, which are for weights of "
-            f"{BLOCK_BITS} bits whose inputs fill them and are not flattened from an image; give "
-            f"--bits {BLOCK_BITS}, or leave --block-size out"
+            f"{BLOCK_BITS} bits whose inputs fill two of them or more and are not flattened from "
+            f"an image; give --bits {BLOCK_BITS}, another size, or leave --block-size out"
         )
     return WeightOnlyPlan(
         {name: layers[name] for name in bits}, tuple(name for name in found if name not in bits),
@@ -110,8 +110,9 @@ def plan_weight_only(
 def takes_blocks(node: ir.Node, bits: int, size: int) -> bool:
     """Whether both formats hold a linear's weight of so many bits in blocks of inputs.
 
-    Not where blocks do not fill the row, where a .tflite file may have the columns in another
-    order, or where the weights are so small that float16 has no scale for them.
+    Not where blocks do not fill the row, or one is all of it (its scale is that of the output),
+    where a .tflite file may have the columns in another order, or where the weights are so small
+    that float16 has no scale for them.
     """
     weight = _weight(node)
     _, highest = int_range(bits)
@@ -119,6 +120,7 @@ def takes_blocks(node: ir.Node, bits: int, size: int) -> bool:
     return (
         bits == BLOCK_BITS
         and weight.shape[1] % size == 0
+        and weight.shape[1] > size
         and not flattened_images(node)
         and ROOM * SMALLEST_BLOCK_SCALE <= largest <= LARGEST_BLOCK_SCALE
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,7 +32,10 @@ FAST = frozenset({"XNNPACK", "GELU"})
 def warnings_of(manifest: Any) -> list[str]:
     """One sentence per finding, the costliest kind first; empty where nothing stands out."""
     if manifest.get("activations") == FLOAT:
-        quantized = [*_weights_alone(manifest["accuracy"], manifest["layers"])]
+        quantized = [
+            *_weights_alone(manifest["accuracy"], manifest["layers"]),
+            *_coarse_rows(manifest["parity"]),
+        ]
     else:
         quantized = [
             *_accuracy(manifest["accuracy"]),
@@ -64,6 +68,19 @@ def _weights_alone(accuracy: Any, layers: Any) -> Iterator[str]:
         f"integer weights cost much ({'; '.join(told)}): give --bits 8, --block-size 32, or "
         "--layer-bits NAME=8 or NAME=float for layers that suffer"
     )
+
+
+def _coarse_rows(parity: Any) -> Iterator[str]:
+    """Where runtimes lose what the weights keep."""
+    far = [found for found in parity if "coarse_rows" in found]
+    if far:
+        worst = min(far, key=lambda found: float(found["sqnr_db"] or -math.inf))
+        layer = worst["coarse_rows"]
+        yield (
+            f"{worst['runtime']} is {worst['sqnr_db']} dB from what the integer weights say, as it "
+            f"rounds each row of activations to int8, and those that {layer} reads have outliers: "
+            f"give --layer-bits {layer}=float"
+        )
 
 
 def _accuracy(accuracy: Any) -> Iterator[str]:

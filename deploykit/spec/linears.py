@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from deploykit.spec.arrays import Float32Array
+from deploykit.spec.names import free_name, tensor_names
 from deploykit.spec.network import Network, static_shape
 
 
@@ -58,6 +59,7 @@ def with_weights(network: Network, weights: Mapping[str, Float32Array]) -> Netwo
     model = network.model.clone()
     graph = model.graph
     made: dict[tuple[str, bool], ir.Value] = {}
+    taken = tensor_names(graph)
     for node in graph:
         if node.name is None or node.name not in weights:
             continue
@@ -67,7 +69,9 @@ def with_weights(network: Network, weights: Mapping[str, Float32Array]) -> Netwo
         if key not in made:
             new = weights[node.name] if transposed(node) else weights[node.name].T
             array = np.ascontiguousarray(new, np.float32)
-            name = f"{old.name}.{'rows' if transposed(node) else 'columns'}"
+            kind = "rows" if transposed(node) else "columns"
+            name = free_name(f"{old.name}.{kind}", taken)
+            taken.add(name)
             value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
             value.shape, value.type = ir.Shape(array.shape), ir.TensorType(ir.DataType.FLOAT)
             graph.register_initializer(value)

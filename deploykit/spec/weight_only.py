@@ -88,6 +88,11 @@ class WeightOnlyPlan:
     weight_range: WeightRange
     samples: int
 
+    @property
+    def block(self) -> int | None:
+        """Inputs that share a scale in layers with blocks; None where no layer has any."""
+        return next((one.block for one in self.layers.values() if one.block is not None), None)
+
 
 def products(values: Int8Array, scale: Float32Array) -> Float32Array:
     """[O, I] of integers [O, I] and scales [O, B], in float32."""

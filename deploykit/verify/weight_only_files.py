@@ -11,12 +11,14 @@ import numpy as np
 from deploykit.bundle import ONNX_MODEL, TFLITE_MODEL
 from deploykit.emit import onnx_metadata, tflite_metadata
 from deploykit.emit.onnx_weight_only import read_weight_only_onnx, write_weight_only_onnx
+from deploykit.emit.tflite_products import with_products
 from deploykit.emit.tflite_weight_only import (
     WEIGHT,
     read_weight_only_tflite,
     write_weight_only_tflite,
 )
 from deploykit.errors import GraphError
+from deploykit.reference.float import evaluate_outputs
 from deploykit.runtime import litert, ort
 from deploykit.spec.arrays import AnyArray, Float32Array, Int8Array, Tensors
 from deploykit.spec.carriers import Carrier
@@ -79,6 +81,18 @@ class WeightOnlyFormat(Protocol):
         """The outputs [N, ...] for inputs [N, ...]."""
         ...
 
+    @property
+    def on_floats(self) -> str:
+        """What `run_products` runs in."""
+        ...
+
+    def run_products(self, data: bytes, inputs: Tensors) -> Tensors:
+        """The outputs of a file whose integers are multiplied out to float32 before it runs.
+
+        So no row of activations is rounded, and all else is what the file says.
+        """
+        ...
+
     def kernels(self, data: bytes) -> Mapping[str, str]:
         """By layer, what of the runtime computes it."""
         ...
@@ -116,6 +130,16 @@ class OnnxWeights:
     def run(self, data: bytes, inputs: Tensors) -> Tensors:
         """See WeightOnlyFormat."""
         return ort.run(data, inputs)
+
+    @property
+    def on_floats(self) -> str:
+        """See WeightOnlyFormat."""
+        return "the reference"
+
+    def run_products(self, data: bytes, inputs: Tensors) -> Tensors:
+        """See WeightOnlyFormat."""
+        _, network = read_weight_only_onnx(data)
+        return evaluate_outputs(network, inputs)
 
     def kernels(self, data: bytes) -> Mapping[str, str]:
         """See WeightOnlyFormat."""
@@ -156,6 +180,15 @@ class TfliteWeights:
             name: values.transpose(0, 3, 1, 2) if values.ndim == 4 else values
             for name, values in litert.run(data, laid).items()
         }
+
+    @property
+    def on_floats(self) -> str:
+        """See WeightOnlyFormat."""
+        return self.runtime
+
+    def run_products(self, data: bytes, inputs: Tensors) -> Tensors:
+        """See WeightOnlyFormat."""
+        return self.run(with_products(data), inputs)
 
     def kernels(self, data: bytes) -> Mapping[str, str]:
         """See WeightOnlyFormat."""

@@ -73,8 +73,6 @@ def test_a_pad_names_every_axis(
 
 
 LINEARS_THAT_STAY = {
-    "a bias for each sample": ("(float[2,4] input)", "Gemm(input, w, each)"),
-    "a bias computed at run time": ("(float[2,4] input)", "Gemm(input, w, input)"),
     "a product over a sequence": ("(float[2,3,4] input)", "MatMul(input, w)"),
     "a transposed input": ("(float[4,2] input)", "Gemm<transA=1>(input, w)"),
 }
@@ -85,12 +83,29 @@ def test_other_products_are_left_alone(port: str, call: str) -> None:
     rank = "float[2,3,4]" if "3,4" in port else "float[2,4]"
     before = graph(
         f"{port} => ({rank} output) {{ output = {call} }}",
-        {"w": weights(4, 4), "each": weights(2, 4)},
+        {"w": weights(4, 4)},
         ["w"],
     )
     after = canonical(before)
     assert written(after) == written(before)
     np.testing.assert_array_equal(values(after)["w"], values(before)["w"])
+
+
+@pytest.mark.parametrize("added", ["input", "each", "column"])
+@pytest.mark.parametrize("scales", ["", ", alpha=0.5, beta=2.0"])
+def test_what_is_no_bias_is_added_behind_a_gemm(scales: str, added: str) -> None:
+    before = graph(
+        f"(float[2,4] input) => (float[2,4] output) "
+        f"{{ a = Relu(input) output = Gemm<transB=1{scales}>(a, w, {added}) }}",
+        {"w": weights(4, 4), "each": weights(2, 4), "column": weights(2, 1)},
+        ["w"],
+    )
+    after = canonical(before)
+    middle = ["Mul"] if scales else []
+    assert [node.op_type for node in after.model.graph] == ["Relu", "Gemm", *middle, "Add"]
+    assert_same_function(before, after)
+    factor = 0.5 if scales else 1.0
+    np.testing.assert_allclose(after.variance["w"], before.variance["w"] * factor**2, rtol=1e-6)
 
 
 def test_a_sum_that_adds_an_axis_is_no_bias() -> None:

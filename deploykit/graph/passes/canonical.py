@@ -32,6 +32,7 @@ def canonicalize(network: Network) -> Rewritten:
     - Reshape, Squeeze of [N, C, H, W] to [N, C*H*W] -> Flatten(axis=1)
     - ReduceMean over H, W -> GlobalAveragePool (and Flatten where the axes are not kept)
     - MatMul, MatMul + Add, Gemm with alpha, beta or transB=0 -> Gemm(transB=1) [out, in], with bias
+    - Gemm whose C is computed, or not the same for every sample -> Gemm, Add
     - Conv: explicit pads, kernel_shape, strides and dilations; Conv and ConvTranspose: with bias
     - MaxPool: the same; AveragePool: explicit pads
     - Squeeze without axes -> with axes; Pad of some axes -> of all

@@ -15,6 +15,7 @@ from deploykit.graph.edit import (
     fresh_name,
     readers,
     set_initializer,
+    take_over,
 )
 from deploykit.graph.passes.affine import Affine
 from deploykit.spec.arrays import AnyArray
@@ -87,7 +88,10 @@ def spell_gemm(affine: Affine, node: ir.Node) -> None:
     outputs = int(array.shape[0] if attribute_int(node, "transB", 0) else array.shape[1])
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     if bias is not None and not _is_bias(constant(bias), outputs):
-        return
+        if str(bias.name) in affine.variance:
+            return
+        _add_behind(affine.graph, node, bias)
+        bias = None
     alpha, beta = attribute_float(node, "alpha", 1.0), attribute_float(node, "beta", 1.0)
     if not attribute_int(node, "transB", 0):
         _transposed(affine, str(weight.name))
@@ -101,6 +105,26 @@ def spell_gemm(affine: Affine, node: ir.Node) -> None:
         _spread_bias(affine, str(bias.name), outputs)
     node.attributes.clear()
     node.attributes["transB"] = ir.AttrInt64("transB", 1)
+
+
+def _add_behind(graph: ir.Graph, node: ir.Node, computed: ir.Value) -> None:
+    """Put a C that the network computes, or that differs by sample, into an Add: x W' + beta C."""
+    output, beta = node.outputs[0], attribute_float(node, "beta", 1.0)
+    name, added = str(output.name), []
+    if beta != 1.0:
+        factor = np.asarray(beta, output.dtype.numpy() if output.dtype else np.float32)
+        held = set_initializer(graph, fresh_name(graph, f"{name}.beta"), factor)
+        scaled = ir.Value(
+            name=fresh_name(graph, f"{name}.addend"), shape=computed.shape, type=computed.type
+        )
+        added.append(ir.Node("", "Mul", [computed, held], outputs=[scaled]))
+        computed = scaled
+    total = ir.Node("", "Add", [output, computed])
+    graph.insert_after(node, [*added, total])
+    take_over(graph, output, total.outputs[0])
+    total.replace_input_with(0, output)  # whose readers the sum's output took over
+    output.name = fresh_name(graph, f"{name}.product")
+    node.resize_inputs(2)
 
 
 def _is_bias(value: AnyArray | None, outputs: int) -> bool:

@@ -110,8 +110,13 @@ def show_plan(
     console = Console()
     console.print(allocation_table(record["layers"]))
     lines = [] if allocation is None else list(allocation_lines(record))
-    ended = "Nothing was written" if save is None else f"The plan is in {save}"
-    for line in (*lines, f"{ended}; to export it leave --dry-run out and give --out."):
+    ended = (
+        "Nothing was written; to export it leave --dry-run out and give --out."
+        if save is None
+        else f"The plan is in {save}; to export it, edited or not: --plan {save} --out BUNDLE in "
+        "place of --bits, its limit and --dry-run."
+    )
+    for line in (*lines, ended):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 

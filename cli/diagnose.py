@@ -10,6 +10,8 @@ import typer
 from deploykit_cli.folding import NARROWEST, Folded
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.table import Table
 
     from deploykit.diagnose.findings import Advice, Diagnosis, LayerFinding, Remedy
@@ -60,13 +62,21 @@ def diagnosis_table(found: Diagnosis) -> Table:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("layer", min_width=NARROWEST)
-    table.add_column("operator")
     known = any(layer.sensitivity is not None for layer in found.layers)
-    headings = ("bits", "SQNR dB", "weights", "output", "beyond")
-    for heading in (*headings, *(("sensitivity",) if known else ())):
+    if known:  # one more column: 80 hold it with two lines of headings, and names fold earlier
+        table.add_column("layer")
+        table.add_column("operator", width=8, no_wrap=True)
+        numbers = ["bits", "SQNR\ndB", "weights", "output", "beyond", "sensi-\ntivity"]
+    else:
+        table.add_column("layer", min_width=NARROWEST)
+        table.add_column("operator")
+        numbers = ["bits", "SQNR dB", "weights", "output", "beyond"]
+    for heading in numbers:
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("worst channels", no_wrap=True)
+    if known:
+        table.add_column("worst\nchannels", width=10, no_wrap=True)
+    else:
+        table.add_column("worst channels", no_wrap=True)
     for layer in found.layers:
         held = "" if layer.sensitivity is None else f"{layer.sensitivity:.3g}"
         table.add_row(
@@ -78,7 +88,7 @@ def diagnosis_table(found: Diagnosis) -> Table:
             _share(layer.activations, found.total),
             _share(layer.saturated, 1.0),
             *((held,) if known else ()),
-            _channels(layer, found.total),
+            Folded(_channels(layer, found.total)),
         )
     return table
 
@@ -100,6 +110,11 @@ def diagnosis_lines(found: Diagnosis, source: str) -> list[str]:
         lines.append(
             "So close to float, integers hardly cost accuracy: what is lacking was lost before; "
             "`deploykit inspect` shows the accuracy of each stage."
+        )
+    if found.target and found.advice:
+        lines.append(
+            f"Bits were chosen under {found.target}: the flags go in place of --bits auto and its "
+            "limit, and may exceed it; --plan keeps the other layers' bits."
         )
     layers = {layer.name: layer for layer in found.layers}
     for place, advice in enumerate(found.advice, 1):
@@ -142,9 +157,19 @@ def _told(remedy: Remedy) -> str:
         f"{shlex.join(remedy.flags)}   {_decibels(remedy.before_db)} to "
         f"{_decibels(remedy.after_db)} dB (estimated{f', {remedy.of}' if remedy.of else ''})"
     )
-    if remedy.weight_bytes:
-        told += f", {remedy.weight_bytes:,} bytes more"
+    if remedy.weight_bytes and any(remedy.weight_bytes.values()):
+        told += f", {_growth(remedy.weight_bytes)}"
     return told
+
+
+def _growth(more: Mapping[str, int]) -> str:
+    """_growth({"model.onnx": 225, "model.tflite": 0}) -> "bytes more: 225 in model.onnx alone"."""
+    first, *others = more.values()
+    if len(more) > 1 and all(held == first for held in others):
+        return f"{first:,} bytes more in each file"
+    grown = [f"{held:,} in {file}" for file, held in more.items() if held]
+    alone = " alone" if len(grown) < len(more) else ""
+    return f"bytes more: {', '.join(grown)}{alone}"
 
 
 def _decibels(value: float) -> str:

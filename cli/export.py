@@ -56,8 +56,9 @@ def export(
     bits: Annotated[
         str | None,
         typer.Option(
-            help="Of weights: 8, 4 or 2; 6, 5 and 3 too, stored wider; or auto, by layer under one "
-            "of the next three limits.  [default: 8]"
+            help="Of weights: 8, 4 or 2; 6 and 5, which take the bytes of 8, 3 those of 4; or "
+            "auto, by layer under one of --max-bytes, --target-bits, --max-accuracy-drop."
+            "  [default: 8]"
         ),
     ] = None,
     max_bytes: Annotated[
@@ -70,7 +71,7 @@ def export(
         float | None,
         typer.Option(
             help="With --bits auto: points of top-1 under the float network's, on --eval-data, "
-            "which may not be --data."
+            "which may not be --data; the larger of the files becomes as small as that allows."
         ),
     ] = None,
     sensitivity: Annotated[
@@ -82,17 +83,20 @@ def export(
     ] = None,
     plan: Annotated[
         Path | None,
-        typer.Option(help="A plan.json, or what --save-plan wrote: bits of layers to take."),
+        typer.Option(help="Take the bits of layers from a bundle's plan.json or a --save-plan."),
     ] = None,
     save_plan: Annotated[
         Path | None,
-        typer.Option(help="Write the bits of layers to this file, to edit and give as --plan."),
+        typer.Option(
+            help="Write the bits of layers to this file, to edit and give as --plan; with "
+            "--dry-run no bundle."
+        ),
     ] = None,
     layer_bits: Annotated[
         list[str] | None,
         typer.Option(
-            help="NAME=4, of one layer's weights; NAME=8 leaves it in 8 bits, NAME=float in float. "
-            "May be repeated."
+            help="Of one layer: NAME=4; NAME=8 leaves it in 8 bits, NAME=float in float. Goes "
+            "before --bits and --plan; may be repeated."
         ),
     ] = None,
     min_ort: Annotated[
@@ -102,8 +106,8 @@ def export(
     tflite_lowbit: Annotated[
         str | None,
         typer.Option(
-            help="Below 8 bits: fast, or small (4-bit convolutions in 4 bits, several times as "
-            "slow).  [default: fast]"
+            help="Below 8 bits, model.tflite: fast (larger kernels in int8, whatever their bits), "
+            "or small (these in 4 bits, several times as slow).  [default: fast]"
         ),
     ] = None,
     to: Annotated[
@@ -159,14 +163,15 @@ def export(
     weight_range: Annotated[
         str | None,
         typer.Option(
-            help="Of a channel's weights below 8 bits: least-error, or largest."
-            "  [default: least-error]"
+            help="Below 8 bits, range of a channel's weights: least-error, which may clip the "
+            "largest, or largest.  [default: least-error]"
         ),
     ] = None,
     bias_correction: Annotated[
         str | None,
         typer.Option(
-            help="Of what rounding adds to an output's mean: means, or none.  [default: means]"
+            help="Take off biases what rounding adds to an output's mean: means, or none."
+            "  [default: means]"
         ),
     ] = None,
     activations: Annotated[
@@ -217,8 +222,8 @@ def export(
         bool,
         typer.Option(
             "--dry-run",
-            help="Write no bundle: show the plan of --bits auto or --plan; else accuracy and size "
-            "along the threshold of the pruning rule, on --eval-data.",
+            help="Write no bundle: show the plan of --bits auto, --plan or --save-plan; else "
+            "accuracy and size along the threshold of the pruning rule, on --eval-data.",
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
@@ -271,11 +276,9 @@ def export(
     if dry_run:
         form: Form = "json" if as_json else "table"
         options = build_options(given, config, source_of(checkpoint))
-        if options.plans_bits:
+        if options.plans_bits or save_plan is not None:
             show_plan(checkpoint, options, save_plan, form)
             return
-        if save_plan is not None:
-            raise UsageError("--save-plan with --dry-run is for --bits auto; leave it out")
         _show_curve(checkpoint, given, config, out, form)
         return
     if out is None:
@@ -298,13 +301,17 @@ def export(
         for line in allocation_lines(bundle.manifest["allocation"]):
             _say(console, line)
     console.print(summary_table(bundle.manifest))
-    for warning in warnings_of(bundle.manifest):
+    warnings = warnings_of(bundle.manifest)
+    for warning in warnings:
         _say(console, f"warning: {warning}")
     for line in (*source_lines(bundle.manifest), *feeding_lines(bundle.manifest)):
         _say(console, line)
     _say(console, f"The bundle is in {out}{', in place of the one before' if replaced else ''}")
     name = command_name()
-    _say(console, f"Next: {name} verify {out}; {name} bench {out} --device host")
+    steps = [f"{name} verify {out}", f"{name} bench {out} --device host"]
+    if any("`deploykit diagnose`" in warning for warning in warnings):
+        steps.insert(0, f"{name} diagnose {out}")
+    _say(console, f"Next: {'; '.join(steps)}")
 
 
 def _bits(text: str | None) -> int | str | None:

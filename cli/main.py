@@ -16,6 +16,7 @@ from deploykit_cli.bench import bench
 from deploykit_cli.convert_checkpoint import convert_checkpoint
 from deploykit_cli.diagnose import diagnose
 from deploykit_cli.export import export
+from deploykit_cli.grouped import ExportCommand
 from deploykit_cli.inspect import inspect
 from deploykit_cli.prune import prune
 from deploykit_cli.verify import verify
@@ -67,7 +68,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("export")(export)
+app.command("export", cls=ExportCommand)(export)
 app.command("prune")(prune)
 app.command("verify")(verify)
 app.command("diagnose")(diagnose)

@@ -88,6 +88,8 @@ def summary_table(manifest: Any) -> Table:
         row(what, told)
     if manifest.get("equalization"):
         row("equalized", equalization_line(manifest["equalization"]["chains"]))
+    for found in manifest.get("without_effect", []):
+        row("without effect", f"{', '.join(found['options'])}: {found['why']}")
     kept = [
         f"{layer['name']} ({layer['dead_channels']} of {layer['channels_after']})"
         for layer in manifest["layers"]

@@ -103,7 +103,8 @@ def plan_export(source: Path, options: ExportOptions, progress: Progress | None 
     masked, balanced = prepared.masked, prepared.balanced
     with progress.stage("plan quantization") as advance:
         in_integers = integer_form(balanced, options.quantization.batch)
-        lowered = leave_in_float(in_integers, options.quantization.bits.in_float)
+        asked = options.quantization.bits
+        lowered = leave_in_float(in_integers, asked.in_float, asked)
         if options.temperature is not None:
             last_layer(lowered)
         plan, allocation = quantized(

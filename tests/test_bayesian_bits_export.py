@@ -272,7 +272,7 @@ def test_a_pruned_channel_that_a_padded_layer_reads_stays_exact(tmp_path: Path) 
 
 
 def test_a_target_that_wants_narrower_weights_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(QuantizationError, match=r"were trained as integers.*leave --target out"):
+    with pytest.raises(QuantizationError, match=r"came as integers.*leave --target out"):
         exported(small((8, 8, 8), (8, 8)), tmp_path, f"{example.__file__}:twin", target="any")
     assert not (tmp_path / "bundle").exists()
     bundle = exported(small((4, 2, 4), (8, 8)), tmp_path, f"{example.__file__}:twin", target="any")

@@ -163,8 +163,8 @@ def test_a_plan_that_names_another_layer_fails_verify(folder: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("layer_bits", "told"),
     [
-        (["steam=float"], "--layer-bits steam: no layer has this name; the nearest are stem"),
-        (["sum=float"], "--layer-bits sum: this layer has no weights"),
+        (["steam=float"], "--layer-bits steam=float: no layer has this name; the nearest are stem"),
+        (["sum=float"], "--layer-bits sum=float: this layer has no weights"),
     ],
 )
 def test_what_is_no_layer_with_weights_is_refused(
@@ -195,5 +195,5 @@ def test_a_temperature_needs_its_last_layer_in_integers(
     whole: Bundle, folder: Path, tmp_path: Path
 ) -> None:
     name = names_of(whole)[-1]
-    with pytest.raises(QuantizationError, match=f"leave --layer-bits {name}=float out"):
+    with pytest.raises(QuantizationError, match=f"{name!r} stays in float"):
         exported(folder, tmp_path / "b", layer_bits={name: "float"}, temperature="2.0")

@@ -136,9 +136,13 @@ def test_small_convolutions_round_otherwise_and_that_is_said(tmp_path: Path) -> 
 
 def test_the_tables_say_bits_carriers_and_bytes(narrow: Bundle) -> None:
     shown = CliRunner().invoke(app, ["inspect", str(narrow.path)], env={"COLUMNS": "160"}).stdout
-    assert "4 (tflite int8)" in shown
+    assert "4→4/8" in shown and "2→2/4" in shown
+    assert "model.tflite: 2 bits in 4 (1 layer), 4 bits in 8 (3 layers)" in shown
     assert "weights of model.tflite" in shown
-    assert "ONNX Runtime 1.28 or later" in shown
+    assert "ONNX Runtime 1.28 or later, for SpaceToDepth" in shown and "(uint8)" in shown
+    at_80 = CliRunner().invoke(app, ["inspect", str(narrow.path)], env={"COLUMNS": "80"}).stdout
+    headings = at_80.splitlines()[:2]
+    assert "…" not in at_80 and "SQNR dB" in headings[1] and "XNNPACK" in at_80
     path = str(narrow.path / "model.tflite")
     listed = CliRunner().invoke(app, ["inspect", path], env={"COLUMNS": "160"}).stdout
     rows = [line.split() for line in listed.splitlines() if " Conv " in line]

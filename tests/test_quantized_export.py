@@ -151,7 +151,7 @@ def test_weights_around_another_zero_are_planned_anew_and_told(tmp_path: Path) -
 
 
 def test_other_bits_for_a_layer_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(QuantizationError, match="trained as integers of 8 bits"):
+    with pytest.raises(QuantizationError, match="came as integers of 8 bits"):
         exported("onnxruntime_qdq", tmp_path / "bundle", layer_bits={"stem": 4})
     assert not (tmp_path / "bundle").exists()
 
@@ -159,6 +159,25 @@ def test_other_bits_for_a_layer_are_refused(tmp_path: Path) -> None:
 def test_other_bits_for_all_are_refused(tmp_path: Path) -> None:
     with pytest.raises(QuantizationError, match="--bits 4"):
         exported("onnxruntime_qdq", tmp_path / "bundle", bits=4)
+
+
+def test_options_that_kept_integers_leave_nothing_for_are_told(tmp_path: Path) -> None:
+    given = {"rounding": "nearest", "weight_range": "largest", "equalization": "cross-layer"}
+    bundle = exported("onnxruntime_qdq", tmp_path / "bundle", **given)
+    (found,) = bundle.manifest["without_effect"]
+    assert found["options"] == ["--rounding", "--weight-range"]
+    shown = " ".join(run("inspect", bundle.path).stdout.split())
+    assert "without effect --rounding, --weight-range: every layer's weights came as" in shown
+    assert sum(chain["moved"] for chain in bundle.manifest["equalization"]["chains"]) == 0
+    plain = exported("onnxruntime_qdq", tmp_path / "plain")
+    assert plain.manifest["without_effect"] == []
+
+
+def test_bits_of_kept_integers_are_not_chosen(tmp_path: Path) -> None:
+    with pytest.raises(
+        QuantizationError, match=r"no weights to choose bits for \(4 came as integers"
+    ):
+        exported("onnxruntime_qdq", tmp_path / "bundle", bits="auto", max_bytes="1MB")
 
 
 def test_the_lowest_integer_of_4_bits_is_kept(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 import deploykit
 from deploykit.bundle import Bundle, load_golden
 from deploykit.errors import ConfigError, DataError, QuantizationError, UsageError
+from deploykit.report.warnings import warnings_of
 from deploykit.runtime import litert, ort
 from deploykit.spec.arrays import AnyArray
 from deploykit.spec.confidence import metrics, probabilities, scores_of, softmax
@@ -374,3 +375,43 @@ def test_a_network_that_ends_in_a_pool_is_refused_before_anything_is_planned(
     data = save(tmp_path / "data.npz", inputs=normal(16, 3, 4, 4))
     with pytest.raises(QuantizationError, match=r"GlobalAveragePool.*whose scale is not free"):
         deploykit.export(source, data=data, out=tmp_path / "b", temperature=2)
+
+
+def test_a_constant_answer_is_told_and_gets_no_temperature(tmp_path: Path) -> None:
+    nodes = [node("Gemm", "x w b", "h"), node("Relu", "h", "r"), node("Gemm", "r v c", "y")]
+    arrays = {
+        "w": np.zeros((8, 6), np.float32), "b": normal(6), "v": normal(6, 3, seed=1),
+        "c": np.array([1.0, 0.0, -1.0], np.float32),
+    }  # fmt: skip
+    onnx_files.save(file(nodes, arrays, {"x": [1, 8]}, {"y": [1, 3]}), tmp_path / "net.onnx")
+    floats = ort.run((tmp_path / "net.onnx").read_bytes(), {"x": np.zeros((1, 8), np.float32)})["y"]
+    labels = np.where(np.arange(60) % 3 == 0, (floats.argmax() + 1) % 3, floats.argmax())
+    data = save(tmp_path / "data.npz", inputs=normal(60, 8, seed=2), labels=labels)
+    given: dict[str, Any] = {"data": data, "eval_data": data, "align": "none"}
+    with pytest.raises(QuantizationError, match="the same scores for all 30 samples"):
+        deploykit.export(tmp_path / "net.onnx", out=tmp_path / "b", temperature="labels", **given)
+    assert not (tmp_path / "b").exists()
+    bundle = deploykit.export(tmp_path / "net.onnx", out=tmp_path / "b", **given)
+    assert bundle.manifest["constant_output"]["samples"] == 32
+    assert any("the same output for all 32" in one for one in warnings_of(bundle.manifest))
+    scaled = deploykit.export(tmp_path / "net.onnx", out=tmp_path / "t", temperature=2, **given)
+    assert scaled.manifest["temperature"]["value"] == pytest.approx(2.0, rel=1e-3)
+
+
+def test_zero_weights_alone_in_integers_are_told_too(tmp_path: Path) -> None:
+    nodes = [node("Gemm", "x w b", "h"), node("Relu", "h", "r"), node("Gemm", "r v c", "y")]
+    arrays = {
+        "w": normal(8, 6), "b": normal(6), "v": np.zeros((6, 3), np.float32), "c": normal(3),
+    }  # fmt: skip
+    onnx_files.save(file(nodes, arrays, {"x": [1, 8]}, {"y": [1, 3]}), tmp_path / "net.onnx")
+    bundle = deploykit.export(
+        tmp_path / "net.onnx", out=tmp_path / "b", activations="float", align="none",
+        data=save(tmp_path / "data.npz", inputs=normal(40, 8, seed=2)),
+    )  # fmt: skip
+    found = bundle.manifest["constant_output"]
+    assert found["samples"] == 32 and found["zero_weights"]
+    assert any("are all zero" in one for one in warnings_of(bundle.manifest))
+
+
+def test_an_answer_that_changes_is_not_told_to_be_constant(plain: Bundle) -> None:
+    assert plain.manifest["constant_output"] is None

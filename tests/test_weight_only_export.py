@@ -304,7 +304,7 @@ def test_options_of_integer_activations_are_refused(
     ("options", "told"),
     [
         ({"layer_bits": {"first": 3}}, "first in 3 bits: .* 4 or 8 bits"),
-        ({"layer_bits": {"frist": 4}}, "--layer-bits frist: no layer has this name; .* first"),
+        ({"layer_bits": {"frist": 4}}, "--layer-bits frist=4: no layer has this name; .* first"),
         ({"layer_bits": dict.fromkeys(("first", "second", "third"), "float")}, "nothing to quant"),
         ({"block_size": 32}, "--block-size 32: no layer takes such blocks"),
     ],

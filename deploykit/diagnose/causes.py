@@ -26,7 +26,7 @@ def cause_of(opened: Opened, runs: Runs, finding: LayerFinding, layer: Layer | N
         return _of_weights(finding, layer)
     tensor = finding.name if layer is None else layer.output
     if tensor in trained_tensors(opened):
-        return Cause.TRAINED
+        return Cause.GIVEN
     if finding.clipped >= HALF:
         return Cause.SATURATION
     grid = opened.grids[tensor]

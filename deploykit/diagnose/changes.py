@@ -15,6 +15,7 @@ from deploykit.diagnose.subject import (
     relative_error,
     trained_tensors,
 )
+from deploykit.diagnose.weight_growth import Growth
 from deploykit.quantize.calibration import Calibration
 from deploykit.quantize.evidence import Evidence, InputMeans
 from deploykit.quantize.histogram import Histogram
@@ -54,15 +55,15 @@ class Refit:
 class Change:
     """flags: of the export. in_float: layers. refits: by layer. grids: by tensor, None: in float.
 
-    weight_bytes: by layer, more than before. of: what the estimate covers, where that is not
-    everything that the flags do.
+    weight_bytes: by layer and model file, more than before. of: what the estimate covers, where
+    that is not everything that the flags do.
     """
 
     flags: tuple[str, ...]
     in_float: tuple[str, ...] = ()
     refits: Mapping[str, Refit] = field(default_factory=dict)
     grids: Mapping[str, Quantization | None] = field(default_factory=dict)
-    weight_bytes: Mapping[str, int] = field(default_factory=dict)
+    weight_bytes: Mapping[str, Growth] = field(default_factory=dict)
     of: str = ""
 
 
@@ -87,7 +88,7 @@ def combined(changes: Sequence[Change]) -> Change:
     in_float: dict[str, None] = {}
     refits: dict[str, Refit] = {}
     grids: dict[str, Quantization | None] = {}
-    weight_bytes: dict[str, int] = {}
+    weight_bytes: dict[str, Growth] = {}
     for change in changes:
         pairs |= dict.fromkeys(zip(change.flags[0::2], change.flags[1::2], strict=True))
         in_float |= dict.fromkeys(change.in_float)

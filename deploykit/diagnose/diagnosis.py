@@ -69,6 +69,7 @@ def diagnose(path: Path, data: Path | None, samples: int, progress: Progress) ->
     return Diagnosis(
         decibels(error), runtimes, measured.count, 0 if fitting is None else fitting.count,
         layers, tuple(advice), remedies.together(), everywhere, untried, chosen.limited,
+        str(opened.plan.get("allocation", {}).get("target", "")),
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -15,7 +16,7 @@ class Cause(Enum):
     SATURATION = "values beyond the range of its output"
     WIDE_RANGE = "few large values, which make the steps of its output coarse"
     ROUNDING = "the rounding of its output to 8 bits"
-    TRAINED = "the grid of its output, which training chose"
+    GIVEN = "the grid of its output, which came with the network"
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,13 @@ class Remedy:
 
     Estimated on the samples of the diagnosis, with the remedies of layers that hurt more already
     in place. of: what the estimate covers, where the flags do more. weight_bytes: more than before,
-    None where that is not changed.
+    by model file, None where that is not changed.
     """
 
     flags: tuple[str, ...]
     before_db: float
     after_db: float
-    weight_bytes: int | None = None
+    weight_bytes: Mapping[str, int] | None = None
     of: str = ""
 
 
@@ -92,6 +93,7 @@ class Diagnosis:
     ranges and weights of remedies were fitted. together: all remedies at once. everywhere: remedies
     that act on all layers, each by itself, where the error is spread over many; untried: flags that
     may help there and take too long to try. limited: whether memory holds no more samples.
+    target: under which bits were allocated, empty where they were not.
     """
 
     output_db: float
@@ -104,6 +106,7 @@ class Diagnosis:
     everywhere: tuple[Remedy, ...] = ()
     untried: tuple[str, ...] = ()
     limited: bool = False
+    target: str = ""
 
     @property
     def total(self) -> float:

@@ -17,6 +17,7 @@ def diagnosis_json(found: Diagnosis) -> dict[str, Any]:
         "samples": found.samples,
         "fitted_samples": found.fitted,
         "limited_by_memory": found.limited,
+        "bits_allocated_under": found.target or None,
         "layers": [_layer(layer, found.total) for layer in found.layers],
         "advice": [_advice(one, bits[one.layer]) for one in found.advice],
         "together": None if found.together is None else _remedy(found.together),
@@ -65,7 +66,7 @@ def _remedy(remedy: Remedy) -> dict[str, Any]:
         "flags": list(remedy.flags),
         "estimated_before_db": _number(remedy.before_db),
         "estimated_after_db": _number(remedy.after_db),
-        "more_weight_bytes": remedy.weight_bytes,
+        "more_weight_bytes": None if remedy.weight_bytes is None else dict(remedy.weight_bytes),
         "estimated": remedy.of or "whole",
     }
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from deploykit.bundle import PLAN
 from deploykit.diagnose.changes import (
     Change,
     Refit,
@@ -25,6 +26,7 @@ from deploykit.diagnose.changes import (
 from deploykit.diagnose.contributions import planned_bits
 from deploykit.diagnose.findings import LayerFinding, Remedy
 from deploykit.diagnose.subject import decibels
+from deploykit.diagnose.weight_growth import added, grown_to_8_bits, grown_to_float, weights_of
 from deploykit.quantize.calibration import Calibration
 from deploykit.quantize.clipping import FULL_BITS
 from deploykit.quantize.histogram import Histogram
@@ -128,24 +130,23 @@ class Remedies:
             return Found(None, tried)
         self._taken.append(change)
         self._state = state
-        grown = sum(change.weight_bytes.values()) if change.weight_bytes else None
-        of = change.of or self._behind
-        remedy = Remedy(change.flags, decibels(before), decibels(state.error), grown, of)
-        return Found(remedy, tried)
+        return Found(self._remedy(change, before, state.error, change.of or self._behind), tried)
 
     def together(self) -> Remedy | None:
         """All that were taken; None of fewer than two."""
         if len(self._taken) < 2:
             return None
         every = combined(self._taken)
-        grown = sum(every.weight_bytes.values()) if every.weight_bytes else None
-        return Remedy(
-            every.flags,
-            decibels(self._start.error),
-            decibels(self._state.error),
-            grown,
-            every.of or self._behind,
-        )
+        of = every.of or self._behind
+        return self._remedy(every, self._start.error, self._state.error, of)
+
+    def _remedy(self, change: Change, before: float, error: float, of: str) -> Remedy:
+        """before, error: of the outputs, relative. Allocated bits are kept by naming their plan."""
+        flags = change.flags
+        if "allocation" in self._opened.plan and "--bits" not in flags:
+            flags = ("--plan", str(self._opened.bundle.file(PLAN)), *flags)
+        grown = added(change.weight_bytes.values())
+        return Remedy(flags, decibels(before), decibels(error), grown, of)
 
     def untried(self) -> tuple[str, ...]:
         """Flags that `everywhere` leaves out, as they take too long."""
@@ -170,18 +171,14 @@ class Remedies:
         if min(bits.values()) < FULL:
             refits = {name: Refit(FULL, Rounding.NEAREST, least) for name in bits}
             grown = {
-                one.name: self._weights(one) - self._stored_bytes(one)
-                for one in weighted
-                if one.name in bits
+                one.name: grown_to_8_bits(self._opened, one) for one in weighted if one.name in bits
             }
             changes.append(Change(("--bits", str(FULL)), refits=refits, weight_bytes=grown))
         found = []
         for place, change in enumerate(changes):
             error = after(state, change, progress).error
             if error < (1.0 - HELPS) * state.error:
-                grown_bytes = sum(change.weight_bytes.values()) or None
-                before = decibels(state.error)
-                found.append(Remedy(change.flags, before, decibels(error), grown_bytes))
+                found.append(self._remedy(change, state.error, error, ""))
             progress(place + 1, len(changes))
         return tuple(found)
 
@@ -220,16 +217,14 @@ class Remedies:
         yield Change(
             ("--layer-bits", f"{layer.name}={FULL}"),
             refits=dict.fromkeys(sharing, Refit(FULL, rounding, least)),
-            weight_bytes={layer.name: self._weights(layer) - self._stored_bytes(layer)},
+            weight_bytes={layer.name: grown_to_8_bits(self._opened, layer)},
         )
 
     def _in_float(self, names: tuple[str, ...], tensors: tuple[str, ...]) -> Change:
         """tensors: between them, which then hold floats too."""
         flags = tuple(word for name in names for word in ("--layer-bits", f"{name}=float"))
         layers = [layer for layer in self._opened.layers if layer.name in names]
-        grown = {
-            layer.name: 4 * self._weights(layer) - self._stored_bytes(layer) for layer in layers
-        }
+        grown = {layer.name: grown_to_float(self._opened, layer) for layer in layers}
         return Change(flags, names, grids=dict.fromkeys(tensors), weight_bytes=grown)
 
     def _other_ranges(self, seen: Mapping[str, Histogram]) -> Iterator[Change]:
@@ -304,15 +299,4 @@ class Remedies:
     def _many(self) -> bool:
         """Whether rounding all layers in sequence takes minutes."""
         weighted = (one for one in self._opened.layers if one.kind in WEIGHTED)
-        return sum(map(self._weights, weighted)) > QUICK
-
-    def _weights(self, layer: Layer) -> int:
-        """How many."""
-        return int(parameter(layer.nodes[0], 1).size)
-
-    def _stored_bytes(self, layer: Layer) -> int:
-        """Of a layer's weights, in the file where they take least: the one that grows most."""
-        for entry in self._opened.bundle.manifest["layers"]:
-            if entry["name"] == layer.name and entry.get("stored"):
-                return min(int(held["bytes"]) for held in entry["stored"].values())
-        return self._weights(layer)
+        return sum(map(weights_of, weighted)) > QUICK

@@ -15,6 +15,7 @@ from deploykit.quantize.measuring import Measured, measured_choices, with_all_mo
 from deploykit.quantize.options import QuantizationOptions
 from deploykit.quantize.planning import calibrate
 from deploykit.quantize.rounded_layers import RoundedLayers
+from deploykit.quantize.sensitivity import free_groups, nothing_free
 from deploykit.quantize.settling import Runners
 from deploykit.runtime import ort
 from deploykit.spec.allocation import (
@@ -98,9 +99,12 @@ def allocate_bits(
     options: its bits name the layers that are not to be chosen for. as_trained: the network before
     anything was folded into its weights.
 
-    Raises QuantizationError where no allocation is within the target: then it says what is.
+    Raises QuantizationError where no allocation is within the target: then it says what is; and
+    where no layer's bits are free.
     """
     calibrated = calibrate(lowered, samples, with_all_moments(options), runners, advance)
+    if not free_groups(calibrated, options.bits):
+        raise QuantizationError(nothing_free(calibrated, options.bits))
     rounded = RoundedLayers(calibrated, options)
     keys = [fmt.key for fmt in formats]
     measured = measured_choices(
@@ -112,7 +116,7 @@ def allocate_bits(
         case TargetBits():
             return _by_mean(measured, auto, auto.target, writer)
         case MaxBytes():
-            return _by_size(measured, auto, auto.target, writer)
+            return by_size(measured, auto, auto.target, writer)
         case MaxAccuracyDrop():
             assert labelled is not None  # see held_out
             return _by_accuracy(measured, auto, auto.target, writer, lowered, labelled)
@@ -145,12 +149,18 @@ def _by_mean(
     return written.plan, _allocation(measured, auto, found, place)
 
 
-def _by_size(
+def by_size(
     measured: Measured, auto: AutoBits, target: MaxBytes, writer: Writer
 ) -> tuple[QuantPlan, Allocation]:
+    """Of the allocations whose files fit, about the least sensitive.
+
+    Raises QuantizationError with the size of the smallest where none does.
+    """
     found = by_file_bytes(measured.choices)
     place, tried = len(found.costs) - 1, list[Tried]()
-    for _ in range(MOST_FILES):
+    for left in reversed(range(MOST_FILES)):
+        if not left:
+            place = 0  # what the error tells is the smallest file
         written = writer.write(found.bits(place))
         tried.append(Tried(int(found.costs[place]), written.largest))
         if written.largest <= target.size_bytes:

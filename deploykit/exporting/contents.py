@@ -19,6 +19,7 @@ from deploykit.bundle import (
 )
 from deploykit.emit.tflite_layout import port_shape
 from deploykit.exporting.allocation_record import allocation_record
+from deploykit.exporting.constant_output import constant_output
 from deploykit.exporting.equalizing import equalization_record
 from deploykit.exporting.fold_record import fold_record
 from deploykit.exporting.layer_record import decibels, layer_records, layer_sqnr
@@ -27,7 +28,9 @@ from deploykit.exporting.outcome import Outcome
 from deploykit.exporting.removal_record import alignment_record, hiding_record, removal_record
 from deploykit.exporting.temperature import Temperature
 from deploykit.exporting.weight_record import layer_storage, oldest_litert, oldest_ort, size_record
+from deploykit.exporting.without_effect import without_effect
 from deploykit.spec.allocation import Allocation
+from deploykit.spec.arrays import AnyArray
 from deploykit.spec.carriers import FORMATS
 from deploykit.spec.pairs import LARGEST_PAIR
 from deploykit.spec.parity import Answers
@@ -154,6 +157,8 @@ def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
         "int16_pairs": _pairs(outcome.plan),
         **_allocation(outcome.allocation),
         "given": _grids(outcome.plan),
+        "constant_output": constant_output(golden, _integers(outcome.plan)),
+        "without_effect": without_effect(options.stated, outcome.plan),
         "layers": layer_records(outcome, sqnr),
         "sqnr_db": {name: decibels(value) for name, value in sqnr.items()},
         "agreement": agreement(
@@ -161,7 +166,7 @@ def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
         ),
         "sizes": dict(sizes),
         "stored": size_record(outcome.models, network),
-        "min_onnxruntime": oldest_ort(outcome.models, network),
+        **oldest_ort(outcome.models, network),
         "min_litert": oldest_litert(outcome.models, network),
         "dense_float32_bytes": 4 * removal.parameters_before,
         **answers_record(outcome.answers, outcome.temperature),
@@ -174,6 +179,11 @@ def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
             for found in outcome.parity
         ],
     }  # fmt: skip
+
+
+def _integers(plan: QuantPlan) -> dict[str, AnyArray]:
+    """By layer with weights."""
+    return {one.name: one.weight.values for one in plan.layers if one.weight is not None}
 
 
 def answers_record(answers: Answers | None, temperature: Temperature | None) -> dict[str, Any]:

@@ -85,7 +85,8 @@ class ExportOptions:
     """A complete and checked set of options.
 
     auto: how bits by layer are allocated; those that the quantization's name stay. activations:
-    what layers compute on. block_size: inputs that share a scale, None: all of an output.
+    what layers compute on. block_size: inputs that share a scale, None: all of an output. stated:
+    names of the options that the user gave, in a file or by flags.
     """
 
     entry: CheckpointOptions | OnnxOptions
@@ -101,6 +102,7 @@ class ExportOptions:
     auto: AutoBits | None = None
     activations: Activations = Activations.INT8
     block_size: int | None = None
+    stated: frozenset[str] = frozenset()
 
     @property
     def plans_bits(self) -> bool:
@@ -139,12 +141,13 @@ def build_options(
     values = _left_of({} if config is None else read_config(config), given)
     bits = merged_bits(values.get("bits"), given.get("bits"))
     plan = _plan(values, given)
+    stated = frozenset((*values, *given))
     if plan is not None:
         asked = given.get("activations")
         if asked is None and ("plan" not in given or "activations" not in plan.options):
             asked = values.get("activations")
-        stated = plan.options_for(asked)
-        values = {**stated, **values} if "plan" not in given else {**values, **stated}
+        planned = plan.options_for(asked)
+        values = {**planned, **values} if "plan" not in given else {**values, **planned}
     values.update(given)
     activations = choice(Activations, "activations", values.get("activations", "int8"))
     if activations is Activations.FLOAT:
@@ -193,6 +196,7 @@ def build_options(
         auto=auto,
         activations=activations,
         block_size=block_size(values.get("block_size"), activations),
+        stated=stated,
     )
 
 

@@ -34,13 +34,14 @@ FORM = (
 class PlanFile:
     """bits: of every layer with weights. options: values of KEPT that it states.
 
-    in_float: layers that stay in float.
+    in_float: layers that stay in float. listed: those that the file's in_float lists.
     """
 
     path: Path
     bits: Mapping[str, int]
     options: Mapping[str, str]
     in_float: frozenset[str] = frozenset()
+    listed: frozenset[str] = frozenset()
 
     def options_for(self, activations: object) -> Mapping[str, str]:
         """What the file states for such activations; None: for its own.
@@ -55,12 +56,19 @@ class PlanFile:
 
     def weight_bits(self, named: WeightBits) -> WeightBits:
         """named: by --layer-bits, which override the file's."""
-        source = f"--plan {self.path.name}"
-        if named.layers or named.in_float:
-            source += " with --layer-bits"
-        planned = {name: bits for name, bits in self.bits.items() if name not in named.in_float}
-        in_float = (self.in_float - set(named.layers)) | named.in_float
-        return WeightBits(None, {**planned, **named.layers}, source, in_float)
+        over = {*named.layers, *named.in_float}
+        planned = {name: bits for name, bits in self.bits.items() if name not in over}
+        in_float = self.in_float - over
+        stated = {name: self._entry(name) for name in (*planned, *in_float)}
+        return WeightBits(
+            None, {**planned, **named.layers}, in_float | named.in_float,
+            {**named.stated, **stated}, f"--plan {self.path}",
+        )  # fmt: skip
+
+    def _entry(self, name: str) -> str:
+        held = self.bits.get(name, f'"{FLOAT}"')
+        entry = f"layers.{name}.weight.bits = {held}"
+        return f"--plan {self.path}: {f'in_float lists {name}' if name in self.listed else entry}"
 
 
 def read_plan(path: Path) -> PlanFile:
@@ -93,7 +101,7 @@ def read_plan(path: Path) -> PlanFile:
     if both is not None:
         raise ConfigError(f"--plan {path}: layer {both} has bits and is in in_float; keep one")
     options = {key: str(stated[key]) for key in KEPT if stated.get(key) is not None}
-    return PlanFile(path, bits, options, frozenset((*in_float, *left)))
+    return PlanFile(path, bits, options, frozenset((*in_float, *left)), frozenset(in_float))
 
 
 def check_replaceable_plan(path: Path) -> None:

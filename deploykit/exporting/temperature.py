@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from deploykit.errors import ConfigError, DataError
+from deploykit.errors import ConfigError, DataError, QuantizationError
+from deploykit.exporting.constant_output import all_alike
 from deploykit.exporting.data import load_samples
 from deploykit.exporting.entry import Entered, Forward
 from deploykit.exporting.shared_samples import in_both
@@ -154,6 +155,12 @@ def scale_by_temperature(
         raise ConfigError(
             f"--temperature: the output has shape {list(without.shape(port.tensor))}; a "
             "temperature needs the scores of two or more classes, [N, K]; leave it out"
+        )
+    if not isinstance(options.wanted, float) and all_alike(outputs):
+        raise QuantizationError(
+            f"--temperature {options.wanted.value}: the integer network gives the same scores for "
+            f"all {len(outputs)} samples, to which no temperature can be fitted; see why without "
+            "--temperature: the export says whether the float network does so too"
         )
     if isinstance(options.wanted, float):
         wanted, fitted_on, count = options.wanted, "given", 0

@@ -46,7 +46,8 @@ def weight_bits(bits: object, layer_bits: object) -> WeightBits:
     return WeightBits(
         default,
         {name: bits for name, bits in layers.items() if bits is not None},
-        in_float=frozenset(name for name, bits in layers.items() if bits is None),
+        frozenset(name for name, bits in layers.items() if bits is None),
+        {name: f"[bits] {name} = {value}" for name, value in table.items() if name not in named},
     )
 
 

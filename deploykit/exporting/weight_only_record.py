@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from deploykit.bundle import FLOAT_MODEL, GOLDEN, MANIFEST, PLAN, SCHEMA, golden_bytes, json_bytes
 from deploykit.emit.tflite_layout import TfliteLayout, port_shape
+from deploykit.exporting.constant_output import constant_output
 from deploykit.exporting.contents import answers_record, versions
 from deploykit.exporting.fold_record import fold_record
 from deploykit.exporting.layer_record import decibels
@@ -117,6 +118,9 @@ def manifest(
             **alignment_record(options.removal, removal),
         },
         "equalization": None,
+        "constant_output": constant_output(
+            proved.golden, {one.name: one.values for one in written.plan.layers.values()}
+        ),
         "layers": _layers(prepared, written, proved),
         "weights_sqnr_db": decibels(_weights_sqnr(prepared, proved)),
         "sizes": dict(sizes),

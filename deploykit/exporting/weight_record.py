@@ -33,11 +33,12 @@ def size_record(models: Mapping[Format, bytes], network: QuantizedNetwork) -> di
     }
 
 
-def oldest_ort(models: Mapping[Format, bytes], network: QuantizedNetwork) -> str | None:
-    """The oldest ONNX Runtime that loads model.onnx; None where there is none."""
+def oldest_ort(models: Mapping[Format, bytes], network: QuantizedNetwork) -> dict[str, str | None]:
+    """The oldest ONNX Runtime that loads model.onnx, and which operator asks for it; or None."""
     if not any(fmt.key == "onnx" for fmt in models):
-        return None
-    return str(oldest_onnxruntime(_written("onnx", network)).version)
+        return {"min_onnxruntime": None, "min_onnxruntime_for": None}
+    found = oldest_onnxruntime(_written("onnx", network))
+    return {"min_onnxruntime": str(found.version), "min_onnxruntime_for": found.operator or None}
 
 
 def oldest_litert(models: Mapping[Format, bytes], network: QuantizedNetwork) -> str | None:

@@ -21,15 +21,21 @@ NAMES_SHOWN = 3
 
 @dataclass(frozen=True)
 class WeightBits:
-    """default: of every layer that `layers` does not name; None: it names all of them.
+    """default: of every layer that `layers` does not name; None: `plan` names all of them.
 
-    source: who names them, as errors are to call it. in_float: layers that get none.
+    in_float: layers that get none. stated: by layer, how the user spelled it where that was not a
+    flag. plan: the file, as errors are to call it.
     """
 
     default: int | None = 8
     layers: Mapping[str, int] = field(default_factory=dict)
-    source: str = "--layer-bits"
     in_float: frozenset[str] = frozenset()
+    stated: Mapping[str, str] = field(default_factory=dict, compare=False)
+    plan: str = field(default="", compare=False)
+
+    def entry(self, name: str) -> str:
+        """What names a layer: "--layer-bits conv1=4", or "[bits] conv1 = 4"."""
+        return self.stated.get(name, f"--layer-bits {name}={self.layers.get(name, 'float')}")
 
 
 EIGHT_BITS = WeightBits()
@@ -38,16 +44,16 @@ EIGHT_BITS = WeightBits()
 def bits_by_layer(
     layers: Sequence[Layer], tied: Tied, asked: WeightBits, trained: Mapping[str, int]
 ) -> dict[str, int]:
-    """That every layer with weights is asked to have. trained: by layer, where training chose some.
+    """That every layer with weights is asked to have. trained: by layer, where integers were given.
 
     Raises QuantizationError where a name is no layer's, or where layers that share their weights,
-    or training, ask for other bits.
+    or given integers, ask for other bits.
     """
     weighted = [layer.name for layer in layers if layer.kind in WEIGHTED]
     for name in asked.layers:
         if name not in weighted:
             others = [layer.name for layer in layers if layer.name not in weighted]
-            raise QuantizationError(unknown_layer(asked.source, name, weighted, others))
+            raise QuantizationError(unknown_layer(asked.entry(name), name, weighted, others))
     kept = {trained.get(name) for name in weighted}
     if (
         weighted
@@ -56,40 +62,40 @@ def bits_by_layer(
     ):
         told = ", ".join(str(bits) for bits in sorted(bits for bits in kept if bits))
         raise QuantizationError(
-            f"--bits {asked.default}: the weights of every layer were trained as integers of "
-            f"{told} bits, which are kept; leave it out"
+            f"--bits {asked.default}: the weights of every layer came as integers of {told} bits, "
+            "which are kept; leave it out"
         )
     found = {}
     for name in weighted:
         sharing = [one.name for one in tied[name]]
         named = {one: asked.layers[one] for one in sharing if one in asked.layers}
         if len(set(named.values())) > 1:
-            told = " and ".join(f"{one}={bits}" for one, bits in named.items())
+            told = " and ".join(map(asked.entry, named))
             raise QuantizationError(
-                f"{asked.source} {told}: these layers share their weights; give them the same bits"
+                f"{told}: these layers share their weights; give them the same bits"
             )
         chosen = next(iter(named.values()), asked.default)
         if chosen is None:
             raise QuantizationError(
-                f"{asked.source} states no bits for layer {name}; add it there, or give "
+                f"{asked.plan} states no bits for layer {name}; add it there, or give "
                 f"--layer-bits {name}=8"
             )
         if named and trained.get(name, chosen) != chosen:
             raise QuantizationError(
-                f"{asked.source} {next(iter(named))}={chosen}: its weights were trained as "
-                f"integers of {trained[name]} bits, which are kept; leave it out"
+                f"{asked.entry(next(iter(named)))}: its weights came as integers of "
+                f"{trained[name]} bits, which are kept; leave it out"
             )
         found[name] = chosen
     return found
 
 
-def unknown_layer(source: str, name: str, weighted: Sequence[str], others: Collection[str]) -> str:
-    """Why `source` has no layer of this name. weighted: those that have weights."""
+def unknown_layer(entry: str, name: str, weighted: Sequence[str], others: Collection[str]) -> str:
+    """Why `entry` names no layer. weighted: those that have weights."""
     if name in others:
-        return f"{source} {name}: this layer has no weights; leave it out"
+        return f"{entry}: this layer has no weights; leave it out"
     near = get_close_matches(name, weighted, NAMES_SHOWN, cutoff=0.0)
     return (
-        f"{source} {name}: no layer has this name; the nearest are {listed(near)} "
+        f"{entry}: no layer has this name; the nearest are {listed(near)} "
         "(names as the export's table has them)"
     )
 

@@ -23,7 +23,7 @@ from deploykit.spec.given import ActivationGrid, Given, GivenIntegers, integers_
 from deploykit.spec.plan import GridUse
 from deploykit.spec.quantized import IoType, Quantization
 
-OFF_GRID = "its values are no longer on the grid: something between training and here scaled them"
+OFF_GRID = "its values are no longer on the grid: something between the file and here scaled them"
 FINE = "at that scale its biases or its output would leave what runtimes take"
 INPUT = (
     "it shares its scale with an input of the network, and runtimes round a float input alike only "

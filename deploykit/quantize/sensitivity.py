@@ -16,6 +16,7 @@ Source: Graves 2011, "Practical variational inference", section 5 (the divergenc
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
@@ -42,6 +43,8 @@ MEASURED = (2, 3, 4)
 """Bits at which the network's output is looked at; from the last on errors are small."""
 SAMPLES = 128
 """Of calibration data, on which it is."""
+AS_GIVEN, AS_ASKED = "as given", "as asked"
+"""Why a weight's bits are not free."""
 
 Sensitivities = Mapping[str, Mapping[int, float]]
 """By name of a weight's first layer, S by bits."""
@@ -64,7 +67,7 @@ def layer_choices(
     carriers: CarrierOptions,
     sensitivities: Sensitivities,
 ) -> tuple[LayerChoices, ...]:
-    """Every weight of the network. asked: its layers are fixed, and so are those of training."""
+    """Every weight of the network. asked: its layers are fixed, and so are given integers."""
     wide = bits_by_layer(calibrated.layers, calibrated.tied, asked, calibrated.trained)
     found = []
     for group in weight_groups(calibrated):
@@ -90,8 +93,8 @@ def wide_of(calibrated: Calibrated, layer: Layer, bits: Mapping[str, int]) -> in
 def fixed_bits(calibrated: Calibrated, group: Sequence[Layer], asked: WeightBits) -> str:
     """Why a weight's bits are not free; empty where they are."""
     if any(layer.name in calibrated.trained for layer in group):
-        return "trained"
-    return asked.source if any(layer.name in asked.layers for layer in group) else ""
+        return AS_GIVEN
+    return AS_ASKED if any(layer.name in asked.layers for layer in group) else ""
 
 
 def free_groups(calibrated: Calibrated, asked: WeightBits) -> tuple[tuple[Layer, ...], ...]:
@@ -100,12 +103,29 @@ def free_groups(calibrated: Calibrated, asked: WeightBits) -> tuple[tuple[Layer,
     return tuple(group for group in every if not fixed_bits(calibrated, group, asked))
 
 
+def nothing_free(calibrated: Calibrated, asked: WeightBits) -> str:
+    """Why `--bits auto` has nothing to choose, where no weight's bits are free."""
+    fixed = Counter(fixed_bits(calibrated, group, asked) for group in weight_groups(calibrated))
+    told = {AS_GIVEN: "came as integers, which are kept", AS_ASKED: "with bits that you name"}
+    why = " and ".join(f"{count} {told[reason]}" for reason, count in fixed.items())
+    return (
+        f"--bits auto has no weights to choose bits for ({why or 'the network has none'}); leave "
+        "it and its limit out"
+    )
+
+
 def lacking_variance(network: Network, groups: Sequence[Sequence[Layer]]) -> tuple[str, ...]:
-    """Layers with a weight that has no spread, so that the posterior cannot say what it costs."""
+    """Layers with a weight that has no spread, so that the posterior cannot say what it costs.
+
+    Weights of zero need none beside others that have some.
+    """
+    spreads = {group[0].name: _variance(network, group[0]) for group in groups}
+    if not any(spread is not None and spread.any() for spread in spreads.values()):
+        return tuple(spreads)
     return tuple(
         group[0].name
         for group in groups
-        if (spread := _variance(network, group[0])) is None
+        if (spread := spreads[group[0].name]) is None
         or bool(((spread <= 0) & (parameter(group[0].nodes[0], 1) != 0)).any())
     )
 

@@ -94,9 +94,9 @@ def last_layer(network: Network) -> LastLayer:
     what = "its input" if layer is None else f"{layer.kind.value} {layer.name!r}"
     if layer is not None and layer.region is not None and layer.name in network.in_float:
         raise QuantizationError(
-            f"--temperature: layer {layer.name!r} stays in float, and its scale is not free; leave "
-            f"--layer-bits {layer.name}=float out, or divide the output by the temperature in the "
-            "app and leave --temperature out"
+            f"--temperature: layer {layer.name!r} stays in float, and its scale is not free; keep "
+            "it in integers, or divide the output by the temperature in the app and leave "
+            "--temperature out"
         )
     if layer is None or layer.kind not in WEIGHTED:
         raise QuantizationError(

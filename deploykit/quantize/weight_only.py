@@ -138,8 +138,8 @@ def check_linears(network: Network) -> None:
         )
     if network.given.weights or network.given.activations:
         raise QuantizationError(
-            "--activations float: the network came with integers of its own, which were trained or "
-            "stated together with those of its activations; leave it out to keep them"
+            "--activations float: the network came with integers of its own, whose scales go with "
+            "those of its activations; leave it out to keep them"
         )
     if not linears(network):
         raise QuantizationError(
@@ -152,7 +152,7 @@ def _bits(found: Mapping[str, ir.Node], asked: WeightBits) -> dict[str, int]:
     """By layer in graph order; those in float are left out."""
     for name in (*asked.layers, *asked.in_float):
         if name not in found:
-            raise QuantizationError(unknown_layer(asked.source, name, list(found), ()))
+            raise QuantizationError(unknown_layer(asked.entry(name), name, list(found), ()))
     bits = {}
     for name in found:
         if name in asked.in_float:
@@ -160,7 +160,7 @@ def _bits(found: Mapping[str, ir.Node], asked: WeightBits) -> dict[str, int]:
         chosen = asked.layers.get(name, asked.default)
         if chosen is None:
             raise QuantizationError(
-                f"{asked.source} states no bits for layer {name}; add it there, or give "
+                f"{asked.plan} states no bits for layer {name}; add it there, or give "
                 f"--layer-bits {name}=8"
             )
         if chosen not in BITS:

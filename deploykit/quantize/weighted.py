@@ -92,7 +92,7 @@ def weighted_plan(
     if options.target is not None and pairs.largest > LARGEST_PAIR:
         if held is not None:
             raise QuantizationError(
-                f"--target {options.target.value}: the weights of {layer.name} were trained as "
+                f"--target {options.target.value}: the weights of {layer.name} came as "
                 f"integers, of which two add up to {pairs.largest}, over the {LARGEST_PAIR} that "
                 "16-bit sums hold; leave --target out"
             )

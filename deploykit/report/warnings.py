@@ -38,10 +38,11 @@ def warnings_of(manifest: Any) -> list[str]:
         ]
     else:
         quantized = [
-            *_accuracy(manifest["accuracy"]),
+            *_accuracy(manifest["accuracy"], _instead(manifest)),
             *_sqnr(manifest["layers"], manifest.get("given", []), manifest.get("equalization")),
         ]
     return [
+        *_constant(manifest.get("constant_output")),
         *quantized,
         *_kernels(manifest["layers"], manifest.get("given", [])),
         *_posterior(manifest["fold"]),
@@ -50,6 +51,19 @@ def warnings_of(manifest: Any) -> list[str]:
         *_calibration(manifest["calibration"]),
         *_widths(manifest["removal"]["alignment"]),
     ]
+
+
+def _constant(found: Any) -> Iterator[str]:
+    """A network that answers alike whatever it is given."""
+    if found is None:
+        return
+    zeros = found["zero_weights"]
+    layers = listed(zeros)
+    why = f"; the weights of {layers} are all zero" if zeros else ""
+    yield (
+        f"the float network gives the same output for all {found['samples']} samples looked at"
+        f"{why}: look at the checkpoint, and at what pruning and preprocessing leave of the signal"
+    )
 
 
 def _weights_alone(accuracy: Any, layers: Any) -> Iterator[str]:
@@ -83,7 +97,32 @@ def _coarse_rows(parity: Any) -> Iterator[str]:
         )
 
 
-def _accuracy(accuracy: Any) -> Iterator[str]:
+def _instead(manifest: Any) -> str:
+    """What to do about accuracy that integers cost: of weights under 8 bits first these."""
+    kept = {x["name"] for x in manifest.get("given", []) if x["kind"] == "weight" and not x["why"]}
+    narrow = any(
+        (layer.get("bits") or EIGHT) < EIGHT and layer["name"] not in kept
+        for layer in manifest["layers"]
+    )
+    if not narrow:
+        return (
+            "give more or other calibration data, or another --calibration; `deploykit diagnose` "
+            "on the bundle names the layers that cost it"
+        )
+    allocated = manifest.get("allocation")
+    chosen = (
+        "let --bits auto choose bits by layer under a limit (--max-accuracy-drop 1)"
+        if allocated is None
+        else f"allow more than {allocated['target']}"
+    )
+    return (
+        f"{chosen}, or leave the layers that `deploykit diagnose` on the bundle names in 8 bits "
+        "(--layer-bits NAME=8)"
+    )
+
+
+def _accuracy(accuracy: Any, instead: str) -> Iterator[str]:
+    """instead: what to do about what integers cost."""
     if accuracy is None:
         return
     lost = 100 * (accuracy.get("folded", accuracy["pruned"]) - accuracy["pruned"])
@@ -94,13 +133,14 @@ def _accuracy(accuracy: Any) -> Iterator[str]:
             "by layer in export.toml where only some layers suffer (a small gate in front of a "
             "batch norm is not a weak channel)"
         )
+    losses: dict[float, list[str]] = {}
     for file in ("model.onnx", "model.tflite"):
         lost = 100 * (accuracy["pruned"] - accuracy.get(file, accuracy["pruned"]))
         if lost > POINTS_LOST_TO_INTEGERS:
-            yield (
-                f"{file} is {lost:.1f} points under the pruned float network: give more or other "
-                "calibration data, or another --calibration"
-            )
+            losses.setdefault(lost, []).append(file)
+    for lost, files in losses.items():
+        subject = f"{' and '.join(files)} {'is' if len(files) == 1 else 'are'}"
+        yield f"{subject} {lost:.1f} points under the pruned float network: {instead}"
 
 
 def _widths(alignment: Any) -> Iterator[str]:

@@ -38,7 +38,10 @@ WEIGHTS_SINCE = {
 
 @dataclass(frozen=True)
 class Oldest:
-    """version: of ONNX Runtime. operator: the first that asks for it; empty where none does."""
+    """version: of ONNX Runtime.
+
+    operator: the first that asks for it, and with what; empty where none does.
+    """
 
     version: Version
     operator: str = ""
@@ -48,9 +51,10 @@ def oldest_onnxruntime(network: QuantizedNetwork) -> Oldest:
     """network: as the file has it, stems over blocks included."""
     found = Oldest(OLDEST_ORT)
     for operator in network.operators:
-        since = UINT8_SINCE.get(type(operator))
+        since, what = UINT8_SINCE.get(type(operator)), "uint8"
         if isinstance(operator, Conv | Linear):
-            since = WEIGHTS_SINCE.get(operator.weight.carriers.onnx)
+            carrier = operator.weight.carriers.onnx
+            since, what = WEIGHTS_SINCE.get(carrier), f"{carrier.value.upper()} weights"
         if since is not None and since > found.version:
-            found = Oldest(since, f"{type(operator).__name__} {operator.name!r}")
+            found = Oldest(since, f"{type(operator).__name__} {operator.name!r} ({what})")
     return found

@@ -14,6 +14,7 @@ from deploykit.errors import UnsupportedOperatorError
 from deploykit.graph.lowering import lower
 from deploykit.graph.lowering.first_axis import free_first_axis
 from deploykit.graph.tracking import apply_pass
+from deploykit.quantize.bits import WeightBits
 from deploykit.quantize.denominators import separate_denominators
 from deploykit.quantize.in_float import leave_in_float
 from deploykit.quantize.separate_grids import separate_grids
@@ -48,7 +49,9 @@ def planned_form(network: Network, plan: Mapping[str, Any]) -> Network:
     Raises UnsupportedOperatorError, or QuantizationError where it names layers that are not there.
     """
     lowered = integer_form(network, Batch(plan["network"]["batch"]))
-    return leave_in_float(lowered, [str(name) for name in plan.get("in_float", ())])
+    names = [str(name) for name in plan.get("in_float", ())]
+    stated = WeightBits(stated={name: f"plan.json: in_float lists {name}" for name in names})
+    return leave_in_float(lowered, names, stated)
 
 
 def _passed_on(value: ir.Value) -> ir.Value:

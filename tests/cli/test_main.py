@@ -10,6 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from deploykit.errors import DeploykitError, DeviceError, ParityError
+from deploykit_cli.grouped import HEADINGS
 from deploykit_cli.main import SentenceGroup, app, options
 
 HEAVY = ("ai_edge_litert", "numpy", "onnx", "onnx_ir", "onnxruntime", "rich", "torch")
@@ -25,6 +26,20 @@ def command_that_raises(error: BaseException) -> typer.Typer:
         raise error
 
     return failing
+
+
+def test_every_option_of_export_stands_under_one_heading_of_its_help() -> None:
+    group = typer.main.get_command(app)
+    assert isinstance(group, SentenceGroup)
+    command = group.commands["export"]
+    listed = [name for names in HEADINGS.values() for name in names]
+    named = {str(one.name) for one in command.params} | {"help"}
+    assert set(listed) == named - {"checkpoint"}
+    assert len(listed) == len(set(listed))
+    shown = CliRunner().invoke(app, ["export", "--help"], env={"COLUMNS": "80"}).stdout
+    places = [shown.index(f"\n{heading}:\n") for heading in HEADINGS]
+    assert places == sorted(places)
+    assert places[1] < shown.index("--max-bytes") < places[2]
 
 
 def test_starting_imports_nothing_heavy() -> None:

@@ -122,6 +122,15 @@ def test_a_dry_run_saves_the_plan_and_an_edited_one_is_taken(
     assert_refused(run(*command, *asked, "--save-plan", taken), 3, "exists and is no plan")
     assert taken.read_text(encoding="utf-8") == "precious"
 
+    more = {**saved["layers"], "steam": {"weight": {"bits": 2}}}
+    for entry, wrong in (
+        ("in_float lists steam", {**saved, "in_float": ["steam"]}),
+        ("layers.steam.weight.bits = 2", {**saved, "layers": more}),
+    ):
+        (tmp_path / "wrong.json").write_text(json.dumps(wrong), encoding="utf-8")
+        refused = run(*command, "--plan", tmp_path / "wrong.json", "--dry-run")
+        assert_refused(refused, 3, f"wrong.json: {entry}: no layer has this name", "are stem")
+
     saved["layers"]["stem"]["weight"]["bits"] = 6
     plan.write_text(json.dumps(saved), encoding="utf-8")
     edited = run(*command, "--plan", plan, "--dry-run")
@@ -136,6 +145,22 @@ def test_a_dry_run_saves_the_plan_and_an_edited_one_is_taken(
     assert json.loads(again.read_text(encoding="utf-8")) == saved
 
 
+def test_uniform_bits_are_a_plan_to_edit_too(
+    command: tuple[str | Path, ...], tmp_path: Path
+) -> None:
+    plan = tmp_path / "bits.json"
+    words = ("--bits", "4", "--layer-bits", "stem=8", "--dry-run", "--save-plan", plan)
+    shown = run(*command, *words)
+    assert shown.exit_code == 0, shown.stderr
+    assert f"--plan {plan} --out BUNDLE" in shown.stdout
+    layers = json.loads(plan.read_text(encoding="utf-8"))["layers"]
+    bits = {name: one["weight"]["bits"] for name, one in layers.items()}
+    assert bits.pop("stem") == 8 and set(bits.values()) == {4}
+    taken = run(*command, "--plan", plan, "--dry-run", "--json")
+    rows = json.loads(taken.stdout)["layers"]
+    assert {name: row["bits"] for row in rows for name in row["layers"]} == {"stem": 8, **bits}
+
+
 def test_contradictions_are_told(command: tuple[str | Path, ...], tmp_path: Path) -> None:
     auto = ("--bits", "auto")
     command = (*command, "--dry-run")
@@ -143,8 +168,6 @@ def test_contradictions_are_told(command: tuple[str | Path, ...], tmp_path: Path
     assert_refused(run(*command, "--bits", "7"), 2, "--bits 7: weights are quantized to")
     assert_refused(run(*command, "--bits", "x"), 2, "--bits x: weights are quantized to")
     assert_refused(run(*command, "--target-bits", "4"), 2, "--target-bits belongs to --bits auto")
-    saved = ("--save-plan", tmp_path / "p.json")
-    assert_refused(run(*command, *saved), 2, "--save-plan with --dry-run is for")
     data = tmp_path / "labelled.npz"
     save(data, inputs=seeded(16, 3, 8, 8, seed=3), labels=np.zeros(16, np.int64))
     drop = ("--max-accuracy-drop", "1", "--eval-data", data)

@@ -11,6 +11,7 @@ import onnx
 import pytest
 
 import deploykit
+from deploykit.bundle import read_bundle
 from deploykit.diagnose.changes import State
 from deploykit.diagnose.findings import Cause
 from deploykit.diagnose.remedies import Remedies
@@ -54,7 +55,8 @@ def test_outlier_weights_are_told_and_the_layer_is_left_in_float(tmp_path: Path)
     first = found["advice"][0]
     assert (first["layer"], first["cause"]) == ("conv2", "outliers")
     assert first["remedy"]["flags"] == ["--layer-bits", "conv2=float"]
-    assert first["remedy"]["more_weight_bytes"] == 3 * 16 * 8 * 9
+    more = 3 * 16 * 8 * 9
+    assert first["remedy"]["more_weight_bytes"] == {"model.onnx": more, "model.tflite": more}
     (row,) = [layer for layer in found["layers"] if layer["name"] == "conv2"]
     assert row["worst_channels"][0]["channel"] == 5
     assert row["output_error_by_weights"] > 100 * row["output_error_by_activations"]
@@ -140,7 +142,8 @@ def test_where_many_layers_are_to_blame_all_are_rounded_anew(tmp_path: Path) -> 
     remedies = Remedies(State(opened, measured, fitting), None, {})
     found = {one.flags: one for one in remedies.everywhere(ignore)}
     assert set(found) == {("--rounding", "sequential"), ("--bits", "8")}
-    assert (found["--bits", "8"].weight_bytes or 0) > 0
+    grown = found["--bits", "8"].weight_bytes
+    assert grown is not None and grown["model.onnx"] > grown["model.tflite"] > 0
     for flags, remedy in found.items():
         bits = () if flags[0] == "--bits" else ("--bits", "3")
         again = exported(tmp_path, *bits, *flags, out="better")
@@ -178,7 +181,7 @@ def test_grids_that_training_chose_are_told_and_left_alone(tmp_path: Path) -> No
         input_shape=(1, 1, 28, 28), data=SLICES / "calibration.npz", out=tmp_path / "bundle",
     )  # fmt: skip
     advice = deploykit.diagnose_bundle(found.path).advice
-    assert [one.cause for one in advice[:2]] == [Cause.TRAINED, Cause.TRAINED]
+    assert [one.cause for one in advice[:2]] == [Cause.GIVEN, Cause.GIVEN]
     assert [(one.remedy, one.tried) for one in advice[:2]] == [(None, ()), (None, ())]
 
 
@@ -215,3 +218,24 @@ def test_samples_that_do_not_fit_in_memory_are_left_out(
     monkeypatch.setattr("deploykit.diagnose.subject.BYTES_HELD", 4 * 3 * 4 * 4000)
     found = diagnosed(bundle, "--samples", "16")
     assert found["limited_by_memory"] and 1 <= found["samples"] < 8
+
+
+def test_chosen_bits_stay_where_the_advice_is_taken(tmp_path: Path) -> None:
+    placed(tmp_path, bad_layers.network(), data=bad_layers.inputs(48))
+    limit = ("--bits", "auto", "--target-bits", "3")
+    bundle = exported(tmp_path, *limit)
+    found = diagnosed(bundle, "--data", tmp_path / "data.npz")
+    assert found["bits_allocated_under"] == "--target-bits 3"
+    plan = ["--plan", str(bundle / "plan.json")]
+    remedies = [one["remedy"] for one in found["advice"] if one["remedy"] is not None]
+    flags = found["together"]["flags"] if found["together"] else remedies[0]["flags"]
+    assert flags[:2] == plan and flags.count("--plan") == 1 and "--layer-bits" in flags
+    before, after = bits_of(bundle), bits_of(exported(tmp_path, *flags, out="better"))
+    named = {word.partition("=")[0] for word in flags[3::2]}
+    assert named
+    assert {name for name in before if before[name] != after[name]} == named
+
+
+def bits_of(bundle: Path) -> dict[str, int]:
+    layers = read_bundle(bundle).manifest["layers"]
+    return {layer["name"]: layer["bits"] for layer in layers}

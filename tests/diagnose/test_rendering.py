@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -14,7 +15,8 @@ from deploykit_cli.diagnose import diagnosis_lines, diagnosis_table
 from tests.cli.running import run
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "diagnosis.txt"
-TO_8_BITS = Remedy(("--layer-bits", "features.0.conv=8"), 18.25, 24.5, 1_234)
+IN_EACH = {"model.onnx": 1_234, "model.tflite": 1_234}
+TO_8_BITS = Remedy(("--layer-bits", "features.0.conv=8"), 18.25, 24.5, IN_EACH)
 SEQUENTIAL = Remedy(("--rounding", "sequential"), 24.5, 25.0, None, "for these layers alone")
 
 FOUND = Diagnosis(
@@ -41,10 +43,10 @@ FOUND = Diagnosis(
         Advice("head", 0.0667, Cause.ROUNDING, None, ("--rounding sequential",)),
     ),
     together=Remedy(
-        ("--layer-bits", "features.0.conv=8", "--rounding", "sequential"), 18.25, 25.0, 1_234,
+        ("--layer-bits", "features.0.conv=8", "--rounding", "sequential"), 18.25, 25.0, IN_EACH,
         "for these layers alone",
     ),
-    everywhere=(Remedy(("--bits", "8"), 18.25, 30.0, 56_789),),
+    everywhere=(Remedy(("--bits", "8"), 18.25, 30.0, {"model.onnx": 56_789, "model.tflite": 0}),),
 )  # fmt: skip
 
 
@@ -62,6 +64,28 @@ def test_the_table_reads_as_committed() -> None:
     assert rendered(FOUND) == GOLDEN.read_text(encoding="utf-8")
     table = rendered(FOUND).splitlines()[: len(FOUND.layers) + 4]
     assert max(map(len, table)) <= 80
+
+
+def test_bits_that_were_chosen_come_with_one_more_column_and_what_to_type() -> None:
+    channels = tuple(Channel(index, 0.3, 10.0) for index in (1022, 517, 768))
+    layers = tuple(
+        replace(
+            one, operator="SpaceToDepth", sensitivity=2.19e-13, channels=channels, sqnr_db=-10.5
+        )
+        for one in FOUND.layers
+    )
+    target = "--max-bytes 36000"
+    console = Console(file=io.StringIO(), width=80)
+    console.print(diagnosis_table(replace(FOUND, layers=layers, target=target)))
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue()
+    assert max(map(len, shown.splitlines())) <= 80
+    for word in ("2.19e-13", "weights", "1022, 517,", "768", "-10.5"):
+        assert word in shown
+    assert "…" not in shown
+    told = diagnosis_lines(replace(FOUND, target=target), "use.npz")
+    (line,) = [one for one in told if target in one]
+    assert "in place of --bits auto and its limit" in line
 
 
 def test_no_infinity_is_in_json() -> None:

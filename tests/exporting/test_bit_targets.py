@@ -111,12 +111,14 @@ def plan_file(folder: Path, **more: Any) -> Path:
 def test_a_plan_states_every_layer_s_bits(tmp_path: Path) -> None:
     path = plan_file(tmp_path, rounding="nearest", schema=1)
     found = options(plan=path).quantization
-    assert found.bits == WeightBits(None, {"a": 4, "b": 2}, "--plan plan.json")
+    assert (found.bits.default, found.bits.layers) == (None, {"a": 4, "b": 2})
     assert found.rounding is Rounding.NEAREST
     assert options(plan=path).plans_bits
     assert options(plan=path, rounding="sequential").quantization.rounding is Rounding.SEQUENTIAL
     named = options(plan=path, layer_bits={"b": 8}).quantization.bits
-    assert named == WeightBits(None, {"a": 4, "b": 8}, "--plan plan.json with --layer-bits")
+    assert (named.default, named.layers) == (None, {"a": 4, "b": 8})
+    assert named.entry("a") == f"--plan {path}: layers.a.weight.bits = 4"
+    assert named.entry("b") == "--layer-bits b=8"
 
 
 def test_a_plan_may_leave_layers_in_float(tmp_path: Path) -> None:
@@ -125,7 +127,10 @@ def test_a_plan_may_leave_layers_in_float(tmp_path: Path) -> None:
     path.write_text(json.dumps({"layers": layers, "in_float": ["c"]}), encoding="utf-8")
     bits = options(plan=path).quantization.bits
     assert (bits.layers, bits.in_float) == ({"a": 4}, frozenset("bc"))
+    assert bits.entry("c") == f"--plan {path}: in_float lists c"
+    assert bits.entry("b") == f'--plan {path}: layers.b.weight.bits = "float"'
     named = options(plan=path, layer_bits={"a": "float", "c": 2}).quantization.bits
+    assert (named.entry("a"), named.entry("c")) == ("--layer-bits a=float", "--layer-bits c=2")
     assert (named.layers, named.in_float) == ({"c": 2}, frozenset("ab"))
 
 

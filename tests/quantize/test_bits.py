@@ -123,8 +123,8 @@ def test_plans_store_weights_as_the_golden_file_has_them() -> None:
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("expant", r"--layer-bits expant: no layer has this name; the nearest are expand"),
-        ("total", r"--layer-bits total: this layer has no weights"),
+        ("expant", r"--layer-bits expant=4: no layer has this name; the nearest are expand"),
+        ("total", r"--layer-bits total=4: this layer has no weights"),
     ],
 )
 def test_a_name_of_no_layer_with_weights_is_refused(name: str, told: str) -> None:
@@ -147,7 +147,9 @@ def tied_network() -> Network:
 def test_layers_that_share_their_weights_share_their_bits() -> None:
     plan = planned(WeightBits(8, {"output": 4}), network=tied_network())
     assert [layer.weight.bits for layer in plan.layers if layer.weight is not None] == [4, 4]
-    with pytest.raises(QuantizationError, match="first=8 and output=4: these layers share"):
+    with pytest.raises(
+        QuantizationError, match="first=8 and --layer-bits output=4: these layers share"
+    ):
         planned(WeightBits(8, {"output": 4, "first": 8}), network=tied_network())
 
 
@@ -167,5 +169,5 @@ def test_bits_that_training_chose_stay() -> None:
     assert layer.weight is not None
     assert layer.weight.bits == 4
     planned(WeightBits(8, {"output": 4}), network=network)
-    with pytest.raises(QuantizationError, match="were trained as integers of 4 bits"):
+    with pytest.raises(QuantizationError, match="came as integers of 4 bits"):
         planned(WeightBits(8, {"output": 2}), network=network)

@@ -57,6 +57,6 @@ def test_weights_that_training_put_on_a_grid_stay_there() -> None:
     weight = np.tile(np.arange(-7, 9, dtype=np.float32).clip(-7, 7), (16, 1))
     network = float_network(TWO, w=weight, v=seeded(16, 16), b=seeded(16))
     trained = replace(network, given=Given(weights={"w": grid, "v": grid}))
-    with pytest.raises(QuantizationError, match="a=float: its weights were trained as integers"):
+    with pytest.raises(QuantizationError, match="a=float: its weights came as integers"):
         leave_in_float(trained, ["a"])
     assert leave_in_float(trained, ["y"]).in_float == {"y"}  # these left the grid

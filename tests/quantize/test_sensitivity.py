@@ -124,6 +124,23 @@ def test_the_posterior_counts_squares_over_the_spread() -> None:
         assert all(by_bits[2] > by_bits[b] > by_bits[8] for b in (3, 4, 5, 6))
 
 
+def test_zeros_without_a_posterior_are_told_to_have_none() -> None:
+    network = small_network()
+    arrays = {
+        str(name): np.zeros_like(held.const_value.numpy())
+        for name, held in network.model.graph.initializers.items()
+        if held.const_value is not None
+    }
+    variance = {name: array for name, array in arrays.items() if array.dtype == np.float32}
+    dead = replace(with_initializers(network, arrays), variance=variance)
+    found = measured(dead)
+    assert found.measure is Measure.MOMENTS and found.evidence is not None
+    assert found.evidence.lacking == WEIGHTED
+    assert "no variance is known" in found.evidence.why
+    with pytest.raises(QuantizationError, match="--sensitivity posterior: no variance is known"):
+        measured(dead, SensitivityChoice.POSTERIOR)
+
+
 def test_moments_are_the_change_of_the_output_with_one_layer_rounded() -> None:
     network = small_network()
     rounded = rounded_layers(network)
@@ -227,7 +244,7 @@ def test_layers_without_a_variance_leave_it_to_moments_unless_their_bits_are_giv
     named = measured(partly, bits=WeightBits(8, {"project": 4}))
     assert named.measure is Measure.POSTERIOR
     (project,) = (one for one in named.choices if one.name == "project")
-    assert project.fixed == "--layer-bits"
+    assert project.fixed == "as asked"
     assert dict(project.file_bytes) == {4: 8 * 12}  # model.onnx has no carrier for so few
     dead = {**network.variance, "w2": np.zeros((12, 8, 1, 1), np.float32)}
     assert measured(replace(network, variance=dead)).measure is Measure.MOMENTS
@@ -239,7 +256,7 @@ def test_layers_that_share_their_weights_are_one_choice() -> None:
     assert shared.layers == ("first", "output")
     assert shared.weights == 81
     fixed = measured(tied_network(), SensitivityChoice.MOMENTS, WeightBits(8, {"output": 4}))
-    assert fixed.choices[0].fixed == "--layer-bits"
+    assert fixed.choices[0].fixed == "as asked"
 
 
 def test_trained_integers_stay_and_count() -> None:
@@ -249,7 +266,7 @@ def test_trained_integers_stay_and_count() -> None:
     network = replace(network, given=Given({"w2": grid}, {}))
     found = measured(network, SensitivityChoice.MOMENTS)
     (project,) = (one for one in found.choices if one.name == "project")
-    assert project.fixed == "trained"
+    assert project.fixed == "as given"
     assert list(project.file_bytes) == [4]
     allocations = front(found.choices, [one.file_bytes for one in found.choices])
     plan = rounded_layers(network).plan(allocations.bits(0), RUNNERS)

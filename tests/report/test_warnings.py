@@ -57,6 +57,31 @@ def test_low_sqnr_names_equalization_where_it_was_not_tried() -> None:
     assert "try what `deploykit diagnose` on the bundle finds" in sentence
 
 
+def test_an_output_that_nothing_changes_is_told_with_what_is_zero() -> None:
+    (sentence,) = warnings_of({**GOOD, "constant_output": {"samples": 32, "zero_weights": []}})
+    assert sentence.startswith("the float network gives the same output for all 32 samples")
+    held = {"samples": 32, "zero_weights": ["conv2"]}
+    (sentence,) = warnings_of({**GOOD, "constant_output": held})
+    assert "the weights of conv2 are all zero" in sentence
+
+
+def test_accuracy_that_few_bits_cost_names_what_gives_it_back() -> None:
+    lost = {"samples": 100, "folded": 0.9, "pruned": 0.9, "model.onnx": 0.7, "model.tflite": 0.7}
+    wide = changed("accuracy", lost)
+    (sentence,) = warnings_of(wide)
+    assert sentence.startswith("model.onnx and model.tflite are 20.0 points under")
+    assert "--calibration" in sentence and "--bits auto" not in sentence
+    narrow = {**wide, "layers": [{**wide["layers"][0], "bits": 4}, *wide["layers"][1:]]}
+    (sentence,) = warnings_of(narrow)
+    for word in ("--bits auto", "`deploykit diagnose` on the bundle", "--layer-bits NAME=8"):
+        assert word in sentence
+    (sentence,) = warnings_of({**narrow, "allocation": {"target": "--max-bytes 40000"}})
+    assert "allow more than --max-bytes 40000, or" in sentence
+    kept = [{"kind": "weight", "name": "conv1", "bits": 4, "why": None}]
+    (sentence,) = warnings_of({**narrow, "given": kept})
+    assert "--calibration" in sentence
+
+
 def test_nothing_is_said_of_accuracy_that_was_not_measured() -> None:
     assert warnings_of(changed("accuracy", None)) == []
 

@@ -19,7 +19,7 @@ from deploykit.spec.network import Network, static_shape
 
 INPUT = "they come from the network's input"
 OUTPUT = "they are an output of the network"
-GRID = "training chose the grid of a tensor or of a weight that reads them"
+GRID = "a tensor, or a weight that reads them, came with a grid"
 TIED = "a layer that makes or reads them shares its weights"
 EXTREME = "their weights hold numbers too small or too large for float32 to scale exactly"
 

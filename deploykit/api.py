@@ -182,11 +182,15 @@ def prune(
     return prune_file(Path(path), Path(out), options, written, progress)
 
 
-def verify_bundle(bundle: StrPath) -> ParityReport:
-    """Check a bundle from its files alone: `deploykit verify`."""
-    from deploykit.verify.ladder import verify_bundle
+def verify_bundle(bundle: StrPath, *, eval_data: StrPath | None = None) -> ParityReport:
+    """Check a bundle from its files alone: `deploykit verify`.
 
-    return verify_bundle(Path(bundle))
+    eval_data: what the export was given, to check the accuracy that it measured too.
+    """
+    from deploykit.exporting.verifying import verify_on_data
+
+    file = None if eval_data is None else Path(eval_data)
+    return verify_on_data(Path(bundle), file, lambda text: None)
 
 
 def diagnose_bundle(

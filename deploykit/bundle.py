@@ -42,6 +42,7 @@ class Golden:
     labels: [real], or None. full: indices of the inputs that are followed tensor by tensor.
     folded: [N, ...] float outputs of the posterior mean with all gates open; mean_forward: [N, ...]
     the Bayesian network's own, or None; masked: closed gates at zero, for `full` only.
+    untempered: [F, ...] folded outputs for `full` without the temperature, None where none is.
     integers: every activation int8 for `full`.
     outputs: the output ports' integers for all N.
     Where weights alone are integers, there are no others: outputs are the reference's floats.
@@ -56,6 +57,7 @@ class Golden:
     outputs: Tensors
     labels: AnyArray | None = None
     mean_forward: AnyArray | None = None
+    untempered: AnyArray | None = None
 
     @property
     def count(self) -> int:
@@ -205,7 +207,7 @@ def load_golden(path: Path) -> Golden:
             arrays.get("inputs", _unprefixed(arrays, "inputs/")), int(arrays["real"]),
             arrays["full"], arrays["folded"], arrays["masked"],
             _unprefixed(arrays, "integers/"), _unprefixed(arrays, "outputs/"),
-            arrays.get("labels"), arrays.get("mean_forward"),
+            arrays.get("labels"), arrays.get("mean_forward"), arrays.get("untempered"),
         )  # fmt: skip
         _require_whole(golden)
     except Exception as error:  # numpy, zipfile and zlib each raise their own on damaged content
@@ -221,6 +223,7 @@ def _require_whole(golden: Golden) -> None:
     counted = {
         "folded": (golden.folded, count), "masked": (golden.masked, len(full)),
         "mean_forward": (golden.mean_forward, count), "labels": (golden.labels, real),
+        "untempered": (golden.untempered, len(full)),
         **{f"integers/{name}": (value, len(full)) for name, value in golden.integers.items()},
         **{f"outputs/{name}": (value, count) for name, value in golden.outputs.items()},
     }  # fmt: skip
@@ -247,7 +250,10 @@ def golden_bytes(golden: Golden) -> bytes:
     )
     arrays.update({f"integers/{name}": value for name, value in golden.integers.items()})
     arrays.update({f"outputs/{name}": value for name, value in golden.outputs.items()})
-    optional = {"labels": golden.labels, "mean_forward": golden.mean_forward}
+    optional = {
+        "labels": golden.labels, "mean_forward": golden.mean_forward,
+        "untempered": golden.untempered,
+    }  # fmt: skip
     arrays.update({name: value for name, value in optional.items() if value is not None})
     return npz_bytes(arrays)
 

@@ -18,6 +18,7 @@ from deploykit.exporting.data import load_samples
 from deploykit.exporting.entry import CheckpointEntry, open_entry
 from deploykit.exporting.evidence import (
     check_floats,
+    check_rounding,
     measure_answers,
     prove_parity,
     record_golden,
@@ -57,7 +58,7 @@ class Planned:
 
     masked: with the gates closed and nothing removed. balanced: pruned, its channels equalized
     where that was asked for; lowered: the same as integer_form has it. allocation: None where bits
-    were given.
+    were given. in_calibration: how many of the labelled samples are calibration's too.
     """
 
     entered: Entered
@@ -74,6 +75,7 @@ class Planned:
     allocation: Allocation | None
     temperature: Temperature | None
     formats: tuple[Format, ...]
+    in_calibration: int
 
 
 def plan_export(source: Path, options: ExportOptions, progress: Progress | None = None) -> Planned:
@@ -122,6 +124,7 @@ def plan_export(source: Path, options: ExportOptions, progress: Progress | None 
     return Planned(
         entered, samples, labelled, prepared.fit, masked, prepared.hidden, balanced,
         prepared.removal, prepared.equalization, lowered, plan, allocation, temperature, formats,
+        prepared.in_calibration,
     )  # fmt: skip
 
 
@@ -167,11 +170,14 @@ def export_bundle(
 
     with progress.stage("write files"):
         network = apply_plan(lowered, plan)
+        check_rounding(network, lowered, plan)
         models = {
             fmt: fmt.describe(fmt.write(network), options.metadata) for fmt in planned.formats
         }
     with progress.stage("golden inputs"):
-        golden = record_golden(entered, masked, network, labelled or planned.samples)
+        golden = record_golden(
+            entered, masked, network, labelled or planned.samples, planned.temperature
+        )
         check_floats(golden, masked, balanced, lowered)
     with progress.stage("prove parity") as advance:
         parity = prove_parity(models, network, golden, labelled, advance)
@@ -191,7 +197,7 @@ def export_bundle(
         outcome = Outcome(
             entered, options, balanced, planned.hidden, planned.removal, planned.equalization,
             lowered, plan, network, models, golden, parity, answers, labelled, planned.fit,
-            planned.temperature, planned.allocation,
+            planned.temperature, planned.allocation, planned.in_calibration,
         )  # fmt: skip
         return write_bundle(out, bundle_files(outcome))
 

@@ -148,11 +148,12 @@ def test_a_bias_correction_by_means_that_no_tensor_has_is_refused(
     first["bias_corrected_by_input_means"] = means
     (changed / "plan.json").write_text(json.dumps(plan))
     mend(changed)
-    failed = [
+    *failed, sizes = [
         step for step in deploykit.verify_bundle(changed).steps if step.verdict is Verdict.FAILED
     ]
     assert failed
     assert all("input means" in step.detail for step in failed)
+    assert sizes.detail.startswith("sizes.plan.json: ")
 
 
 @pytest.fixture(scope="module")

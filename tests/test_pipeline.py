@@ -20,8 +20,14 @@ from deploykit import pipeline
 from deploykit.bundle import Bundle
 from deploykit.errors import ParityError
 from deploykit.exporting.evidence import prove_parity
+from deploykit.quantize import apply
+from deploykit.quantize.apply import apply_plan
+from deploykit.spec.network import Network
+from deploykit.spec.operators import Conv
 from deploykit.spec.parity import ParityReport, Verdict
+from deploykit.spec.plan import QuantPlan
 from deploykit.spec.progress import Advance
+from deploykit.spec.quantized import QuantizedNetwork
 from deploykit.verify import saturation
 from tests import small_models
 from tests.cli.running import start
@@ -111,7 +117,7 @@ def test_one_format_alone_is_a_whole_bundle(form: str, folder: Path, tmp_path: P
     bundle = exported(folder, tmp_path, to=[form])
     assert bundle.models() == (f"model.{form}",)
     report = verified(bundle)
-    assert [step.number for step in report.steps] == [1, 2, 3, 4, 4, 4, 4]
+    assert [step.number for step in report.steps] == [1, 2, 3, *[4] * 6]
     assert len(bundle.manifest["parity"]) == 1
 
 
@@ -299,3 +305,23 @@ def test_a_runtime_that_disagrees_ends_the_export(
     assert list(tmp_path.iterdir()) == []
     assert stages.names[0] == "load checkpoint"
     assert "write bundle" not in stages.names
+
+
+def test_integers_that_are_not_the_weights_rounded_are_never_written(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both files and the reference would agree on them."""
+
+    def turned(lowered: Network, plan: QuantPlan) -> QuantizedNetwork:
+        network = apply_plan(lowered, plan)
+        first = next(one for one in network.operators if isinstance(one, Conv))
+        values = first.weight.values.copy()
+        values.flat[np.abs(values).argmax()] *= -1
+        other = replace(first, weight=replace(first.weight, values=values))
+        operators = [other if one is first else one for one in network.operators]
+        return replace(network, operators=tuple(operators))
+
+    monkeypatch.setattr(apply, "apply_plan", turned)
+    with pytest.raises(ParityError, match=r"operator 0: a weight or bias is .* no bundle"):
+        exported(folder, tmp_path)
+    assert not (tmp_path / "b").exists()

@@ -262,3 +262,26 @@ def test_inspect_shows_bits_and_grids() -> None:
     assert result.exit_code == 0
     assert "quantized ONNX" in result.stdout
     assert "4 bits, scale" in result.stdout
+
+
+@pytest.mark.parametrize("io", ["uint8", "int8"])
+def test_what_was_exported_with_integer_ports_comes_back(io: str, tmp_path: Path) -> None:
+    """Its ports become floats on their grids, and integers of the same meaning again."""
+    first = exported("onnxruntime_qdq", tmp_path / "first", io=io)
+    second = deploykit.export(
+        first.path / "model.onnx", out=tmp_path / "second", data=SLICES / "calibration.npz",
+        align="none", io=io,
+    )  # fmt: skip
+    assert second.manifest["inputs"] == first.manifest["inputs"]
+    assert second.manifest["outputs"] == first.manifest["outputs"]
+    assert [use["why"] for use in plan_of(second)["given"] if use["why"]] == []
+    (port,) = first.manifest["inputs"]
+    kind = np.dtype(io)
+    given = np.random.default_rng(0).integers(
+        np.iinfo(kind).min, np.iinfo(kind).max + 1, (8, *port["shape"][1:])
+    )
+    wanted, found = (
+        _run(bundle.path / "model.onnx", given.astype(kind)) for bundle in (first, second)
+    )
+    assert wanted.dtype == kind
+    np.testing.assert_array_equal(found, wanted)

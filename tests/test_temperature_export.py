@@ -164,6 +164,7 @@ def test_labels_halve_the_evaluation_data(plain: Bundle, folder: Path, tmp_path:
     stated = bundle.manifest["temperature"]
     assert (stated["fitted_on"], stated["samples"]) == ("labels", 32)
     assert stated["value"] == pytest.approx(wanted, rel=5e-4)
+    assert (stated["in_calibration"], bundle.manifest["evaluation"]["in_calibration"]) == (32, 64)
     assert bundle.manifest["confidence"]["samples"] == 32
     odd = labels[1::2]
     for when, values in (("before", before), ("after", after)):
@@ -183,6 +184,22 @@ def test_labels_of_a_file_of_their_own_leave_the_evaluation_data_whole(
     )
     assert bundle.manifest["temperature"]["samples"] == 48
     assert bundle.manifest["confidence"]["samples"] == 64
+
+
+def test_labels_of_calibration_samples_are_told(folder: Path, tmp_path: Path) -> None:
+    """However their numbers were stored."""
+    with np.load(folder / "data.npz") as data, np.load(folder / "others.npz") as others:
+        inputs = np.concatenate(
+            [data["inputs"][:8].astype(np.float64) * (1 + 1e-7), others["inputs"]]
+        )
+        labels = np.concatenate([data["labels"][:8], others["labels"]])
+    bundle = exported(
+        folder, tmp_path, temperature="labels", eval_data=None,
+        temperature_data=save(tmp_path / "mixed.npz", inputs=inputs, labels=labels),
+    )  # fmt: skip
+    assert bundle.manifest["temperature"]["in_calibration"] == 8
+    assert any("8 samples of the calibration data are in the labelled data" in sentence
+               for sentence in warnings_of(bundle.manifest))  # fmt: skip
 
 
 @pytest.mark.parametrize("own", [None, "unlabelled.npz"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,23 @@ import deploykit
 from deploykit.bundle import Bundle
 from deploykit.emit.onnx_weight_only import read_weight_only_onnx
 from deploykit.emit.tflite_weight_only import read_weight_only_tflite
-from deploykit.errors import BundleError, ConfigError, QuantizationError, UsageError
+from deploykit.errors import (
+    BundleError,
+    ConfigError,
+    ParityError,
+    QuantizationError,
+    UsageError,
+)
+from deploykit.exporting import weight_only
+from deploykit.quantize.weight_only import plan_weight_only
 from deploykit.runtime import litert, ort
 from deploykit.spec.arrays import AnyArray
 from deploykit.spec.carriers import Carrier
 from deploykit.spec.parity import Verdict
+from deploykit.spec.weight_only import WeightOnlyPlan
 from deploykit.verify.metrics import sqnr_db
 from tests.cli.running import run
-from tests.exported import mend, save
+from tests.exported import copy_of, mend, save
 from tests.onnx_files import file, node, normal
 from tests.onnx_files import save as save_model
 from tests.test_tied_export import twice
@@ -385,3 +395,52 @@ def test_diagnose_and_dry_run_say_what_they_are_about(
         "--plan", four.file("plan.json"), "--dry-run",
     )  # fmt: skip
     assert result.exit_code == 3 and "leave --dry-run out" in " ".join(result.stderr.split())
+
+
+def test_integers_that_are_not_the_weights_rounded_are_never_written(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def turned(*given: Any) -> WeightOnlyPlan:
+        plan = plan_weight_only(*given)
+        name, layer = next(iter(plan.layers.items()))
+        values = layer.values.copy()
+        values.flat[np.abs(values).argmax()] *= -1
+        return replace(plan, layers={**plan.layers, name: replace(layer, values=values)})
+
+    monkeypatch.setattr(weight_only, "plan_weight_only", turned)
+    with pytest.raises(ParityError, match=r"a weight is .* no bundle was written"):
+        exported(folder, tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+
+
+MANIFEST_EDITS: dict[str, tuple[tuple[str | int, ...], Any]] = {
+    "inputs[0].dtype": (("inputs", 0, "dtype"), "uint8"),
+    "outputs[0].shape[1]": (("outputs", 0, "shape", 1), 11),
+    "layers.first.bits": (("layers", 0, "bits"), 8),
+    "layers.first.weight_scale_max": (("layers", 0, "weight_scale_max"), 1.0),
+    "calibration.samples": (("calibration", "samples"), 4),
+    "sizes.model.onnx": (("sizes", "model.onnx"), 4),
+    "removal.macs_after": (("removal", "macs_after"), 4),
+    "accuracy.model.tflite": (("accuracy", "model.tflite"), 0.99),
+}
+
+
+@pytest.mark.parametrize("field", MANIFEST_EDITS)
+def test_an_edited_manifest_is_named(
+    field: str, four: Bundle, folder: Path, tmp_path: Path
+) -> None:
+    keys, value = MANIFEST_EDITS[field]
+    bundle = copy_of(four.path, tmp_path)
+    data = folder / "eval.npz" if field.startswith("accuracy") else None
+    report = deploykit.verify_bundle(bundle, eval_data=data)
+    assert not report.failed
+    record = json.loads((bundle / "manifest.json").read_bytes())
+    place = record
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    (bundle / "manifest.json").write_text(json.dumps(record), encoding="utf-8")
+    mend(bundle)
+    report = deploykit.verify_bundle(bundle, eval_data=data)
+    (found,) = [step.detail for step in report.steps if step.verdict is Verdict.FAILED]
+    assert found.startswith(f"{field}: manifest.json says ")

@@ -17,7 +17,6 @@ from deploykit.bundle import (
     golden_bytes,
     json_bytes,
 )
-from deploykit.emit.tflite_layout import port_shape
 from deploykit.exporting.allocation_record import allocation_record
 from deploykit.exporting.constant_output import constant_output
 from deploykit.exporting.equalizing import equalization_record
@@ -27,7 +26,6 @@ from deploykit.exporting.onnx_bytes import model_bytes
 from deploykit.exporting.outcome import Outcome
 from deploykit.exporting.removal_record import alignment_record, hiding_record, removal_record
 from deploykit.exporting.temperature import Temperature
-from deploykit.exporting.weight_record import layer_storage, oldest_litert, oldest_ort, size_record
 from deploykit.exporting.without_effect import without_effect
 from deploykit.spec.allocation import Allocation
 from deploykit.spec.arrays import AnyArray
@@ -35,10 +33,12 @@ from deploykit.spec.carriers import FORMATS
 from deploykit.spec.pairs import LARGEST_PAIR
 from deploykit.spec.parity import Answers
 from deploykit.spec.plan import LayerPlan, QuantPlan
-from deploykit.spec.quantized import UINT8_SHIFT, IoType, Port, QuantizedNetwork
+from deploykit.spec.quantized import QuantizedNetwork
 from deploykit.spec.record import record_network
 from deploykit.spec.stem import stem_forms
 from deploykit.verify.metrics import agreement
+from deploykit.verify.port_record import port_record
+from deploykit.verify.weight_record import layer_storage, oldest_litert, oldest_ort, size_record
 
 PACKAGES = (
     "ai-edge-litert", "deploykit", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript",
@@ -126,16 +126,16 @@ def _grids(plan: QuantPlan) -> list[dict[str, Any]]:
 def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
     """manifest.json: what went in, what came out, and what was measured on the way."""
     options, network, removal = outcome.options, outcome.network, outcome.removal
-    sqnr, golden = layer_sqnr(outcome), outcome.golden
+    sqnr, golden, layout = layer_sqnr(outcome), outcome.golden, options.tflite_layout
     return {
         "schema": SCHEMA,
         "versions": versions(),
         "source": dict(outcome.entered.record),
         "io": options.quantization.io.value,
         "batch": network.batch.value,
-        "tflite_layout": options.tflite_layout.value,
-        "inputs": [_port(source, outcome) for source in network.inputs],
-        "outputs": [_port(target, outcome) for target in network.outputs],
+        "tflite_layout": layout.value,
+        "inputs": [port_record(port, network, layout) for port in network.inputs],
+        "outputs": [port_record(port, network, layout) for port in network.outputs],
         "metadata": {
             "labels": len(options.metadata.labels), "mean": list(options.metadata.mean),
             "std": list(options.metadata.std),
@@ -146,6 +146,7 @@ def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
         },
         "evaluation": None if outcome.evaluated is None else {
             "samples": len(outcome.evaluated), "labels": outcome.evaluated.labels is not None,
+            "in_calibration": outcome.in_calibration,
         },
         "fold": fold_record(outcome.entered.fold, options.entry),
         "removal": {
@@ -202,40 +203,6 @@ def answers_record(answers: Answers | None, temperature: Temperature | None) -> 
         },
         "temperature": None if temperature is None else temperature.record(without, after),
     }  # fmt: skip
-
-
-def _port(port: Port, outcome: Outcome) -> dict[str, Any]:
-    """How a program feeds or reads this port: shape by file, element type, quantization.
-
-    For integer types, q = round(real / scale) + zero_point, held inside the type. Whole numbers
-    have no scale; they lie from 0 to below `below`.
-    """
-    layout, io = outcome.options.tflite_layout, outcome.network.io
-    if port.tensor in outcome.network.indices:
-        held = outcome.network.indices[port.tensor]
-        return {
-            "name": port.name, "dtype": held.dtype,
-            "tflite_dtype": "int32" if port in outcome.network.inputs else held.dtype,
-            "shape": list(held.shape), "tflite_shape": list(port_shape(held.shape, layout)),
-            "below": held.limit,
-        }  # fmt: skip
-    tensor = outcome.network.tensors[port.tensor]
-    dtype = {IoType.FLOAT: "float32", IoType.INT8: "int8", IoType.UINT8: "uint8"}[io]
-    quantization: dict[str, Any] = {}
-    if io is not IoType.FLOAT:
-        shift = UINT8_SHIFT if io is IoType.UINT8 else 0
-        quantization = {
-            "scale": tensor.quantization.scale,
-            "zero_point": tensor.quantization.zero_point + shift,
-        }
-    return {
-        "name": port.name,
-        "dtype": dtype,
-        "tflite_dtype": dtype,
-        "shape": list(tensor.shape),
-        "tflite_shape": list(port_shape(tensor.shape, layout)),
-        **quantization,
-    }
 
 
 def _pairs(plan: QuantPlan) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from deploykit.bundle import Golden
+from deploykit.errors import ParityError
+from deploykit.exporting.contents import plan_record
 from deploykit.exporting.entry import Entered
 from deploykit.exporting.onnx_bytes import model_bytes
 from deploykit.exporting.temperature import Temperature
@@ -19,6 +21,7 @@ from deploykit.spec.inputs import GraphInputs, joined_samples, named_inputs, som
 from deploykit.spec.joined import joined_outputs
 from deploykit.spec.network import Network, input_names
 from deploykit.spec.parity import Accuracy, Answers, Confidence, IntegerComparison
+from deploykit.spec.plan import QuantPlan
 from deploykit.spec.progress import Advance
 from deploykit.spec.quantized import QuantizedNetwork
 from deploykit.spec.samples import Samples
@@ -34,14 +37,19 @@ from deploykit.verify.golden import (
 )
 from deploykit.verify.integers import compare_with_runtimes
 from deploykit.verify.metrics import accuracy
+from deploykit.verify.rounding import farthest_rounding
 
 
 def record_golden(
-    entered: Entered, masked: Network, network: QuantizedNetwork, samples: Samples
+    entered: Entered,
+    masked: Network,
+    network: QuantizedNetwork,
+    samples: Samples,
+    temperature: Temperature | None = None,
 ) -> Golden:
     """Golden inputs with what each stage gives for them.
 
-    samples: where the real ones come from, with labels if known.
+    samples: where the real ones come from, with labels if known. temperature: of every stage given.
     """
     inputs, full = golden_inputs(samples, input_ranges(network)), full_indices()
     floats = GoldenFloats(
@@ -51,6 +59,7 @@ def record_golden(
             evaluate_outputs(masked, some_samples(inputs, full)), output_names(masked), len(full)
         ).astype(np.float32),
         mean_forward=None if entered.mean_forward is None else entered.mean_forward(inputs),
+        untempered=None if temperature is None else temperature.without(some_samples(inputs, full)),
     )
     return make_golden(network, samples, inputs, floats)
 
@@ -64,6 +73,19 @@ def check_floats(golden: Golden, masked: Network, pruned: Network, lowered: Netw
     named = named_inputs(inputs, input_names(lowered))
     found = joined_outputs(ort.run(model_bytes(lowered), named), output_names(lowered), count)
     check_float_stages(golden, left, found)
+
+
+def check_rounding(network: QuantizedNetwork, lowered: Network, plan: QuantPlan) -> None:
+    """Raise ParityError where a written integer is farther from its float than rounding takes it.
+
+    Files and reference agree on such integers too, as both have them from the network.
+    """
+    found = farthest_rounding(network, lowered.model, plan_record(plan, network))
+    if found.share > 1.0:
+        raise ParityError(
+            f"{found}; no bundle was written: this is a defect of deploykit, please report the "
+            "network"
+        )
 
 
 def prove_parity(

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from deploykit.exporting.outcome import Outcome
-from deploykit.exporting.weight_record import layer_storage
 from deploykit.graph.cost import LayerCost, layer_costs
 from deploykit.runtime import ort
 from deploykit.spec.by_sample import of_samples
@@ -16,6 +15,7 @@ from deploykit.spec.plan import LayerPlan
 from deploykit.spec.removal import RemovalReport, TensorRemoval
 from deploykit.spec.stem import stem_forms
 from deploykit.verify.metrics import sqnr_by_tensor
+from deploykit.verify.weight_record import layer_storage
 
 WHOLE_BYTES = 4
 """Of a whole number."""

@@ -29,7 +29,8 @@ class Outcome:
     """Everything that one export produced.
 
     balanced: the pruned network, its channels equalized where that was asked for; lowered: the same
-    as integer_form has it. evaluated: what --eval-data holds.
+    as integer_form has it. evaluated: what --eval-data holds, and in_calibration how many of these
+    samples are calibration's too.
     """
 
     entered: Entered
@@ -49,3 +50,4 @@ class Outcome:
     fit: CalibrationFit | None
     temperature: Temperature | None = None
     allocation: Allocation | None = None
+    in_calibration: int = 0

@@ -15,6 +15,7 @@ from deploykit.exporting.equalizing import equalized
 from deploykit.exporting.held_out import check_held_out
 from deploykit.exporting.options import ExportOptions
 from deploykit.exporting.removing import HIDING_INPUTS, largest_values, zero_hidden
+from deploykit.exporting.shared_samples import in_both
 from deploykit.exporting.temperature import FittingData, fitting_data
 from deploykit.exporting.token_ids import check_ids
 from deploykit.graph.normalize import normalize
@@ -39,7 +40,8 @@ class Prepared:
     """A float network, folded and pruned, with the data that the rest of an export asks for.
 
     masked: with the gates closed and nothing removed. balanced: pruned, its channels equalized
-    where that was asked for. fitting: None where no temperature was asked for.
+    where that was asked for. fitting: None where no temperature was asked for. in_calibration: how
+    many of the labelled samples are calibration's too.
     """
 
     entered: Entered
@@ -52,6 +54,7 @@ class Prepared:
     balanced: Network
     removal: RemovalReport
     equalization: EqualizationReport | None
+    in_calibration: int
 
 
 def prepare(
@@ -67,10 +70,11 @@ def prepare(
     check_pixels(options.metadata, entry.inputs)
     samples = load_samples(options.data, entry.inputs)
     check_varied(options.data, samples)
-    labelled = None
+    labelled, in_calibration = None, 0
     if options.eval_data is not None:
         labelled = load_samples(options.eval_data, entry.inputs)
-        check_held_out(options, samples, labelled)
+        in_calibration = in_both(labelled.inputs, samples.inputs)
+        check_held_out(options, samples, labelled, in_calibration)
     fitting = None
     if options.temperature is not None:
         fitting = fitting_data(options.temperature, entry.inputs, samples, labelled)
@@ -102,5 +106,6 @@ def prepare(
             pruned, options.equalization, options.quantization.bits, samples.inputs, evaluate
         )
     return Prepared(
-        entered, samples, labelled, fitting, fit, masked, hidden, balanced, removal, equalization
-    )
+        entered, samples, labelled, fitting, fit, masked, hidden, balanced, removal, equalization,
+        in_calibration,
+    )  # fmt: skip

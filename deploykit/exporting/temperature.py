@@ -35,11 +35,13 @@ from deploykit.verify.formats import Format, port_inputs
 class FittingData:
     """fitted: samples that the temperature comes from. judged: of --eval-data, which it does not.
 
-    judged: indices; all where None.
+    judged: indices; all where None. in_calibration: how many labelled samples that it is fitted to
+    are calibration's too, which rounding was fitted to.
     """
 
     fitted: Samples
     judged: AnyArray | None = None
+    in_calibration: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Temperature:
     fitted_on: a target, or "given". samples: that it was fitted on. channels, moved: see
     quantize.temperature. integers, changed: output integers of these samples (where none, of the
     calibration data) with and without temperature, and how many differ.
-    judged: see FittingData.
+    without: the folded network's outputs before it. judged, in_calibration: see FittingData.
     """
 
     value: float
@@ -70,7 +72,9 @@ class Temperature:
     moved: int
     integers: int
     changed: int
+    without: Forward
     judged: AnyArray | None = None
+    in_calibration: int = 0
 
     def record(
         self, before: Mapping[str, Predictive] | None, after: Mapping[str, Predictive] | None
@@ -82,7 +86,8 @@ class Temperature:
                 last = None if not found else list(found.values())[-1]
                 flat[f"{metric}_{when}"] = None if last is None else getattr(last, metric)
         return {
-            "value": self.value, "fitted_on": self.fitted_on, "samples": self.samples, **flat,
+            "value": self.value, "fitted_on": self.fitted_on, "samples": self.samples,
+            "in_calibration": self.in_calibration, **flat,
             "channels": self.channels, "multipliers_moved": self.moved,
             "integers_compared": self.integers, "integers_changed": self.changed,
             "before": None if before is None else {
@@ -119,7 +124,10 @@ def fitting_data(
                 "temperature by what it was fitted on; leave them out of one, or leave "
                 "--temperature-data out: then --eval-data is halved"
             )
-        return FittingData(fitted)
+        labels = options.wanted is Target.LABELS
+        return FittingData(
+            fitted, in_calibration=in_both(fitted.inputs, samples.inputs) if labels else 0
+        )
     if options.wanted is not Target.LABELS:
         return FittingData(samples)
     if labelled is None or labelled.labels is None:
@@ -128,7 +136,9 @@ def fitting_data(
         raise DataError("--temperature labels: --eval-data holds one sample; give more")
     half = slice(0, None, 2)
     fitted = Samples(some_samples(labelled.inputs, half), labelled.labels[half])
-    return FittingData(fitted, np.arange(1, len(labelled), 2))
+    return FittingData(
+        fitted, np.arange(1, len(labelled), 2), in_both(fitted.inputs, samples.inputs)
+    )
 
 
 def scale_by_temperature(
@@ -173,7 +183,8 @@ def scale_by_temperature(
     again = _integers(_bare(apply_plan(after.lowered, after.plan)), fmt, inputs)
     return after, Temperature(
         planned.temperature, fitted_on, count, len(planned.divisors), planned.moved, again.size,
-        int(np.count_nonzero(again != integers)), data.judged,
+        int(np.count_nonzero(again != integers)), stages.entered.unpruned, data.judged,
+        data.in_calibration,
     )  # fmt: skip
 
 

@@ -21,12 +21,13 @@ from deploykit.spec.inputs import count_samples, named_inputs, some_samples
 from deploykit.spec.joined import joined_outputs
 from deploykit.spec.linears import with_weights
 from deploykit.spec.network import FloatEvaluator, Network, input_names
-from deploykit.spec.parity import Answers
+from deploykit.spec.parity import Answers, Verdict
 from deploykit.spec.progress import Progress
 from deploykit.spec.quantized import Batch, Quantization
 from deploykit.spec.weight_only import Activations, WeightOnlyPlan
 from deploykit.spec.whole_numbers import whole_inputs, whole_outputs
 from deploykit.verify.golden import REAL, Ranges, full_indices, golden_inputs
+from deploykit.verify.weight_only import steps_apart
 from deploykit.verify.weight_only_files import (
     FORMATS,
     PlannedLinear,
@@ -92,9 +93,12 @@ def plan_and_write(
         models = {fmt: fmt.describe(fmt.write(network, plan), options.metadata) for fmt in formats}
         planned = {name: PlannedLinear.of(layer) for name, layer in plan.layers.items()}
         for fmt, data in models.items():
-            _, other = compare_weights(fmt, fmt.read(data), planned, network)
+            integers, other = compare_weights(fmt, fmt.read(data), planned, network)
             if other is not None:
                 raise ParityError(f"{fmt.file}, read back: layer {other[0]}: {other[1]}")
+            apart = steps_apart(fmt, integers, planned, network, plan.rounding)
+            if apart.verdict is Verdict.FAILED:
+                raise ParityError(f"{apart.compared}: {apart.detail}; no bundle was written")
     weights = {name: layer.dequantized for name, layer in plan.layers.items()}
     return Written(plan, with_weights(network, weights), models)
 

@@ -13,7 +13,6 @@ from typing import Any
 import onnx_ir as ir
 
 from deploykit.bundle import FLOAT_MODEL, GOLDEN, MANIFEST, PLAN, SCHEMA, golden_bytes, json_bytes
-from deploykit.emit.tflite_layout import TfliteLayout, port_shape
 from deploykit.exporting.constant_output import constant_output
 from deploykit.exporting.contents import answers_record, versions
 from deploykit.exporting.fold_record import fold_record
@@ -23,7 +22,6 @@ from deploykit.exporting.options import ExportOptions
 from deploykit.exporting.preparing import Prepared
 from deploykit.exporting.removal_record import alignment_record, hiding_record, removal_record
 from deploykit.exporting.weight_only import Evidence, Written
-from deploykit.exporting.weight_record import STRONGEST
 from deploykit.graph.cost import layer_costs
 from deploykit.graph.edit import output_names
 from deploykit.reference.float import evaluate_outputs
@@ -35,8 +33,10 @@ from deploykit.spec.network import Network, static_shape
 from deploykit.spec.record import digest
 from deploykit.spec.weight_only import Activations, LowBitLinear
 from deploykit.verify.metrics import sqnr_db
+from deploykit.verify.port_record import float_port_record
 from deploykit.verify.weight_only_files import WeightOnlyFormat
 from deploykit.verify.weight_only_nearness import first_samples
+from deploykit.verify.weight_record import STRONGEST
 
 FLOAT_BYTES = 4
 
@@ -89,7 +89,7 @@ def manifest(
     sizes: Mapping[str, int],
 ) -> dict[str, Any]:
     """What went in, what came out, and what was measured on the way."""
-    removal, network = prepared.removal, prepared.balanced
+    removal, network, layout = prepared.removal, prepared.balanced, options.tflite_layout
     return {
         "schema": SCHEMA,
         "activations": Activations.FLOAT.value,
@@ -97,9 +97,9 @@ def manifest(
         "source": dict(prepared.entered.record),
         "io": options.quantization.io.value,
         "batch": options.quantization.batch.value,
-        "tflite_layout": options.tflite_layout.value,
-        "inputs": [_port(value, options.tflite_layout) for value in network.model.graph.inputs],
-        "outputs": [_port(value, options.tflite_layout) for value in network.model.graph.outputs],
+        "tflite_layout": layout.value,
+        "inputs": [float_port_record(value, layout) for value in network.model.graph.inputs],
+        "outputs": [float_port_record(value, layout) for value in network.model.graph.outputs],
         "metadata": {
             "labels": len(options.metadata.labels), "mean": list(options.metadata.mean),
             "std": list(options.metadata.std),
@@ -110,6 +110,7 @@ def manifest(
         },
         "evaluation": None if prepared.labelled is None else {
             "samples": len(prepared.labelled), "labels": prepared.labelled.labels is not None,
+            "in_calibration": prepared.in_calibration,
         },
         "fold": fold_record(prepared.entered.fold, options.entry),
         "removal": {
@@ -191,16 +192,6 @@ def _weights_sqnr(prepared: Prepared, proved: Evidence) -> float:
         for values in (floats, golden.outputs)
     )
     return sqnr_db(real, rounded)
-
-
-def _port(value: ir.Value, layout: TfliteLayout) -> dict[str, Any]:
-    shape = static_shape(value) or ()
-    element = "float32" if value.dtype is None else value.dtype.numpy().name
-    return {
-        "name": str(value.name), "dtype": element,
-        "tflite_dtype": element if element == "float32" else "int32",
-        "shape": list(shape), "tflite_shape": list(port_shape(shape, layout)),
-    }  # fmt: skip
 
 
 def _layers(prepared: Prepared, written: Written, proved: Evidence) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from deploykit.graph.onnx_admission import Admission, check_float
 from deploykit.graph.onnx_load import load_onnx
 from deploykit.graph.opset import modernize, opset_of
 from deploykit.graph.ports import Port, Shape, fix_shapes, read_port, settle
+from deploykit.graph.quantized.integer_ports import float_ports
 from deploykit.graph.quantized.recover import take_grids
 from deploykit.spec.inputs import InputSpec
 from deploykit.spec.network import Network
@@ -27,7 +28,8 @@ class OnnxSource:
 
     shapes: by input, where an open batch is 1. model: the file's own graph, its data files inside;
     modern: the same in the network's spelling, open sizes still open; nobody changes either. Of a
-    quantized file both state its integers, and network.given the grids that they lie on.
+    quantized file both state its integers, and network.given the grids that they lie on; its inputs
+    and outputs are floats in both.
     files: `path` itself, then its data files.
     """
 
@@ -76,6 +78,7 @@ def read_onnx(
     ConfigError where an open size is missing or a given one does not fit.
     """
     model, files = load_onnx(path, admission)
+    model = float_ports(model)
     modern = modernize(path, model)
     inputs = tuple(read_port(port) for port in modern.graph.input)
     outputs = tuple(read_port(port) for port in modern.graph.output)

@@ -30,7 +30,8 @@ def parity_json(report: ParityReport) -> dict[str, Any]:
 
 def junit_xml(report: ParityReport, name: str) -> bytes:
     """One test case per step; a step that was not tried is a skipped test."""
-    skipped = [s for s in report.steps if s.verdict in {Verdict.SKIPPED, Verdict.INAPPLICABLE}]
+    untried = {Verdict.SKIPPED, Verdict.INAPPLICABLE, Verdict.UNCHECKED}
+    skipped = [s for s in report.steps if s.verdict in untried]
     failed = [s for s in report.steps if s.verdict is Verdict.FAILED]
     suite = ET.Element(
         "testsuite", name=_text(f"deploykit verify {name}"), tests=str(len(report.steps)),

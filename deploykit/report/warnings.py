@@ -13,6 +13,8 @@ POINTS_LOST_TO_INTEGERS = 1.0
 POINTS_TO_MONTE_CARLO = 5.0
 FEW_LABELS = 200
 """Of the sample LeNet-5, T from so many labels deviates by 12 %, from 1,000 by 5 %."""
+STRAY = 0.01
+"""Of the samples, that every data set holds twice."""
 WORSE_NLL = 1.01
 """Ratio of NLL with a temperature to that without, above which it is told."""
 LOW_SQNR_DB = 15.0
@@ -48,6 +50,7 @@ def warnings_of(manifest: Any) -> list[str]:
         *_posterior(manifest["fold"]),
         *_arithmetic(manifest["fold"]),
         *_temperature(manifest.get("temperature")),
+        *_seen(manifest.get("evaluation"), manifest.get("temperature")),
         *_calibration(manifest["calibration"]),
         *_widths(manifest["removal"]["alignment"]),
     ]
@@ -235,6 +238,19 @@ def _temperature(temperature: Any) -> Iterator[str]:
             f"the temperature is fitted to {temperature['samples']} labels: give {FEW_LABELS} or "
             "more, with which it varies less from sample to sample"
         )
+
+
+def _seen(evaluation: Any, temperature: Any) -> Iterator[str]:
+    """Samples that measure or fit what calibration was fitted to before."""
+    for found, told in (
+        (evaluation, "--eval-data: accuracy and confidence may look better than they are"),
+        (temperature, "the labelled data that fit the temperature: it may be too small"),
+    ):
+        if found is None:
+            continue
+        seen = found.get("in_calibration", 0)
+        if seen > STRAY * found["samples"]:
+            yield f"{seen:,} samples of the calibration data are in {told}; leave them out of one"
 
 
 def _calibration(calibration: Any) -> Iterator[str]:

@@ -13,13 +13,15 @@ class Verdict(Enum):
     """How a step ended.
 
     Skipped: it could not be tried here (a runtime is missing). Not applicable: this bundle has
-    nothing to compare at this step. Both give the reason in the step's detail.
+    nothing to compare at this step. Unchecked: it needs data that no bundle holds. All give the
+    reason in the step's detail.
     """
 
     PASSED = "passed"
     FAILED = "failed"
     SKIPPED = "skipped"
     INAPPLICABLE = "not applicable"
+    UNCHECKED = "unchecked"
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from deploykit.bundle import Bundle, Golden
+import numpy as np
+
+from deploykit.bundle import GOLDEN, MANIFEST, Bundle, Golden
 from deploykit.errors import GraphError, RemovalError
 from deploykit.spec.arrays import AnyArray
 from deploykit.spec.by_sample import of_samples
+from deploykit.spec.confidence import SMALLEST_PROBABILITY
 from deploykit.spec.difference import relative_difference
 from deploykit.spec.parity import Step, Verdict
+from deploykit.spec.quantized import Tail
+from deploykit.spec.temperature import tempered
 from deploykit.verify.metrics import sqnr_db
 
 FLOAT_ROUNDING = 1e-5
@@ -19,6 +25,7 @@ LEAST_LOWERED_DB = 30.0
 """SQNR of the lowered graph's outputs: slopes become whole numbers of 1/256, all else is exact."""
 
 FOLDED = "Bayesian mean forward / folded"
+TEMPERED = "folded, without temperature / with it"
 PRUNED = "folded and masked / pruned"
 LOWERED = "pruned / in operators that have integers"
 
@@ -35,6 +42,40 @@ def mean_forward_step(golden: Golden, bundle: Bundle) -> Step:
     detail = f"relative difference {difference:.1e}, as recorded at export"
     # float32 on both sides, through every layer: a little above the float64 comparison's bound.
     return Step(1, FOLDED, verdict(difference <= 10 * FLOAT_ROUNDING), detail)
+
+
+def temperature_step(golden: Golden, bundle: Bundle, plan: Mapping[str, Any]) -> Iterator[Step]:
+    """The stated temperature against recorded outputs with and without it; nothing without both."""
+    stated, without = bundle.manifest.get("temperature"), golden.untempered
+    value = None if stated is None else stated.get("value")
+    if stated is None and without is None:
+        return
+    if not isinstance(value, float | int) or not value > 0 or without is None:
+        said = "no temperature" if stated is None else f"the temperature {value}"
+        records = "none" if without is None else "outputs without one"
+        detail = f"temperature.value: {MANIFEST} says {said}, and {GOLDEN} records {records}"
+        yield Step(1, TEMPERED, Verdict.FAILED, detail)
+        return
+    tail = next(map(Tail, plan["network"].get("tails", {}).values()), None)
+    folded = of_samples(golden.folded, golden.full, golden.count)
+    difference = relative_difference(folded, tempered(without, value, tail))
+    if difference > FLOAT_ROUNDING:
+        found = _temperature_between(without, folded, tail)
+        detail = f"temperature.value: {MANIFEST} says {value}, and {GOLDEN} gives {found:.6g}"
+        yield Step(1, TEMPERED, Verdict.FAILED, detail)
+        return
+    detail = f"{value:.4f} divides the outputs, relative difference {difference:.1e}"
+    yield Step(1, TEMPERED, Verdict.PASSED, detail)
+
+
+def _temperature_between(without: AnyArray, folded: AnyArray, tail: Tail | None) -> float:
+    """T of least squares in z = T z' + c, from logits z, z' or what the tail made of them."""
+    scores = [values.astype(np.float64) for values in (without, folded)]
+    if tail is Tail.SOFTMAX:
+        scores = [np.log(np.maximum(values, SMALLEST_PROBABILITY)) for values in scores]
+    before, after = (values - values.mean(axis=1, keepdims=True) for values in scores)
+    size = float(np.square(after).sum())
+    return float((before * after).sum()) / size if size else 1.0
 
 
 def _why_unrecorded(fold: Any) -> str:

@@ -9,8 +9,6 @@ from typing import Any, Protocol, assert_never
 
 import numpy as np
 
-from deploykit.bundle import ONNX_MODEL, TFLITE_MODEL
-from deploykit.emit import onnx_metadata, tflite_metadata
 from deploykit.emit.onnx_probe import probe_onnx
 from deploykit.emit.onnx_reader import read_onnx
 from deploykit.emit.onnx_writer import write_onnx
@@ -27,40 +25,17 @@ from deploykit.emit.tflite_writer import write_tflite
 from deploykit.runtime import litert, ort
 from deploykit.spec.arrays import AnyArray, Tensors
 from deploykit.spec.inputs import GraphInputs, named_inputs
-from deploykit.spec.model_metadata import ModelMetadata
 from deploykit.spec.operators import Operator, renamed
 from deploykit.spec.quantized import IoType, Port, QuantizedNetwork, as_int8, as_uint8
 from deploykit.verify.batches import in_batches
+from deploykit.verify.file_format import FileFormat, OnnxFile, TfliteFile
 
 
-class Format(Protocol):
-    """A file format together with the runtime that executes it."""
-
-    @property
-    def key(self) -> str:
-        """Its name on the command line and in plan.json."""
-        ...
-
-    @property
-    def file(self) -> str:
-        """Name of the file in a bundle."""
-        ...
-
-    @property
-    def runtime(self) -> str:
-        """Name of the runtime."""
-        ...
-
-    def version(self) -> str | None:
-        """Version of the runtime, None where it cannot be imported."""
-        ...
+class Format(FileFormat, Protocol):
+    """A format of integer networks."""
 
     def write(self, network: QuantizedNetwork) -> bytes:
         """The file."""
-        ...
-
-    def describe(self, data: bytes, metadata: ModelMetadata) -> bytes:
-        """The same file with what an app has to know, where the format's tools look for it."""
         ...
 
     def read(self, data: bytes) -> QuantizedNetwork:
@@ -81,24 +56,12 @@ class Format(Protocol):
 
 
 @dataclass(frozen=True)
-class OnnxFormat:
+class OnnxFormat(OnnxFile):
     """ONNX and ONNX Runtime. Inputs by port name: float32, or int8 already quantized."""
-
-    key: str = "onnx"
-    file: str = ONNX_MODEL
-    runtime: str = "onnxruntime"
-
-    def version(self) -> str | None:
-        """See Format."""
-        return ort.version()
 
     def write(self, network: QuantizedNetwork) -> bytes:
         """See Format."""
         return write_onnx(network)
-
-    def describe(self, data: bytes, metadata: ModelMetadata) -> bytes:
-        """See Format."""
-        return onnx_metadata.with_metadata(data, metadata)
 
     def read(self, data: bytes) -> QuantizedNetwork:
         """See Format."""
@@ -127,25 +90,14 @@ class OnnxFormat:
 
 
 @dataclass(frozen=True)
-class TfliteFormat:
+class TfliteFormat(TfliteFile):
     """TFLite and LiteRT. Inputs by port name: float32, or int8 already quantized."""
 
     layout: TfliteLayout = TfliteLayout.NHWC
-    key: str = "tflite"
-    file: str = TFLITE_MODEL
-    runtime: str = "litert"
-
-    def version(self) -> str | None:
-        """See Format."""
-        return litert.version()
 
     def write(self, network: QuantizedNetwork) -> bytes:
         """See Format."""
         return write_tflite(network, self.layout)
-
-    def describe(self, data: bytes, metadata: ModelMetadata) -> bytes:
-        """See Format."""
-        return tflite_metadata.with_metadata(data, metadata)
 
     def read(self, data: bytes) -> QuantizedNetwork:
         """See Format."""

@@ -17,11 +17,12 @@ from deploykit.verify.integers import run_reference
 
 @dataclass(frozen=True)
 class GoldenFloats:
-    """Float outputs for the golden inputs, as in Golden: masked only for the `full` ones."""
+    """Float outputs for the golden inputs, as in Golden: two of them only for the `full` ones."""
 
     folded: AnyArray
     masked: AnyArray
     mean_forward: AnyArray | None
+    untempered: AnyArray | None = None
 
 
 REAL, EXTREME, FULL_REAL, FULL_EXTREME = 32, 8, 6, 2
@@ -116,5 +117,5 @@ def make_golden(
         labels = np.take(samples.labels, np.arange(REAL), mode="wrap").astype(np.int64)
     return Golden(
         inputs, REAL, full, floats.folded, floats.masked, expected.integers, expected.outputs,
-        labels, floats.mean_forward,
+        labels, floats.mean_forward, floats.untempered,
     )  # fmt: skip

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
-
-import numpy as np
+from typing import Any
 
 from deploykit.bundle import (
     FLOAT_MODEL,
@@ -22,57 +18,41 @@ from deploykit.bundle import (
     read_record,
 )
 from deploykit.emit.onnx_file import read_float_onnx
-from deploykit.errors import DeploykitError, IntegrityError
+from deploykit.errors import IntegrityError
 from deploykit.graph.edit import output_names
-from deploykit.quantize.apply import regions_of
 from deploykit.reference.float import evaluate
-from deploykit.spec.arrays import AnyArray, Tensors
-from deploykit.spec.by_sample import of_samples
+from deploykit.spec.arrays import Tensors
 from deploykit.spec.inputs import named_inputs, some_samples
 from deploykit.spec.joined import joined_outputs
 from deploykit.spec.network import Network, input_names, static_shape
-from deploykit.spec.operators import operator_inputs
-from deploykit.spec.parity import ParityReport, Step, Verdict
-from deploykit.spec.quantized import QuantizedNetwork, weighted
-from deploykit.spec.record import Record, first_difference, record_network
-from deploykit.verify.confidence import confidence_by_stage
+from deploykit.spec.parity import ParityReport, Step
+from deploykit.spec.quantized import QuantizedNetwork
+from deploykit.spec.samples import Samples
+from deploykit.verify.answers import COMPARED as ANSWERS
+from deploykit.verify.answers import answers_step, check_labelled, outputs_of_files, unchecked
+from deploykit.verify.attempt import attempt
 from deploykit.verify.float_stages import (
     PRUNED,
+    TEMPERED,
     lowered_step,
     mean_forward_step,
     pruned_step,
-    verdict,
+    temperature_step,
 )
-from deploykit.verify.formats import Format, OnnxFormat, named_as_planned
+from deploykit.verify.formats import Format
 from deploykit.verify.integer_form import planned_form
-from deploykit.verify.integers import (
-    ReferenceRun,
-    compare_golden,
-    rounding_otherwise,
-    run_reference,
-)
-from deploykit.verify.metrics import accuracy, agreement, float_names, sqnr_by_tensor
-from deploykit.verify.opened import formats_of, of_weights_alone, read_plan, with_bodies
-from deploykit.verify.rounding import farthest_rounding
-from deploykit.verify.saturation import (
-    planned_target,
-    sums_step,
-    why_onnxruntime_differs,
-)
+from deploykit.verify.integer_steps import INTEGER, Announce, integer_steps, read_back
+from deploykit.verify.manifest import COMPARED, given_by_floats, given_by_integers, manifest_step
+from deploykit.verify.opened import of_weights_alone, read_plan
 from deploykit.verify.weight_only import weight_only_steps
 
-SQNR_TOLERANCE_DB = 0.1
-ROUNDING_DB = 100.0
-"""SQNR above which float32 itself is the noise, and differs from run to run."""
 
-INTEGER = "float / integer"
-
-Announce = Callable[[str], None]
-Result = TypeVar("Result")
-
-
-def verify_bundle(path: Path, announce: Announce = lambda text: None) -> ParityReport:
+def verify_bundle(
+    path: Path, announce: Announce = lambda text: None, labelled: Samples | None = None
+) -> ParityReport:
     """Climb the ladder, steps 1 to 4, on the files of a bundle.
+
+    labelled: the export's --eval-data, without which the accuracy that it measured is unchecked.
 
     Raises BundleError or IntegrityError where it is not a whole bundle; what disagrees is a failed
     step, what cannot be tried here is a skipped one.
@@ -82,15 +62,15 @@ def verify_bundle(path: Path, announce: Announce = lambda text: None) -> ParityR
     golden = load_golden(bundle.file(GOLDEN))
     stated = read_record(bundle.file(PLAN))
     if of_weights_alone(stated):
-        return ParityReport(tuple(weight_only_steps(bundle, golden, stated, announce)))
+        return ParityReport(tuple(weight_only_steps(bundle, golden, stated, announce, labelled)))
     plan = read_plan(bundle)
     announce("float graph")
-    steps = [mean_forward_step(golden, bundle)]
-    float_model = _attempt(2, PRUNED, partial(_load_float, bundle))
+    steps = [mean_forward_step(golden, bundle), *_temperature(golden, bundle, plan)]
+    float_model = attempt(2, PRUNED, partial(_load_float, bundle))
     evaluated = (
         float_model
         if isinstance(float_model, Step)
-        else _attempt(2, PRUNED, partial(_float_tensors, float_model, golden))
+        else attempt(2, PRUNED, partial(_float_tensors, float_model, golden))
     )
     lowered: Network | Step
     floats: Tensors = {}
@@ -103,45 +83,60 @@ def verify_bundle(path: Path, announce: Announce = lambda text: None) -> ParityR
     else:
         floats, outputs = evaluated
         steps.append(pruned_step(golden, joined_outputs(floats, outputs, len(golden.full))))
-        lowered = _attempt(3, INTEGER, partial(planned_form, float_model, plan))
+        lowered = attempt(3, INTEGER, partial(planned_form, float_model, plan))
         if isinstance(lowered, Step):
             steps.append(lowered)
         elif lowered.model is not float_model.model:
             floats, _ = _float_tensors(lowered, golden)
             found = joined_outputs(floats, outputs, len(golden.full))
             steps.append(lowered_step(golden, found))
-    present = formats_of(bundle)
-    steps.extend(_integer_steps(bundle, golden, plan, lowered, floats, present, announce))
+    read = read_back(bundle, plan, lowered, announce)
+    steps.extend(integer_steps(bundle, golden, plan, lowered, floats, read, announce))
+    networks = read.as_planned(plan)
+    steps.append(
+        attempt(4, COMPARED, partial(_manifest, bundle, plan, float_model, lowered, networks))
+    )
+    if labelled is None:
+        steps.extend(unchecked(bundle.manifest))
+    else:
+        announce("labelled data")
+        check_labelled(bundle.manifest, labelled)
+        again = partial(_answers, bundle, float_model, networks, labelled)
+        steps.append(attempt(4, ANSWERS, again))
     return ParityReport(tuple(steps))
 
 
-def _attempt(number: int, compared: str, run: Callable[[], Result]) -> Result | Step:
-    """What `run` makes of a file under test; whatever the file does to it is a failed step."""
-    try:
-        return run()
-    except DeploykitError as error:
-        return Step(number, compared, Verdict.FAILED, str(error))
-    except Exception as error:
-        reason = f"the file cannot be run ({type(error).__name__}: {error})"
-        return Step(number, compared, Verdict.FAILED, reason)
+def _temperature(golden: Golden, bundle: Bundle, plan: Mapping[str, Any]) -> list[Step]:
+    found = attempt(1, TEMPERED, lambda: list(temperature_step(golden, bundle, plan)))
+    return [found] if isinstance(found, Step) else found
+
+
+def _answers(
+    bundle: Bundle,
+    float_model: Network | Step,
+    networks: Mapping[Format, QuantizedNetwork],
+    labelled: Samples,
+) -> Step:
+    outputs = outputs_of_files(bundle, float_model, networks, labelled)
+    return answers_step(bundle.manifest, labelled, outputs)
+
+
+def _manifest(
+    bundle: Bundle,
+    plan: Mapping[str, Any],
+    float_model: Network | Step,
+    lowered: Network | Step,
+    networks: Mapping[Format, QuantizedNetwork],
+) -> Step:
+    """What a file that is not the plan's gives is told elsewhere."""
+    given = [*given_by_integers(bundle, plan, networks)]
+    if not isinstance(float_model, Step) and not isinstance(lowered, Step):
+        given.append(given_by_floats(plan, float_model, lowered))
+    return manifest_step(bundle, given)
 
 
 def _load_float(bundle: Bundle) -> Network:
     return read_float_onnx(bundle.file(FLOAT_MODEL).read_bytes())
-
-
-def _rounding(
-    compared: str, lowered: Network, network: QuantizedNetwork, plan: Mapping[str, Any]
-) -> Step:
-    found = farthest_rounding(network, lowered.model, plan)
-    if found.share <= 1.0:
-        detail = f"every weight and bias within {found.steps:.2f} steps of its float value"
-        return Step(4, compared, Verdict.PASSED, detail)
-    detail = (
-        f"operator {found.operator}: {found.what} {found.steps:.2f} steps from its float "
-        f"value, where {found.allowed:.1f} are allowed"
-    )
-    return Step(4, compared, Verdict.FAILED, detail, found.operator)
 
 
 def _float_tensors(network: Network, golden: Golden) -> tuple[Tensors, tuple[str, ...]]:
@@ -157,209 +152,3 @@ def _float_tensors(network: Network, golden: Golden) -> tuple[Tensors, tuple[str
             )
     inputs = some_samples(golden.inputs, golden.full)
     return evaluate(network, inputs), output_names(network)
-
-
-def _integer_steps(
-    bundle: Bundle,
-    golden: Golden,
-    plan: Mapping[str, Any],
-    lowered: Network | Step,
-    floats: Tensors,
-    formats: list[Format],
-    announce: Announce,
-) -> Iterator[Step]:
-    read: dict[str, QuantizedNetwork] = {}
-    failures: list[Step] = []
-    for fmt in formats:
-        announce(f"{fmt.file}, read back")
-        try:
-            network = fmt.read(bundle.file(fmt.file).read_bytes())
-            bodies = {} if isinstance(lowered, Step) else regions_of(lowered)
-            read[fmt.file] = with_bodies(named_as_planned(network, plan), bodies)
-        except DeploykitError as error:
-            failures.append(_unreadable(fmt, str(error), plan))
-    for network in list(read.values())[:1]:
-        yield _attempt(3, INTEGER, partial(_float_to_integer, bundle, golden, network, floats))
-    yield from failures
-    runs: list[tuple[Record, ReferenceRun]] = []
-    for fmt in formats:
-        if fmt.file not in read:
-            continue
-        network = read[fmt.file]
-        record = record_network(network)
-        yield _against_plan(fmt, network, record, plan)
-        target = planned_target(plan)
-        if target is not None and isinstance(fmt, OnnxFormat):
-            yield sums_step(f"{fmt.file}, 16-bit sums / {target.value}", network)
-        compared = f"{fmt.file}, read back / float weights"
-        if isinstance(lowered, Step):
-            yield replace(lowered, number=4, compared=compared)
-        else:
-            yield _attempt(4, compared, partial(_rounding, compared, lowered, network, plan))
-        announce(f"{fmt.file} in the reference")
-        # Equal networks, the rule, need one run; a file that differs gets its own.
-        known = [run for earlier, run in runs if earlier == record]
-        compared = f"{fmt.file} in the reference / golden"
-        run = partial(run_reference, network, golden.inputs, golden.full)
-        found = known[0] if known else _attempt(4, compared, run)
-        if isinstance(found, Step):
-            yield found
-            continue
-        runs.append((record, found))
-        yield _against_golden(compared, found, golden, plan)
-        announce(f"{fmt.file} in {fmt.runtime}")
-        compared = f"{fmt.file} in {fmt.runtime} / reference"
-        climb = partial(_against_runtime, compared, fmt, network, bundle, golden, found)
-        yield _attempt(4, compared, climb)
-
-
-def _unreadable(fmt: Format, reason: str, plan: Mapping[str, Any]) -> Step:
-    """A file that its reader refuses; the reason quotes the tensor or operator it stopped at."""
-    named = [
-        operator
-        for tensor, operator in plan["names"].items()
-        if repr(tensor) in reason or repr(operator) in reason
-    ]
-    operator = named[0] if named else None
-    detail = reason if operator is None else f"operator {operator}: {reason}"
-    return Step(4, f"{fmt.file}, read back / plan", Verdict.FAILED, detail, operator)
-
-
-def _float_to_integer(
-    bundle: Bundle, golden: Golden, network: QuantizedNetwork, floats: Tensors
-) -> Step:
-    """SQNR of every tensor's recorded integers, measured again and held against the manifest."""
-    real = golden.full < golden.real
-    count = len(golden.full)
-    # Inside islands a tensor may hold the samples along another axis, and has no integers.
-    stood_for = floats.keys() & set(float_names(network).values())
-    measured = sqnr_by_tensor(
-        network,
-        {name: of_samples(floats[name], real, count) for name in stood_for},
-        {name: of_samples(values, real, count) for name, values in golden.integers.items()},
-    )
-    stated = bundle.manifest["sqnr_db"]  # null: no error at all
-    absent = sorted(network.tensors.keys() - (measured.keys() & stated.keys()))
-    if absent:
-        reason = f"{absent[0]} has no recorded integers, no float tensor, or no stated SQNR"
-        return Step(3, INTEGER, Verdict.FAILED, reason, absent[0])
-    real_ports = [port for port in network.outputs if port.tensor in network.tensors]
-    ends = [port.tensor for port in real_ports] or _read_last(network)
-    least = min(measured[tensor] for tensor in ends)
-    detail = f"output SQNR {least:.1f} dB"
-    if golden.labels is not None and len(network.outputs) == 1:
-        (port,) = network.outputs
-        kept: AnyArray = golden.outputs[port.tensor]
-        kept = of_samples(kept, slice(golden.real), golden.count)
-        if port.tensor in network.tensors:
-            kept = network.tensors[port.tensor].quantization.dequantize(kept)
-        detail += f", accuracy {accuracy(kept, golden.labels):.3f}"
-        # Of so few samples a calibration error in bins would be noise.
-        for found in confidence_by_stage({INTEGER: kept}, golden.labels).values():
-            detail += f", NLL {found.nll:.3f} nats"
-        detail += f" on {golden.real} samples"
-    shares = agreement(network, golden.folded, golden.outputs, golden.count, golden.real)
-    for name, share in shares.items():
-        detail += f", {name} as in float on {share:.3f} of {golden.real} samples"
-        if bundle.manifest["agreement"].get(name) != share:
-            reason = f"{name} is as in float on {share:.3f} of the samples, not as stated"
-            return Step(3, INTEGER, Verdict.FAILED, reason, name)
-    for tensor, value in measured.items():
-        known = math.inf if stated[tensor] is None else stated[tensor]
-        apart = min(value, ROUNDING_DB), min(known, ROUNDING_DB)
-        if not math.isclose(*apart, abs_tol=SQNR_TOLERANCE_DB):
-            return Step(
-                3, INTEGER, Verdict.FAILED,
-                f"{tensor} has an SQNR of {value:.2f} dB where the manifest states {known}", tensor,
-            )  # fmt: skip
-    return Step(3, INTEGER, Verdict.PASSED, detail)
-
-
-def _read_last(network: QuantizedNetwork) -> list[str]:
-    """What the operators read that answer in whole numbers."""
-    return [
-        name
-        for operator in network.operators
-        if operator.output in network.indices
-        for name in operator_inputs(operator)
-    ]
-
-
-def _against_plan(
-    fmt: Format, network: QuantizedNetwork, record: Record, plan: Mapping[str, Any]
-) -> Step:
-    compared = f"{fmt.file}, read back / plan"
-    difference = first_difference(plan["network"], record) or _other_carrier(fmt, network, plan)
-    if difference is None:
-        return Step(4, compared, Verdict.PASSED, f"{len(network.operators)} operators equal")
-    tensor, what = difference
-    operator = plan["names"].get(tensor, tensor)
-    return Step(4, compared, Verdict.FAILED, f"operator {operator}: {what}", operator)
-
-
-def _other_carrier(
-    fmt: Format, network: QuantizedNetwork, plan: Mapping[str, Any]
-) -> tuple[str, str] | None:
-    """(tensor, what differs) of the first weight that is not stored as planned."""
-    for operator in weighted(network):
-        name = str(plan["names"].get(operator.output, operator.output))
-        planned = plan["layers"].get(name, {}).get("weight", {}).get("carrier", {}).get(fmt.key)
-        found = operator.weight.carriers.of(fmt.key).value
-        if planned != found:
-            return operator.output, f"its weight is stored as {found}, not as {planned}"
-    return None
-
-
-def _against_golden(
-    compared: str, found: ReferenceRun, golden: Golden, plan: Mapping[str, Any]
-) -> Step:
-    """The reference on the integers *in the file*, against those recorded at export."""
-    count = 0
-    for name, expected, actual in (
-        *_paired(golden.integers, found.integers),
-        *_paired(golden.outputs, found.outputs),
-    ):
-        if actual is None or expected is None or not np.array_equal(expected, actual):
-            operator = plan["names"].get(name, name)
-            detail = f"operator {operator}: integers differ from those recorded at export"
-            return Step(4, compared, Verdict.FAILED, detail, operator)
-        count += expected.size
-    return Step(4, compared, Verdict.PASSED, f"0 of {count:,} integers differ")
-
-
-def _paired(
-    recorded: Tensors, found: Tensors
-) -> Iterator[tuple[str, AnyArray | None, AnyArray | None]]:
-    """Every tensor that either knows, in running order; None where the other lacks it."""
-    for name in (*found, *(recorded.keys() - found.keys())):
-        yield name, recorded.get(name), found.get(name)
-
-
-def _against_runtime(
-    compared: str,
-    fmt: Format,
-    network: QuantizedNetwork,
-    bundle: Bundle,
-    golden: Golden,
-    expected: ReferenceRun,
-) -> Step:
-    version = fmt.version()
-    if version is None:
-        reason = f"{fmt.runtime} cannot be imported here; install it and verify again"
-        return Step(4, compared, Verdict.SKIPPED, reason)
-    data = bundle.file(fmt.file).read_bytes()
-    found = compare_golden(data, network, fmt, golden.inputs, golden.full, expected)
-    detail = (
-        f"{found.total_differing:,} of {found.total_compared:,} integers differ "
-        f"({len(golden.full)} inputs, outputs of {found.samples}, {version})"
-    )
-    if found.one_step:
-        detail += (
-            f"; {found.total_one_step:,} that {rounding_otherwise(network)} give are one step "
-            f"apart, and outputs by up to {found.drift} steps"
-        )
-    if found.total_differing:
-        detail += f", by up to {found.largest}; first in operator {found.operator}"
-        reason = why_onnxruntime_differs(network) if isinstance(fmt, OnnxFormat) else ""
-        detail += f"; {reason}" if reason else ""
-    return Step(4, compared, verdict(found.total_differing == 0), detail, found.operator)

@@ -45,7 +45,7 @@ def formats_of(bundle: Bundle) -> list[Format]:
 
     Raises IntegrityError where its manifest states a layout that does not exist.
     """
-    layout = _layout(bundle)
+    layout = tflite_layout(bundle)
     formats: dict[str, Format] = {fmt.file: fmt for fmt in (OnnxFormat(), TfliteFormat(layout))}
     return [formats[name] for name in bundle.models()]
 
@@ -73,7 +73,8 @@ def with_bodies(
     return replace(network, operators=tuple(map(whole, network.operators)))
 
 
-def _layout(bundle: Bundle) -> TfliteLayout:
+def tflite_layout(bundle: Bundle) -> TfliteLayout:
+    """Raises IntegrityError where the manifest states one that does not exist."""
     stated = bundle.manifest.get("tflite_layout")
     try:
         return TfliteLayout(stated)

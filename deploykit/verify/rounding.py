@@ -64,6 +64,13 @@ class Distance:
         """Above 1 where somebody changed either side."""
         return self.steps / (self.allowed * BLUR)
 
+    def __str__(self) -> str:
+        """Which it is and how far."""
+        return (
+            f"operator {self.operator}: {self.what} {self.steps:.2f} steps from its float value, "
+            f"where {self.allowed:.1f} are allowed"
+        )
+
 
 def farthest_rounding(
     network: QuantizedNetwork, model: ir.Model, plan: Mapping[str, Any]

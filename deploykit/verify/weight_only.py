@@ -20,7 +20,7 @@ import numpy as np
 
 from deploykit.bundle import FLOAT_MODEL, Bundle, Golden
 from deploykit.emit.onnx_file import read_float_onnx
-from deploykit.errors import DeploykitError, IntegrityError
+from deploykit.errors import IntegrityError
 from deploykit.graph.edit import output_names
 from deploykit.reference.float import evaluate_outputs
 from deploykit.spec.arrays import Int8Array, Tensors
@@ -31,8 +31,21 @@ from deploykit.spec.network import Network, input_names
 from deploykit.spec.parity import Step, Verdict
 from deploykit.spec.plan import Rounding
 from deploykit.spec.quantized import int_range
+from deploykit.spec.samples import Samples
 from deploykit.spec.weight_only import BITS, by_input, products
+from deploykit.verify.answers import COMPARED as ANSWERS
+from deploykit.verify.answers import (
+    OTHER_STEPS,
+    OTHER_SUMS,
+    STAGE_OF_FLOATS,
+    Answered,
+    answers_step,
+    check_labelled,
+    unchecked,
+)
+from deploykit.verify.attempt import attempt, told
 from deploykit.verify.float_stages import mean_forward_step, pruned_step, verdict
+from deploykit.verify.manifest import COMPARED, given_by_linears, manifest_step
 from deploykit.verify.metrics import accuracy, sqnr_db
 from deploykit.verify.weight_only_files import (
     FORMATS,
@@ -44,6 +57,7 @@ from deploykit.verify.weight_only_nearness import (
     first_samples,
     measure_nearness,
     products_apart,
+    run_file,
 )
 
 WEIGHTS = "float / integer weights"
@@ -91,9 +105,13 @@ def _rounding(plan: Mapping[str, Any]) -> Rounding:
 
 
 def weight_only_steps(
-    bundle: Bundle, golden: Golden, plan: Mapping[str, Any], announce: Any
+    bundle: Bundle,
+    golden: Golden,
+    plan: Mapping[str, Any],
+    announce: Any,
+    labelled: Samples | None = None,
 ) -> Iterator[Step]:
-    """Every step, on the bundle's files alone."""
+    """Every step, on the bundle's files alone, and on labelled data where they are given."""
     planned, rounding = planned_linears(plan), _rounding(plan)
     yield mean_forward_step(golden, bundle)
     announce("float graph")
@@ -101,7 +119,7 @@ def weight_only_steps(
         network = read_float_onnx(bundle.file(FLOAT_MODEL).read_bytes())
         floats = evaluate_outputs(network, golden.inputs)
     except Exception as error:
-        yield Step(2, FLOAT_MODEL, Verdict.FAILED, _told(error))
+        yield Step(2, FLOAT_MODEL, Verdict.FAILED, told(error))
         return
     names = output_names(network)
     full = evaluate_outputs(network, some_samples(golden.inputs, golden.full))
@@ -114,14 +132,27 @@ def weight_only_steps(
         try:
             yield from climb()
         except Exception as error:
-            yield Step(4, f"{fmt.file}, read back / plan", Verdict.FAILED, _told(error))
+            yield Step(4, f"{fmt.file}, read back / plan", Verdict.FAILED, told(error))
+    yield attempt(
+        4, COMPARED, lambda: manifest_step(bundle, given_by_linears(bundle, plan, network))
+    )
+    if labelled is None:
+        yield from unchecked(bundle.manifest)
+        return
+    check_labelled(bundle.manifest, labelled)
+    yield attempt(4, ANSWERS, partial(_answers, bundle, network, labelled))
 
 
-def _told(error: Exception) -> str:
-    """Whatever a file under test does to its readers is what is wrong with it."""
-    if isinstance(error, DeploykitError):
-        return str(error)
-    return f"the file cannot be run ({type(error).__name__}: {error})"
+def _answers(bundle: Bundle, network: Network, labelled: Samples) -> Step:
+    inputs, count = labelled.inputs, len(labelled)
+    floats = joined_outputs(evaluate_outputs(network, inputs), output_names(network), count)
+    outputs = {STAGE_OF_FLOATS: Answered(floats, OTHER_SUMS)}
+    for fmt in (FORMATS[key] for key in FORMATS if FORMATS[key].file in bundle.models()):
+        if fmt.version() is not None:
+            data = bundle.file(fmt.file).read_bytes()
+            found = run_file(fmt, data, network, inputs, count)
+            outputs[fmt.file] = Answered(found, OTHER_STEPS)
+    return answers_step(bundle.manifest, labelled, outputs)
 
 
 def _rounded(bundle: Bundle, golden: Golden, floats: Tensors, names: tuple[str, ...]) -> Step:
@@ -159,7 +190,7 @@ def _file_steps(
         return
     count = sum(values.size for values in integers.values())
     yield Step(4, compared, Verdict.PASSED, f"{count:,} integers of {len(integers)} layers equal")
-    yield _steps_apart(fmt, integers, planned, network, rounding)
+    yield steps_apart(fmt, integers, planned, network, rounding)
     products_step = f"{fmt.file}, integers as floats, in {fmt.on_floats} / golden"
     compared = f"{fmt.file} in {fmt.runtime} / reference"
     version = fmt.version()
@@ -185,7 +216,7 @@ def _file_steps(
     )  # fmt: skip
 
 
-def _steps_apart(
+def steps_apart(
     fmt: WeightOnlyFormat,
     integers: Mapping[str, Int8Array],
     planned: Mapping[str, PlannedLinear],

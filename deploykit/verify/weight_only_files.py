@@ -8,8 +8,6 @@ from typing import Protocol
 
 import numpy as np
 
-from deploykit.bundle import ONNX_MODEL, TFLITE_MODEL
-from deploykit.emit import onnx_metadata, tflite_metadata
 from deploykit.emit.onnx_weight_only import read_weight_only_onnx, write_weight_only_onnx
 from deploykit.emit.tflite_products import with_products
 from deploykit.emit.tflite_weight_only import (
@@ -23,10 +21,10 @@ from deploykit.runtime import litert, ort
 from deploykit.spec.arrays import AnyArray, Float32Array, Int8Array, Tensors
 from deploykit.spec.carriers import Carrier
 from deploykit.spec.linears import flattened_images, linears
-from deploykit.spec.model_metadata import ModelMetadata
 from deploykit.spec.network import Network
 from deploykit.spec.record import digest
 from deploykit.spec.weight_only import LowBitLinear, WeightOnlyPlan
+from deploykit.verify.file_format import FileFormat, OnnxFile, TfliteFile
 
 
 @dataclass(frozen=True)
@@ -43,34 +41,11 @@ class HeldLinear:
         return self.carrier.bits
 
 
-class WeightOnlyFormat(Protocol):
-    """A file format with its runtime. Inputs and outputs of `run`: by name, as in the network."""
-
-    @property
-    def key(self) -> str:
-        """Its name on the command line and in plan.json."""
-        ...
-
-    @property
-    def file(self) -> str:
-        """Name of the file in a bundle."""
-        ...
-
-    @property
-    def runtime(self) -> str:
-        """Name of the runtime."""
-        ...
-
-    def version(self) -> str | None:
-        """Version of the runtime, None where it cannot be imported."""
-        ...
+class WeightOnlyFormat(FileFormat, Protocol):
+    """A format of float networks. Inputs and outputs of `run`: by name, as in the network."""
 
     def write(self, network: Network, plan: WeightOnlyPlan) -> bytes:
         """The file."""
-        ...
-
-    def describe(self, data: bytes, metadata: ModelMetadata) -> bytes:
-        """The same file with what an app has to know."""
         ...
 
     def read(self, data: bytes) -> Mapping[str, HeldLinear]:
@@ -99,24 +74,12 @@ class WeightOnlyFormat(Protocol):
 
 
 @dataclass(frozen=True)
-class OnnxWeights:
+class OnnxWeights(OnnxFile):
     """ONNX and ONNX Runtime."""
-
-    key: str = "onnx"
-    file: str = ONNX_MODEL
-    runtime: str = "onnxruntime"
-
-    def version(self) -> str | None:
-        """See WeightOnlyFormat."""
-        return ort.version()
 
     def write(self, network: Network, plan: WeightOnlyPlan) -> bytes:
         """See WeightOnlyFormat."""
         return write_weight_only_onnx(network, plan)
-
-    def describe(self, data: bytes, metadata: ModelMetadata) -> bytes:
-        """See WeightOnlyFormat."""
-        return onnx_metadata.with_metadata(data, metadata)
 
     def read(self, data: bytes) -> Mapping[str, HeldLinear]:
         """See WeightOnlyFormat."""
@@ -147,24 +110,12 @@ class OnnxWeights:
 
 
 @dataclass(frozen=True)
-class TfliteWeights:
+class TfliteWeights(TfliteFile):
     """TFLite and LiteRT; its own images are NHWC, its token ids int32."""
-
-    key: str = "tflite"
-    file: str = TFLITE_MODEL
-    runtime: str = "litert"
-
-    def version(self) -> str | None:
-        """See WeightOnlyFormat."""
-        return litert.version()
 
     def write(self, network: Network, plan: WeightOnlyPlan) -> bytes:
         """See WeightOnlyFormat."""
         return write_weight_only_tflite(network, plan)
-
-    def describe(self, data: bytes, metadata: ModelMetadata) -> bytes:
-        """See WeightOnlyFormat."""
-        return tflite_metadata.with_metadata(data, metadata)
 
     def read(self, data: bytes) -> Mapping[str, HeldLinear]:
         """See WeightOnlyFormat."""

@@ -23,7 +23,8 @@ class Unimportable:
 
 sys.meta_path.insert(0, Unimportable())
 """
-STEPS = 11
+STEPS, UNCHECKED = 12, 1
+"""Of the sample: passed, and those that need its labelled data."""
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def bundle(sample_bundle: Path, tmp_path: Path) -> Path:
 def test_a_whole_bundle_passes(sample_bundle: Path) -> None:
     result = run("verify", sample_bundle)
     assert result.exit_code == 0, result.stderr
-    assert "Every step holds." in result.stdout
+    assert "Every step that was checked holds." in result.stdout
     assert "failed" not in result.stdout
     assert result.stdout.count("passed") == STEPS
 
@@ -44,8 +45,20 @@ def test_json_is_alone_on_stdout(sample_bundle: Path) -> None:
     result = run("verify", sample_bundle, "--json")
     report = json.loads(result.stdout)
     assert (report["schema"], report["passed"], report["complete"]) == (1, True, True)
-    assert [step["step"] for step in report["steps"]] == [1, 2, 3, *[4] * 8]
-    assert {step["verdict"] for step in report["steps"]} == {"passed"}
+    assert [step["step"] for step in report["steps"]] == [1, 2, 3, *[4] * 10]
+    verdicts = [step["verdict"] for step in report["steps"]]
+    assert verdicts == [*["passed"] * STEPS, "unchecked"]
+
+
+def test_with_the_data_nothing_is_unchecked(sample_bundle: Path, sample_config: Path) -> None:
+    data = sample_config.parent / "test-2000.npz"
+    result = run("verify", sample_bundle, "--eval-data", data)
+    assert result.exit_code == 0, result.stderr
+    assert "Every step holds." in result.stdout
+    assert result.stdout.count("passed") == STEPS + UNCHECKED
+    assert_refused(
+        run("verify", sample_bundle, "--eval-data", "no.npz"), 3, "there is no such file"
+    )
 
 
 @pytest.mark.parametrize("file", [ONNX, TFLITE])
@@ -88,8 +101,10 @@ def test_junit_has_a_case_for_each_step(sample_bundle: Path, tmp_path: Path) -> 
     result = run("verify", sample_bundle, "--junit", tmp_path / "parity.xml")
     assert result.exit_code == 0
     suite = ET.parse(tmp_path / "parity.xml").getroot()
-    assert (suite.tag, suite.get("tests"), suite.get("failures")) == ("testsuite", str(STEPS), "0")
-    assert len(suite.findall("testcase")) == STEPS
+    assert (suite.tag, suite.get("tests"), suite.get("failures")) == (
+        "testsuite", str(STEPS + UNCHECKED), "0",
+    )  # fmt: skip
+    assert len(suite.findall("testcase")) == STEPS + UNCHECKED
 
 
 def test_junit_tells_failures_and_skips(
@@ -100,10 +115,10 @@ def test_junit_tells_failures_and_skips(
     result = run("verify", bundle, "--junit", tmp_path / "parity.xml")
     assert result.exit_code == 1
     suite = ET.parse(tmp_path / "parity.xml").getroot()
-    assert (suite.get("failures"), suite.get("skipped")) == ("3", "1")
+    assert (suite.get("failures"), suite.get("skipped")) == ("3", "2")
     failures = suite.findall("testcase/failure")
     assert ["conv2" in (failure.get("message") or "") for failure in failures] == [True, True, True]
-    assert len(suite.findall("testcase/skipped")) == 1
+    assert len(suite.findall("testcase/skipped")) == 2
 
 
 def test_a_junit_file_that_cannot_be_written_is_told(sample_bundle: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from deploykit.exporting.bit_targets import size_in_bytes
 from deploykit.exporting.held_out import check_held_out
 from deploykit.exporting.options import ExportOptions, build_options
 from deploykit.exporting.plan_file import read_plan
+from deploykit.exporting.shared_samples import in_both
 from deploykit.quantize.bits import WeightBits
 from deploykit.spec.allocation import (
     AutoBits,
@@ -176,7 +177,8 @@ def test_what_is_no_plan_is_refused(tmp_path: Path, text: str, told: str) -> Non
 def test_accuracy_is_measured_on_data_that_calibration_has_not_seen(tmp_path: Path) -> None:
     def checked(evaluated: Samples, eval_data: str = "e.npz", **given: Any) -> None:
         found = options(**AUTO, **given, eval_data=tmp_path / eval_data, data=tmp_path / "d.npz")
-        check_held_out(found, Samples(calibration), evaluated)
+        shared = in_both(evaluated.inputs, calibration)
+        check_held_out(found, Samples(calibration), evaluated, shared)
 
     calibration, others = seeded(100, 2, seed=1), seeded(150, 2, seed=2)
     labels = np.zeros(150, np.int64)
@@ -189,6 +191,10 @@ def test_accuracy_is_measured_on_data_that_calibration_has_not_seen(tmp_path: Pa
     leaked = np.concatenate([others[50:], calibration[:50]])
     with pytest.raises(DataError, match=r"50 of the 150 samples in .* are in"):
         checked(Samples(leaked, labels), **drop)
+    many, few = seeded(5000, 2, seed=3), calibration[:20]
+    swallowed = np.concatenate([many, few])
+    with pytest.raises(DataError, match=r"20 of the 5020 samples in .* are in"):
+        checked(Samples(swallowed, np.zeros(5020, np.int64)), **drop)
     with pytest.raises(DataError, match="holds no `labels`"):
         checked(Samples(others), **drop)
     checked(Samples(calibration), target_bits=4)

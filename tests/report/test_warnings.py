@@ -155,3 +155,13 @@ def test_a_temperature_that_does_harm_or_comes_from_few_labels_is_told(
 )  # fmt: skip
 def test_nothing_is_said_of_another_temperature(value: dict[str, Any] | None) -> None:
     assert warnings_of({**GOOD, "temperature": value}) == []
+
+
+@pytest.mark.parametrize("what", ["evaluation", "temperature"])
+def test_calibration_samples_that_measure_or_fit_are_told(what: str) -> None:
+    fitted = {"fitted_on": "labels", "nll_before": 0.4, "nll_after": 0.4}
+    held = {"samples": 1000, "in_calibration": 10, **fitted}
+    assert warnings_of({**GOOD, what: held}) == []
+    (sentence,) = warnings_of({**GOOD, what: {**held, "in_calibration": 11}})
+    assert sentence.startswith("11 samples of the calibration data are in ")
+    assert ("--eval-data" in sentence) == (what == "evaluation")

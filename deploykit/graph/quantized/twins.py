@@ -81,7 +81,8 @@ class Twins:
         node = value.producer()
         if node is None:
             raise GraphError(
-                f"the input {value.name!r} is of integers; export the network with float inputs"
+                f"the input {value.name!r} is of integers that more than a DequantizeLinear of "
+                "one scale reads; export the network with float inputs"
             )
         rounded = self._rounded(node, read_as)
         if rounded is not None:

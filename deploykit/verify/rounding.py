@@ -253,9 +253,9 @@ def _bound(name: str, array: AnyArray, constant: ConstantTensor) -> Distance:
 
 
 def _constant(name: str, array: AnyArray, constant: ConstantTensor) -> Distance:
-    integers = constant.values.reshape(array.shape)
-    steps = _steps(array, integers, np.array(constant.quantization.scale))
-    return Distance(name, steps, NEAREST)
+    grid = constant.quantization
+    integers = constant.values.reshape(array.shape).astype(np.int64) - grid.zero_point
+    return Distance(name, _steps(array, integers, np.array(grid.scale)), NEAREST)
 
 
 def _float_constant(name: str, node: ir.Node, constant: ConstantTensor) -> AnyArray:

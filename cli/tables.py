@@ -99,10 +99,8 @@ def summary_table(manifest: Any) -> Table:
         row("dead channels", f"{listed(kept)}, for aligned widths; --align none drops them")
     fold = manifest["fold"] or {"gates": [], "metrics": {}}
     for layer in fold["gates"]:
-        row(
-            f"gates of {layer['layer']}",
-            f"{layer['closed']} of {layer['gates']} closed ({layer['rule']}, {layer['threshold']})",
-        )
+        by = f"{layer['rule']}, {layer['threshold']:.5g}"
+        row(f"gates of {layer['layer']}", f"{layer['closed']} of {layer['gates']} closed ({by})")
     for what, told in _trained(manifest):
         row(what, told)
     accuracy = manifest["accuracy"]

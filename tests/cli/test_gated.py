@@ -27,6 +27,7 @@ def test_averages_are_taken_and_it_is_said(tmp_path: Path) -> None:
     first = run(*words)
     assert first.exit_code == 0, first.stderr
     assert "Of the checkpoint: avg_params" in told(first.stdout)
+    assert "closed (family, -2.3979)" in told(first.stdout)
     assert "It holds state_dict too; to take that: --weights state_dict" in told(first.stdout)
     second = run(*words, "--weights", "state_dict")
     assert second.exit_code == 0, second.stderr

@@ -28,12 +28,13 @@ import numpy as np
 from bounds import Bound, print_bounds
 from demo import SAMPLE
 
-from deploykit.exporting.allocating import Writer, widths
+from deploykit.exporting.allocating import Writer, Writing, widths
 from deploykit.exporting.allocation_record import evidence_record
 from deploykit.exporting.options import ExportOptions, build_options
-from deploykit.pipeline import Planned, plan_export
+from deploykit.exporting.outcome import Planned
+from deploykit.pipeline import plan_export
 from deploykit.quantize.allocation import front
-from deploykit.quantize.measuring import measured_choices, with_all_moments
+from deploykit.quantize.measuring import Asked, measured_choices, with_all_moments
 from deploykit.quantize.planning import calibrate
 from deploykit.quantize.rounded_layers import RoundedLayers
 from deploykit.quantize.settling import Runners
@@ -155,11 +156,11 @@ class Bench:
             self.runners,
         )  # fmt: skip
         rounded = RoundedLayers(calibrated, options)
-        writer = Writer(rounded, self.runners, (self.format,), self.options.metadata)
+        writer = Writer(rounded, Writing(self.runners, (self.format,), self.options.metadata))
         measured = [
             measured_choices(
-                rounded, options, (self.format.key,), measure, widths(TargetBits(4.0)),
-                Samples(judges.inputs, judges.labels), self.planned.entered.network,
+                rounded, Asked(measure, widths(TargetBits(4.0)), (self.format.key,)),
+                Samples(judges.inputs, judges.labels), self.planned.prepared.entered.network,
                 self.runners.evaluate, ignore,
             )
             for measure in MEASURES

@@ -7,7 +7,7 @@ is handed to it here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ from deploykit.exporting.evidence import (
 )
 from deploykit.exporting.file_out import check_writable, write_file
 from deploykit.exporting.options import ExportOptions
-from deploykit.exporting.outcome import Outcome
+from deploykit.exporting.outcome import Outcome, Planned
 from deploykit.exporting.prune_record import prune_record
 from deploykit.exporting.pruning import (
     PrunedFile,
@@ -37,45 +37,13 @@ from deploykit.spec.progress import Advance, Progress, Silent
 from deploykit.spec.weight_only import Activations
 
 if TYPE_CHECKING:
-    from deploykit.exporting.calibration_fit import CalibrationFit
-    from deploykit.exporting.entry import Entered
-    from deploykit.exporting.temperature import Temperature
+    from deploykit.exporting.preparing import Prepared
     from deploykit.exporting.threshold_curve import ThresholdCurve
     from deploykit.quantize.settling import Runners
     from deploykit.spec.allocation import Allocation
-    from deploykit.spec.equalization import EqualizationReport
-    from deploykit.spec.negligible import Negligible
     from deploykit.spec.network import Network
     from deploykit.spec.plan import QuantPlan
-    from deploykit.spec.removal import RemovalReport
-    from deploykit.spec.samples import Samples
     from deploykit.verify.formats import Format
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A network that is quantized on paper: nothing is written yet.
-
-    masked: with the gates closed and nothing removed. balanced: pruned, its channels equalized
-    where that was asked for; lowered: the same as integer_form has it. allocation: None where bits
-    were given. in_calibration: how many of the labelled samples are calibration's too.
-    """
-
-    entered: Entered
-    samples: Samples
-    labelled: Samples | None
-    fit: CalibrationFit | None
-    masked: Network
-    hidden: Negligible | None
-    balanced: Network
-    removal: RemovalReport
-    equalization: EqualizationReport | None
-    lowered: Network
-    plan: QuantPlan
-    allocation: Allocation | None
-    temperature: Temperature | None
-    formats: tuple[Format, ...]
-    in_calibration: int
 
 
 def plan_export(source: Path, options: ExportOptions, progress: Progress | None = None) -> Planned:
@@ -101,53 +69,45 @@ def plan_export(source: Path, options: ExportOptions, progress: Progress | None 
         ort.OutputEvaluator(), ReferenceRunner(), [WrittenRunner(fmt) for fmt in formats]
     )
     prepared = prepare(source, options, integer_form, runners.evaluate, progress)
-    entered, samples, labelled = prepared.entered, prepared.samples, prepared.labelled
-    masked, balanced = prepared.masked, prepared.balanced
     with progress.stage("plan quantization") as advance:
-        in_integers = integer_form(balanced, options.quantization.batch)
+        in_integers = integer_form(prepared.balanced, options.quantization.batch)
         asked = options.quantization.bits
         lowered = leave_in_float(in_integers, asked.in_float, asked)
         if options.temperature is not None:
             last_layer(lowered)
-        plan, allocation = quantized(
-            lowered, entered.network, samples, labelled, options, runners, formats, advance
-        )
+        plan, allocation = quantized(prepared, lowered, options, runners, formats, advance)
     temperature = None
     if options.temperature is not None and prepared.fitting is not None:
         with progress.stage("fit temperature") as advance:
             stages, temperature = scale_by_temperature(
                 options.temperature, prepared.fitting,
-                Stages(entered, masked, balanced, lowered, plan), formats[0], advance,
+                Stages(prepared.entered, prepared.masked, prepared.balanced, lowered, plan),
+                formats[0], advance,
             )  # fmt: skip
-            entered, masked, balanced = stages.entered, stages.masked, stages.balanced
+            prepared = replace(
+                prepared, entered=stages.entered, masked=stages.masked, balanced=stages.balanced
+            )
             lowered, plan = stages.lowered, stages.plan
-    return Planned(
-        entered, samples, labelled, prepared.fit, masked, prepared.hidden, balanced,
-        prepared.removal, prepared.equalization, lowered, plan, allocation, temperature, formats,
-        prepared.in_calibration,
-    )  # fmt: skip
+    return Planned(prepared, lowered, plan, allocation, temperature, formats)
 
 
 def quantized(
+    prepared: Prepared,
     lowered: Network,
-    as_trained: Network,
-    samples: Samples,
-    labelled: Samples | None,
     options: ExportOptions,
     runners: Runners,
     formats: tuple[Format, ...],
     advance: Advance,
 ) -> tuple[QuantPlan, Allocation | None]:
     """The plan, at the bits that are given, or allocated first."""
-    from deploykit.exporting.allocating import allocate_bits
+    from deploykit.exporting.allocating import Writing, allocate_bits
     from deploykit.quantize.planning import plan_quantization
 
+    asked = options.quantization
     if options.auto is None:
-        return plan_quantization(lowered, samples, options.quantization, runners, advance), None
-    return allocate_bits(
-        lowered, samples, labelled, options.quantization, options.auto, runners, formats,
-        options.metadata, as_trained, advance,
-    )  # fmt: skip
+        return plan_quantization(lowered, prepared.samples, asked, runners, advance), None
+    writing = Writing(runners, formats, options.metadata)
+    return allocate_bits(prepared, lowered, asked, options.auto, writing, advance)
 
 
 def export_bundle(
@@ -162,8 +122,9 @@ def export_bundle(
     if options.activations is Activations.FLOAT:
         return export_weight_only(source, options, out, progress)
     planned = plan_export(source, options, progress)
-    entered, labelled, masked = planned.entered, planned.labelled, planned.masked
-    balanced, lowered, plan = planned.balanced, planned.lowered, planned.plan
+    prepared, lowered, plan = planned.prepared, planned.lowered, planned.plan
+    entered, labelled = prepared.entered, prepared.labelled
+    masked, balanced = prepared.masked, prepared.balanced
 
     from deploykit.quantize.apply import apply_plan
     from deploykit.verify.saturation import why_onnxruntime_differs
@@ -176,7 +137,7 @@ def export_bundle(
         }
     with progress.stage("golden inputs"):
         golden = record_golden(
-            entered, masked, network, labelled or planned.samples, planned.temperature
+            entered, masked, network, labelled or prepared.samples, planned.temperature
         )
         check_floats(golden, masked, balanced, lowered)
     with progress.stage("prove parity") as advance:
@@ -194,11 +155,7 @@ def export_bundle(
             f"{f'{reason}; ' if reason else ''}no bundle was written"
         )
     with progress.stage("write bundle"):
-        outcome = Outcome(
-            entered, options, balanced, planned.hidden, planned.removal, planned.equalization,
-            lowered, plan, network, models, golden, parity, answers, labelled, planned.fit,
-            planned.temperature, planned.allocation, planned.in_calibration,
-        )  # fmt: skip
+        outcome = Outcome(options, planned, network, models, golden, parity, answers)
         return write_bundle(out, bundle_files(outcome))
 
 

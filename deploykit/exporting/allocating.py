@@ -8,14 +8,14 @@ from typing import assert_never
 
 from deploykit.errors import QuantizationError
 from deploykit.exporting.onnx_bytes import model_bytes
+from deploykit.exporting.preparing import Prepared
 from deploykit.graph.edit import output_names
 from deploykit.quantize.allocation import Front, front
 from deploykit.quantize.apply import apply_plan
-from deploykit.quantize.measuring import Measured, measured_choices, with_all_moments
+from deploykit.quantize.measuring import Asked, Measured, measured_choices, with_all_moments
 from deploykit.quantize.options import QuantizationOptions
 from deploykit.quantize.planning import calibrate
 from deploykit.quantize.rounded_layers import RoundedLayers
-from deploykit.quantize.sensitivity import free_groups, nothing_free
 from deploykit.quantize.settling import Runners
 from deploykit.runtime import ort
 from deploykit.spec.allocation import (
@@ -61,57 +61,56 @@ class Written:
         return max(map(len, self.models.values()))
 
 
+@dataclass(frozen=True)
+class Writing:
+    """What runs plans, and how their files are written."""
+
+    runners: Runners
+    formats: Sequence[Format]
+    metadata: ModelMetadata
+
+
 class Writer:
     """Plans and writes allocations of one calibrated network."""
 
-    def __init__(
-        self,
-        rounded: RoundedLayers,
-        runners: Runners,
-        formats: Sequence[Format],
-        metadata: ModelMetadata,
-    ) -> None:
-        self._rounded, self._runners = rounded, runners
-        self._formats, self._metadata = formats, metadata
+    def __init__(self, rounded: RoundedLayers, writing: Writing) -> None:
+        self._rounded, self._writing = rounded, writing
 
     def write(self, bits: Mapping[str, int]) -> Written:
         """bits: of every layer with weights."""
-        plan = self._rounded.plan(bits, self._runners)
+        plan = self._rounded.plan(bits, self._writing.runners)
         network = apply_plan(self._rounded.calibrated.network, plan)
-        models = {fmt: fmt.describe(fmt.write(network), self._metadata) for fmt in self._formats}
+        models = {
+            fmt: fmt.describe(fmt.write(network), self._writing.metadata)
+            for fmt in self._writing.formats
+        }
         return Written(plan, network, models)
 
 
 def allocate_bits(
+    prepared: Prepared,
     lowered: Network,
-    samples: Samples,
-    labelled: Samples | None,
     options: QuantizationOptions,
     auto: AutoBits,
-    runners: Runners,
-    formats: Sequence[Format],
-    metadata: ModelMetadata,
-    as_trained: Network,
+    writing: Writing,
     advance: Advance,
 ) -> tuple[QuantPlan, Allocation]:
     """The plan of the least sensitive allocation within the target, and how it was found.
 
-    options: its bits name the layers that are not to be chosen for. as_trained: the network before
-    anything was folded into its weights.
+    lowered: the prepared network in operators that have integers. options: its bits name the layers
+    that are not to be chosen for.
 
-    Raises QuantizationError where no allocation is within the target: then it says what is; and
-    where no layer's bits are free.
+    Raises QuantizationError where no allocation is within the target: then it says what is.
     """
-    calibrated = calibrate(lowered, samples, with_all_moments(options), runners, advance)
-    if not free_groups(calibrated, options.bits):
-        raise QuantizationError(nothing_free(calibrated, options.bits))
-    rounded = RoundedLayers(calibrated, options)
-    keys = [fmt.key for fmt in formats]
+    calibrated = calibrate(
+        lowered, prepared.samples, with_all_moments(options), writing.runners, advance
+    )
+    rounded, labelled = RoundedLayers(calibrated, options), prepared.labelled
+    asked = Asked(auto.sensitivity, widths(auto.target), [fmt.key for fmt in writing.formats])
     measured = measured_choices(
-        rounded, options, keys, auto.sensitivity, widths(auto.target), labelled, as_trained,
-        runners.evaluate, advance,
-    )  # fmt: skip
-    writer = Writer(rounded, runners, formats, metadata)
+        rounded, asked, labelled, prepared.entered.network, writing.runners.evaluate, advance
+    )
+    writer = Writer(rounded, writing)
     match auto.target:
         case TargetBits():
             return _by_mean(measured, auto, auto.target, writer)

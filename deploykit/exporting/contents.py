@@ -49,9 +49,12 @@ PACKAGES = (
 def bundle_files(outcome: Outcome) -> dict[str, bytes]:
     """Content by file name. Equal outcomes give equal bytes: no times, no paths, no latencies."""
     files = {fmt.file: data for fmt, data in outcome.models.items()}
-    files[FLOAT_MODEL] = model_bytes(outcome.balanced)
+    files[FLOAT_MODEL] = model_bytes(outcome.planned.prepared.balanced)
     files[PLAN] = json_bytes(
-        {**plan_record(outcome.plan, outcome.network), **_allocation(outcome.allocation)}
+        {
+            **plan_record(outcome.planned.plan, outcome.network),
+            **_allocation(outcome.planned.allocation),
+        }
     )
     files[GOLDEN] = golden_bytes(outcome.golden)
     sizes = {name: len(data) for name, data in sorted(files.items())}
@@ -125,12 +128,14 @@ def _grids(plan: QuantPlan) -> list[dict[str, Any]]:
 
 def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
     """manifest.json: what went in, what came out, and what was measured on the way."""
-    options, network, removal = outcome.options, outcome.network, outcome.removal
+    planned, options, network = outcome.planned, outcome.options, outcome.network
+    prepared, plan = planned.prepared, planned.plan
+    removal, labelled = prepared.removal, prepared.labelled
     sqnr, golden, layout = layer_sqnr(outcome), outcome.golden, options.tflite_layout
     return {
         "schema": SCHEMA,
         "versions": versions(),
-        "source": dict(outcome.entered.record),
+        "source": dict(prepared.entered.record),
         "io": options.quantization.io.value,
         "batch": network.batch.value,
         "tflite_layout": layout.value,
@@ -141,25 +146,25 @@ def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
             "std": list(options.metadata.std),
         },
         "calibration": {
-            "method": outcome.plan.calibration, "samples": outcome.plan.calibration_samples,
-            "fit": None if outcome.fit is None else outcome.fit.record(),
+            "method": plan.calibration, "samples": plan.calibration_samples,
+            "fit": None if prepared.fit is None else prepared.fit.record(),
         },
-        "evaluation": None if outcome.evaluated is None else {
-            "samples": len(outcome.evaluated), "labels": outcome.evaluated.labels is not None,
-            "in_calibration": outcome.in_calibration,
+        "evaluation": None if labelled is None else {
+            "samples": len(labelled), "labels": labelled.labels is not None,
+            "in_calibration": prepared.in_calibration,
         },
-        "fold": fold_record(outcome.entered.fold, options.entry),
+        "fold": fold_record(prepared.entered.fold, options.entry),
         "removal": {
             **removal_record(removal),
-            **hiding_record(outcome.hidden),
+            **hiding_record(prepared.hidden),
             **alignment_record(options.removal, removal),
         },
-        "equalization": equalization_record(outcome.equalization),
-        "int16_pairs": _pairs(outcome.plan),
-        **_allocation(outcome.allocation),
-        "given": _grids(outcome.plan),
-        "constant_output": constant_output(golden, _integers(outcome.plan)),
-        "without_effect": without_effect(options.stated, outcome.plan),
+        "equalization": equalization_record(prepared.equalization),
+        "int16_pairs": _pairs(plan),
+        **_allocation(planned.allocation),
+        "given": _grids(plan),
+        "constant_output": constant_output(golden, _integers(plan)),
+        "without_effect": without_effect(options.stated, plan),
         "layers": layer_records(outcome, sqnr),
         "sqnr_db": {name: decibels(value) for name, value in sqnr.items()},
         "agreement": agreement(
@@ -170,7 +175,7 @@ def manifest(outcome: Outcome, sizes: Mapping[str, int]) -> dict[str, Any]:
         **oldest_ort(outcome.models, network),
         "min_litert": oldest_litert(outcome.models, network),
         "dense_float32_bytes": 4 * removal.parameters_before,
-        **answers_record(outcome.answers, outcome.temperature),
+        **answers_record(outcome.answers, planned.temperature),
         "parity": [
             {
                 "runtime": found.runner, "samples": found.samples,

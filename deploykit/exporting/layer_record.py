@@ -25,7 +25,7 @@ def layer_sqnr(outcome: Outcome) -> dict[str, float]:
     """SQNR by tensor on the real ones of the golden inputs whose integers are all kept."""
     golden = outcome.golden
     real = golden.full < golden.real
-    floats = ort.evaluate(outcome.lowered, some_samples(golden.inputs, golden.full[real]))
+    floats = ort.evaluate(outcome.planned.lowered, some_samples(golden.inputs, golden.full[real]))
     count = len(golden.full)
     integers = {name: of_samples(values, real, count) for name, values in golden.integers.items()}
     return sqnr_by_tensor(outcome.network, floats, integers)
@@ -36,8 +36,8 @@ def layer_records(outcome: Outcome, sqnr: Mapping[str, float]) -> list[dict[str,
     kernels = {
         fmt.runtime: fmt.kernels(data, outcome.network) for fmt, data in outcome.models.items()
     }
-    costs = {cost.name: cost for cost in layer_costs(outcome.lowered.model)}
-    removals = {entry.operator: entry for entry in outcome.removal.tensors}
+    costs = {cost.name: cost for cost in layer_costs(outcome.planned.lowered.model)}
+    removals = {entry.operator: entry for entry in outcome.planned.prepared.removal.tensors}
     keys = [fmt.key for fmt in outcome.models]
     stored = layer_storage(outcome.network, keys)
     forms = stem_forms(outcome.network)
@@ -48,13 +48,13 @@ def layer_records(outcome: Outcome, sqnr: Mapping[str, float]) -> list[dict[str,
             **({"forms": forms[layer.output]} if layer.output in forms else {}),
             **_computed(outcome, layer),
             **_channels(outcome, layer, removals.get(layer.name)),
-            **_dead_channels(outcome.removal, removals.get(layer.name)),
+            **_dead_channels(outcome.planned.prepared.removal, removals.get(layer.name)),
             **_numbers(outcome, layer, costs.get(layer.name)),
             "sqnr_db": decibels(sqnr[layer.output]) if layer.output in sqnr else None,
             "stored": stored.get(layer.output, {}),
             "kernels": {runtime: by.get(layer.output) for runtime, by in kernels.items()},
         }
-        for layer in outcome.plan.layers
+        for layer in outcome.planned.plan.layers
     ]
 
 
@@ -64,9 +64,11 @@ def _computed(outcome: Outcome, layer: LayerPlan) -> dict[str, list[str]]:
         return {}
     inside = set(layer.nodes)
     found = {
-        "in_float": [node.op_type for node in outcome.lowered.model.graph if node.name in inside]
+        "in_float": [
+            node.op_type for node in outcome.planned.lowered.model.graph if node.name in inside
+        ]
     }
-    left = [name for name in outcome.plan.in_float if name in inside]
+    left = [name for name in outcome.planned.plan.in_float if name in inside]
     return {**found, "left_in_float": left} if left else found
 
 
@@ -90,7 +92,7 @@ def _dead_channels(report: RemovalReport, removal: TensorRemoval | None) -> dict
 
 def _numbers(outcome: Outcome, layer: LayerPlan, cost: LayerCost | None) -> dict[str, Any]:
     """Bits, scales, MACs, and bytes moved: activations read and written, weights and biases."""
-    into = outcome.plan.tensors.get(layer.output)
+    into = outcome.planned.plan.tensors.get(layer.output)
     touched = [*layer.inputs, layer.output]
     whole = [name for name in touched if name in outcome.network.indices]
     activation_bytes = sum(math.prod(outcome.network.shape(name)) for name in touched)

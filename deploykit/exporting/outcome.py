@@ -1,53 +1,46 @@
-"""What one export produced, for those who record it."""
+"""What an export has in hand: planned on paper, then written and proved."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from deploykit.bundle import (
-    Golden,
-)
-from deploykit.exporting.calibration_fit import CalibrationFit
-from deploykit.exporting.entry import Entered
+from deploykit.bundle import Golden
 from deploykit.exporting.options import ExportOptions
+from deploykit.exporting.preparing import Prepared
 from deploykit.exporting.temperature import Temperature
 from deploykit.spec.allocation import Allocation
-from deploykit.spec.equalization import EqualizationReport
-from deploykit.spec.negligible import Negligible
 from deploykit.spec.network import Network
 from deploykit.spec.parity import Answers, IntegerComparison
 from deploykit.spec.plan import QuantPlan
 from deploykit.spec.quantized import QuantizedNetwork
-from deploykit.spec.removal import RemovalReport
-from deploykit.spec.samples import Samples
 from deploykit.verify.formats import Format
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """Everything that one export produced.
+class Planned:
+    """A network that is quantized on paper: nothing is written yet.
 
-    balanced: the pruned network, its channels equalized where that was asked for; lowered: the same
-    as integer_form has it. evaluated: what --eval-data holds, and in_calibration how many of these
-    samples are calibration's too.
+    prepared: its float stages, at the temperature where there is one. lowered: the balanced one as
+    integer_form has it. allocation: None where bits were given.
     """
 
-    entered: Entered
-    options: ExportOptions
-    balanced: Network
-    hidden: Negligible | None
-    removal: RemovalReport
-    equalization: EqualizationReport | None
+    prepared: Prepared
     lowered: Network
     plan: QuantPlan
+    allocation: Allocation | None
+    temperature: Temperature | None
+    formats: tuple[Format, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Everything that one export produced. network: of the plan, as the models hold it."""
+
+    options: ExportOptions
+    planned: Planned
     network: QuantizedNetwork
     models: Mapping[Format, bytes]
     golden: Golden
     parity: tuple[IntegerComparison, ...]
     answers: Answers | None
-    evaluated: Samples | None
-    fit: CalibrationFit | None
-    temperature: Temperature | None = None
-    allocation: Allocation | None = None
-    in_calibration: int = 0

@@ -47,12 +47,21 @@ class Measured:
     evidence: PosteriorEvidence | None
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is to guide the bits. widths: between which the allocation will have to decide.
+
+    formats: of the files whose bytes count.
+    """
+
+    sensitivity: SensitivityChoice
+    widths: Collection[int]
+    formats: Collection[str]
+
+
 def measured_choices(
     rounded: RoundedLayers,
-    options: QuantizationOptions,
-    formats: Collection[str],
-    sensitivity: SensitivityChoice,
-    widths: Collection[int],
+    asked: Asked,
     labelled: Samples | None,
     as_trained: Network,
     evaluate: FloatEvaluator,
@@ -60,21 +69,21 @@ def measured_choices(
 ) -> Measured:
     """labelled: judges draws from the posterior; calibration data do where it is None.
 
-    widths: bits between which the allocation will have to decide. as_trained: the network before
-    batch norm was folded, whose posterior is looked at for what training made of it.
+    as_trained: the network before batch norm was folded, whose posterior is looked at for what
+    training made of it.
 
     Raises QuantizationError where the posterior is asked for and some layer has none.
     """
-    calibrated = rounded.calibrated
+    calibrated, options = rounded.calibrated, rounded.options
     groups = free_groups(calibrated, options.bits)
 
     def choices(found: Sensitivities) -> tuple[LayerChoices, ...]:
-        return layer_choices(calibrated, options.bits, formats, options.carriers, found)
+        return layer_choices(calibrated, options.bits, asked.formats, options.carriers, found)
 
     evidence = None
-    if sensitivity is not SensitivityChoice.MOMENTS:
+    if asked.sensitivity is not SensitivityChoice.MOMENTS:
         lacking = lacking_variance(calibrated.network, groups)
-        if lacking and sensitivity is SensitivityChoice.POSTERIOR:
+        if lacking and asked.sensitivity is SensitivityChoice.POSTERIOR:
             raise QuantizationError(
                 f"--sensitivity posterior: {without_variance(lacking).why}; leave it out, or give "
                 "these layers' bits with --layer-bits"
@@ -84,8 +93,10 @@ def measured_choices(
         else:
             free = choices(by_posterior(rounded, groups))
             judges = labelled or calibrated.samples
-            evidence = _evidence(calibrated.network, as_trained, judges, evaluate, free, widths)
-            if evidence.informative or sensitivity is SensitivityChoice.POSTERIOR:
+            evidence = _evidence(
+                calibrated.network, as_trained, judges, evaluate, free, asked.widths
+            )
+            if evidence.informative or asked.sensitivity is SensitivityChoice.POSTERIOR:
                 return Measured(Measure.POSTERIOR, free, evidence)
     inputs = calibrated.samples.inputs
     found = by_moments(rounded, groups, inputs, evaluate, _distance(labelled), progress)

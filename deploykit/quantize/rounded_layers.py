@@ -29,7 +29,7 @@ class RoundedLayers:
 
     def __init__(self, calibrated: Calibrated, options: QuantizationOptions) -> None:
         self.calibrated = calibrated
-        self._options = options
+        self.options = options
         alone = not options.rounding.in_sequence
         self._alone = options if alone else replace(options, rounding=Rounding.COMPENSATED)
         self._made: dict[tuple[str, int], LayerPlan] = {}
@@ -52,8 +52,8 @@ class RoundedLayers:
     def plan(self, bits: Mapping[str, int], runners: Runners) -> QuantPlan:
         """The whole plan. bits: of every layer with weights."""
         calibrated = self.calibrated
-        asked = replace(self._options.bits, layers=dict(bits))
-        options = replace(self._options, bits=asked)
+        asked = replace(self.options.bits, layers=dict(bits))
+        options = replace(self.options, bits=asked)
         if options.rounding.in_sequence:
             return rounded_plan(calibrated, options, runners)
         wide = bits_by_layer(calibrated.layers, calibrated.tied, asked, calibrated.trained)

@@ -13,7 +13,7 @@ from deploykit.quantize.allocation import front
 from deploykit.quantize.answers import classes, divergence, probabilities, relative_error, right
 from deploykit.quantize.bits import WeightBits
 from deploykit.quantize.informative import SCALES, draw_test, spread_ratio
-from deploykit.quantize.measuring import Measured, measured_choices, with_all_moments
+from deploykit.quantize.measuring import Asked, Measured, measured_choices, with_all_moments
 from deploykit.quantize.nodes import parameter
 from deploykit.quantize.options import QuantizationOptions
 from deploykit.quantize.planning import calibrate, plan_quantization
@@ -98,7 +98,8 @@ def measured(
 ) -> Measured:
     options = QuantizationOptions(bits=bits)
     return measured_choices(
-        rounded_layers(network, options), options, ("onnx", "tflite"), sensitivity, ALLOCATED_BITS,
+        rounded_layers(network, options),
+        Asked(sensitivity, ALLOCATED_BITS, ("onnx", "tflite")),
         labelled, network, ort.evaluate, ignore,
     )  # fmt: skip
 

@@ -5,9 +5,10 @@
 
 DIR and splits: as in pretrained_int8.py; 64 images calibrate, the others test. Every convolution and
 linear has --bits weights, activations 8; `auto` has 5 bits on average. The ladder shows each step on the
-first seeds; the bounds are on the mean of all seeds, of 8 bits, of the last step but learned rounding, and
-of auto. Both runtimes compute the same integers; every logit is compared. onnxruntime.quantization and
-ai-edge-quantizer, on the first seed, are shown beside; the latter in its own environment. Needs Pillow.
+first seeds; the bounds are on the first split, and on the mean of all seeds beside float's, of 8 bits, of
+the last step but learned rounding, and of auto. Both runtimes compute the same integers; every logit is
+compared. onnxruntime.quantization and ai-edge-quantizer, on the first seed, are shown beside; the latter in
+its own environment. Needs Pillow.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ from removal_pretrained import read_images
 FULL_BITS = 8
 AUTO_BITS = 5
 MIN_TOP1: Mapping[str, float] = {"8": 0.795, "4": 0.76, "auto": 0.785}
-"""Mean of all seeds, by bits of the weights; other bits are shown without a bound."""
+"""By bits of the weights, on the first split; other bits are shown without a bound."""
+FLOAT_TOP1 = 0.8005
+"""On the first split. The mean of five is under 0.795 in float already: there the bound is on how
+far integers lie under float, which is what MIN_TOP1 leaves on the first."""
 MOST_SECONDS = 600.0
 
 
@@ -120,7 +124,12 @@ def main() -> int:
         }
         print(f"mean of {bits} bits: {json.dumps(means)}")
         if bits in MIN_TOP1:
-            bounds.append(Bound(f"{bits} bits, top-1", means["top1"], MIN_TOP1[bits], "at least"))
+            least = MIN_TOP1[bits]
+            under = 100 * (means["float_top1"] - means["top1"])
+            bounds += [
+                Bound(f"{bits} bits, top-1 on the first split", rows[0].top1, least, "at least"),
+                Bound(f"{bits} bits, points under float, mean", under, 100 * (FLOAT_TOP1 - least)),
+            ]
         slowest = max(row.seconds for row in rows)
         bounds.append(Bound(f"{bits} bits, slowest export, s", slowest, MOST_SECONDS))
     if options.json:

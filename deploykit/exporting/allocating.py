@@ -16,6 +16,7 @@ from deploykit.quantize.measuring import Asked, Measured, measured_choices, with
 from deploykit.quantize.options import QuantizationOptions
 from deploykit.quantize.planning import calibrate
 from deploykit.quantize.rounded_layers import RoundedLayers
+from deploykit.quantize.sensitivity import free_groups, nothing_free
 from deploykit.quantize.settling import Runners
 from deploykit.runtime import ort
 from deploykit.spec.allocation import (
@@ -100,11 +101,14 @@ def allocate_bits(
     lowered: the prepared network in operators that have integers. options: its bits name the layers
     that are not to be chosen for.
 
-    Raises QuantizationError where no allocation is within the target: then it says what is.
+    Raises QuantizationError where no allocation is within the target: then it says what is; and
+    where no layer's bits are free.
     """
     calibrated = calibrate(
         lowered, prepared.samples, with_all_moments(options), writing.runners, advance
     )
+    if not free_groups(calibrated, options.bits):
+        raise QuantizationError(nothing_free(calibrated, options.bits))
     rounded, labelled = RoundedLayers(calibrated, options), prepared.labelled
     asked = Asked(auto.sensitivity, widths(auto.target), [fmt.key for fmt in writing.formats])
     measured = measured_choices(

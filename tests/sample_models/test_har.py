@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import json
 import pickle
@@ -11,7 +10,6 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,6 +19,7 @@ import torch
 import deploykit
 from deploykit.bundle import Bundle
 from deploykit.posterior import hard_concrete
+from tests.sample_models.loading import modules_of
 
 SAMPLE = Path(__file__).parents[2] / "sample_models" / "har"
 NAMES = ("augment", "data", "l0_gates", "make_data", "model", "report", "runs", "train")
@@ -29,15 +28,9 @@ SUBJECTS = tuple(range(1, 11))
 
 @pytest.fixture
 def module(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Imports the sample's modules as its scripts do: its folder first on the path."""
-    monkeypatch.syspath_prepend(str(SAMPLE))
-
-    def load(name: str) -> ModuleType:
-        return importlib.import_module(name)
-
-    yield load
-    for name in NAMES:
-        sys.modules.pop(name, None)
+    """Imports the sample's modules."""
+    with modules_of(SAMPLE, NAMES, monkeypatch) as load:
+        yield load
 
 
 def recordings(data: Any) -> list[Any]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import filecmp
-import importlib
 import json
 import struct
 import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,6 +16,7 @@ import pytest
 import torch
 
 from deploykit.posterior.checkpoint import load_checkpoint
+from tests.sample_models.loading import modules_of
 from tests.tools import require_path
 
 SAMPLE = Path(__file__).parents[2] / "sample_models" / "lenet5"
@@ -27,15 +26,9 @@ NAMES = ("data", "group_normal_jeffreys", "make_data", "model", "pruning", "trai
 
 @pytest.fixture
 def module(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Imports the sample's modules as its scripts do: its folder first on the path."""
-    monkeypatch.syspath_prepend(str(SAMPLE))
-
-    def load(name: str) -> ModuleType:
-        return importlib.import_module(name)
-
-    yield load
-    for name in NAMES:
-        sys.modules.pop(name, None)
+    """Imports the sample's modules."""
+    with modules_of(SAMPLE, NAMES, monkeypatch) as load:
+        yield load
 
 
 def write_idx(path: Path, values: np.ndarray[Any, np.dtype[np.uint8]]) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import io
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from balanced import balanced
 
 SUBJECTS = tuple(range(1, 11))
 CLASSES = 7
@@ -146,15 +150,7 @@ def split(windows: Windows, left_out: int) -> Fold:
 
 def choose_balanced(windows: Windows, count: int, seed: int) -> Windows:
     """Choose `count` windows at random, the sizes of any two classes at most one apart."""
-    random = np.random.default_rng(seed)
-    larger = set(random.permutation(CLASSES)[: count % CLASSES].tolist())
-    chosen = [
-        random.permutation(np.flatnonzero(windows.labels == label))[
-            : count // CLASSES + (label in larger)
-        ]
-        for label in range(CLASSES)
-    ]
-    return windows.take(random.permutation(np.concatenate(chosen)))
+    return windows.take(balanced(windows.labels, CLASSES, count, seed))
 
 
 def evenly(windows: Windows, count: int) -> Windows:

@@ -8,6 +8,7 @@ checkpoints/subject-NN.gated.pt   of the gated network at the chosen penalty
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,10 @@ from typing import Any
 import torch
 from data import Fold, Windows, split
 from model import all_weights, kept_weights, widths
-from runs import (
-    RunError,
-    Tensors,
-    accuracy,
-    load_run,
-    network_of,
-    run_folder,
-    save_atomically,
-    write_atomically,
-)
+from runs import Tensors, accuracy, network_of, run_folder
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from training_runs import RunError, load_run, save_atomically, write_atomically
 
 GOAL = 0.5
 """Share of the weights that a network has to lose."""

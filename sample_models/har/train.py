@@ -12,7 +12,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,12 @@ from augment import turned
 from data import SUBJECTS, DataError, Windows, cut, read_recordings, split
 from model import HarNet, all_weights, expected_weights
 from report import write_report
-from runs import (
-    ARCHITECTURES,
-    RunError,
-    Tensors,
-    accuracy,
-    load_run,
-    run_folder,
-    save_atomically,
-)
+from runs import ARCHITECTURES, Tensors, accuracy, run_folder
 from torch import Tensor
 from torch.nn import functional
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from training_runs import CHECKPOINT, RunError, begin, keep
 
 PENALTIES = (2.0, 4.0, 8.0)
 """Nats that all weights cost: those that are trained in each fold."""
@@ -119,21 +114,7 @@ def fit(settings: Settings, run: Path, windows: Windows, *, resume: bool) -> Non
     training, validation = Tensors.of(fold.training), Tensors.of(fold.validation)
     network = ARCHITECTURES[settings.kind]()
     optimizer = make_optimizer(network, settings)
-    epochs: list[dict[str, float]] = []
-    seconds = 0.0
-    if resume:
-        checkpoint = load_run(run)
-        if checkpoint["settings"] != asdict(settings):
-            raise RunError(
-                f"{run} was trained with {checkpoint['settings']}: resume with the same settings."
-            )
-        network.load_state_dict(checkpoint["model"])
-        optimizer.load_state_dict(checkpoint["optimizer"])
-        torch.set_rng_state(checkpoint["random"])
-        epochs, seconds = checkpoint["epochs"], checkpoint["seconds"]
-    elif (run / "checkpoint.pt").exists():
-        raise RunError(f"{run} already holds a run: add --resume, or name another --out.")
-    run.mkdir(parents=True, exist_ok=True)
+    epochs, seconds = begin(run, settings, network, optimizer, resume=resume)
     for epoch in range(len(epochs), settings.epochs):
         started = time.monotonic()
         loss = train_epoch(network, optimizer, training, settings, epoch)
@@ -142,17 +123,7 @@ def fit(settings: Settings, run: Path, windows: Windows, *, resume: bool) -> Non
         if settings.kind == "gated":
             measured["expected_weights"] = float(expected_weights(network).detach())
         epochs = [*epochs, measured]
-        save_atomically(
-            run / "checkpoint.pt",
-            {
-                "settings": asdict(settings),
-                "model": network.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "random": torch.get_rng_state(),
-                "epochs": epochs,
-                "seconds": seconds,
-            },
-        )
+        keep(run, settings, network, optimizer, epochs, seconds)
     print(
         f"subject {settings.left_out} left out, {settings.kind}, penalty {settings.penalty:g}: "
         f"validation {epochs[-1]['validation_accuracy']:.4f} after {len(epochs)} epochs, "
@@ -169,7 +140,7 @@ def fit_all(
         for kind, penalty in (("dense", 0.0), *(("gated", one) for one in penalties)):
             run = run_folder(runs, left_out, kind, penalty)
             settings = Settings(left_out, kind, penalty, epochs, seed)
-            fit(settings, run, windows, resume=(run / "checkpoint.pt").exists())
+            fit(settings, run, windows, resume=(run / CHECKPOINT).exists())
 
 
 def parse_arguments() -> argparse.Namespace:

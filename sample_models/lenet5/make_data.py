@@ -20,21 +20,11 @@ from data import (
     training_images,
 )
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from balanced import balanced
+
 CALIBRATION_IMAGES = 256
 TEST_IMAGES = 2_000
-
-
-def choose_balanced(images: Images, count: int, seed: int) -> Images:
-    """Choose `count` images at random, the sizes of any two classes at most one apart."""
-    random = np.random.default_rng(seed)
-    larger = set(random.permutation(CLASSES)[: count % CLASSES].tolist())
-    chosen = [
-        random.permutation(np.flatnonzero(images.labels == label))[
-            : count // CLASSES + (label in larger)
-        ]
-        for label in range(CLASSES)
-    ]
-    return images.take(random.permutation(np.concatenate(chosen)))
 
 
 def save(images: Images, path: Path) -> None:
@@ -54,7 +44,8 @@ def main() -> int:
     except DataError as error:
         print(f"make_data.py: {error}", file=sys.stderr)
         return 1
-    calibration = choose_balanced(rest, CALIBRATION_IMAGES, arguments.seed)
+    chosen = balanced(rest.labels, CLASSES, CALIBRATION_IMAGES, arguments.seed)
+    calibration = rest.take(chosen)
     save(calibration, arguments.out / "calibration.npz")
     save(test.take(np.arange(TEST_IMAGES)), arguments.out / "test-2000.npz")
     return 0

@@ -29,6 +29,9 @@ from pruning import LAYERS, choose_thresholds, kept_gates, prune, remaining_widt
 from torch import Tensor
 from torch.nn import functional
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from training_runs import RunError, begin, keep, load_run, save_atomically, write_atomically
+
 ARCHITECTURES = {"dense": lenet5, "bayesian": bayesian_lenet5}
 EVALUATION_BATCH = 500
 
@@ -50,10 +53,6 @@ tflite_layout = "nhwc"
 
 [threshold]          # log alpha at and above which a gate is closed; chosen on validation images
 """
-
-
-class TrainError(Exception):
-    """A run cannot be started, resumed or reported."""
 
 
 @dataclass(frozen=True)
@@ -162,29 +161,6 @@ def train_epoch(
     return total / steps
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file in one step, so that a reader sees the old one or the new one whole."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
-
-
-def save_atomically(path: Path, value: object) -> None:
-    """torch.save under the same promise."""
-    partial = path.with_name(f"{path.name}.partial")
-    torch.save(value, partial)
-    partial.replace(path)
-
-
-def load_checkpoint(run: Path) -> dict[str, Any]:
-    """What `fit` left in a run folder after its last whole epoch."""
-    path = run / "checkpoint.pt"
-    if not path.is_file():
-        raise TrainError(f"{path} does not exist: train it with `train.py fit --out {run}`.")
-    checkpoint: dict[str, Any] = torch.load(path, weights_only=True)
-    return checkpoint
-
-
 def fit(settings: Settings, run: Path, folder: Path, *, resume: bool) -> None:
     """Train for settings.epochs, leaving run/checkpoint.pt after each of them."""
     torch.manual_seed(settings.seed)
@@ -192,21 +168,7 @@ def fit(settings: Settings, run: Path, folder: Path, *, resume: bool) -> None:
     training, validation = Split.of(rest), Split.of(held_out)
     model = ARCHITECTURES[settings.kind]()
     optimizer = make_optimizer(model, settings)
-    epochs: list[dict[str, float]] = []
-    seconds = 0.0
-    if resume:
-        checkpoint = load_checkpoint(run)
-        if checkpoint["settings"] != asdict(settings):
-            raise TrainError(
-                f"{run} was trained with {checkpoint['settings']}: resume with the same settings."
-            )
-        model.load_state_dict(checkpoint["model"])
-        optimizer.load_state_dict(checkpoint["optimizer"])
-        torch.set_rng_state(checkpoint["random"])
-        epochs, seconds = checkpoint["epochs"], checkpoint["seconds"]
-    elif (run / "checkpoint.pt").exists():
-        raise TrainError(f"{run} already holds a run: add --resume, or name another --out.")
-    run.mkdir(parents=True, exist_ok=True)
+    epochs, seconds = begin(run, settings, model, optimizer, resume=resume)
     for epoch in range(len(epochs), settings.epochs):
         started = time.monotonic()
         loss = train_epoch(model, optimizer, training, settings, epoch)
@@ -217,15 +179,7 @@ def fit(settings: Settings, run: Path, folder: Path, *, resume: bool) -> None:
             "validation_accuracy": accuracy(model, validation),
         }
         epochs = [*epochs, measured]
-        checkpoint = {
-            "settings": asdict(settings),
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "random": torch.get_rng_state(),
-            "epochs": epochs,
-            "seconds": seconds,
-        }
-        save_atomically(run / "checkpoint.pt", checkpoint)
+        keep(run, settings, model, optimizer, epochs, seconds)
         print(
             f"epoch {epoch + 1}/{settings.epochs}  cross-entropy {loss:.4f} nats  "
             f"KL {measured['kl']:,.0f} nats  "
@@ -255,7 +209,7 @@ def describe_pruned(
 
 def describe_run(run: Path, validation: Split, test: Split, tolerance: float) -> dict[str, Any]:
     """What training.json says about one run; accuracies are fractions."""
-    checkpoint = load_checkpoint(run)
+    checkpoint = load_run(run)
     settings = checkpoint["settings"]
     model = ARCHITECTURES[settings["kind"]]()
     model.load_state_dict(checkpoint["model"])
@@ -281,13 +235,13 @@ def report(
     runs = [describe_run(run, validation, test, tolerance) for run in (dense, shipped, *others)]
     kinds = [run["settings"]["kind"] for run in runs[:2]]
     if kinds != ["dense", "bayesian"]:
-        raise TrainError(f"--dense and --shipped name runs of the kinds {' and '.join(kinds)}.")
+        raise RunError(f"--dense and --shipped name runs of the kinds {' and '.join(kinds)}.")
     for description in runs:
         print(summary_line(description))
     log = {"torch": torch.__version__, "dense": runs[0], "shipped": runs[1], "others": runs[2:]}
     write_atomically(out / "training.json", (json.dumps(log, indent=1) + "\n").encode())
-    save_atomically(out / "dense.pt", load_checkpoint(dense)["model"])
-    save_atomically(out / "bayesian.pt", load_checkpoint(shipped)["model"])
+    save_atomically(out / "dense.pt", load_run(dense)["model"])
+    save_atomically(out / "bayesian.pt", load_run(shipped)["model"])
     thresholds = runs[1]["pruned"]["thresholds"]
     rows = "".join(f"{name} = {thresholds[name]}\n" for name in LAYERS)
     write_atomically(out / "export.toml", (EXPORT_TOML + rows).encode())
@@ -383,7 +337,7 @@ def run_command(arguments: argparse.Namespace) -> None:
 def main() -> int:
     try:
         run_command(parse_arguments())
-    except (DataError, TrainError) as error:
+    except (DataError, RunError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 1
     return 0

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -23,3 +24,20 @@ def modules_of(
     yield importlib.import_module
     for name in names:
         sys.modules.pop(name, None)
+
+
+def interrupt_second_epoch(
+    train: Any, fit: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C in the second of the epochs that `fit` trains by the module's train_epoch."""
+    train_epoch = train.train_epoch
+
+    def stop_in_the_second(*arguments: Any) -> float:
+        if arguments[-1] == 1:
+            raise KeyboardInterrupt
+        return float(train_epoch(*arguments))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "train_epoch", stop_in_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            fit()

@@ -19,7 +19,7 @@ import torch
 import deploykit
 from deploykit.bundle import Bundle
 from deploykit.posterior import hard_concrete
-from tests.sample_models.loading import modules_of
+from tests.sample_models.loading import interrupt_second_epoch, modules_of
 
 SAMPLE = Path(__file__).parents[2] / "sample_models" / "har"
 NAMES = ("augment", "data", "l0_gates", "make_data", "model", "report", "runs", "train")
@@ -123,17 +123,9 @@ def test_interrupted_training_resumes_to_the_same_bytes(
     settings = train.Settings(3, kind, penalty, epochs=2, batch=16, warmup_epochs=1.0)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     train.fit(settings, whole, windows, resume=False)
-    train_epoch = train.train_epoch
-
-    def stop_in_the_second(*arguments: Any) -> float:
-        if arguments[-1] == 1:
-            raise KeyboardInterrupt
-        return float(train_epoch(*arguments))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train, "train_epoch", stop_in_the_second)
-        with pytest.raises(KeyboardInterrupt):
-            train.fit(settings, broken, windows, resume=False)
+    interrupt_second_epoch(
+        train, lambda: train.fit(settings, broken, windows, resume=False), monkeypatch
+    )
     train.fit(settings, broken, windows, resume=True)
     expected, found = (torch.load(run / "checkpoint.pt") for run in (whole, broken))
     assert expected["epochs"] == found["epochs"]

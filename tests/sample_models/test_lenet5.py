@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from deploykit.posterior.checkpoint import load_checkpoint
-from tests.sample_models.loading import modules_of
+from tests.sample_models.loading import interrupt_second_epoch, modules_of
 from tests.tools import require_path
 
 SAMPLE = Path(__file__).parents[2] / "sample_models" / "lenet5"
@@ -70,17 +70,9 @@ def test_interrupted_training_resumes_to_the_same_numbers(
     settings = train.Settings("bayesian", 2, 0, 64, 1e-3, 1e-2, 0.1, 1.0)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     train.fit(settings, whole, tiny_data, resume=False)
-    train_epoch = train.train_epoch
-
-    def stop_in_the_second(*arguments: Any) -> float:
-        if arguments[-1] == 1:
-            raise KeyboardInterrupt
-        return float(train_epoch(*arguments))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train, "train_epoch", stop_in_the_second)
-        with pytest.raises(KeyboardInterrupt):
-            train.fit(settings, broken, tiny_data, resume=False)
+    interrupt_second_epoch(
+        train, lambda: train.fit(settings, broken, tiny_data, resume=False), monkeypatch
+    )
     train.fit(settings, broken, tiny_data, resume=True)
     expected = torch.load(whole / "checkpoint.pt", weights_only=True)["model"]
     found = torch.load(broken / "checkpoint.pt", weights_only=True)["model"]
@@ -94,7 +86,7 @@ def test_resuming_under_other_settings_is_refused(
     settings = train.Settings("dense", 1, 0, 64, 1e-3, 1e-2, 0.0, 0.0)
     train.fit(settings, tmp_path / "run", tiny_data, resume=False)
     other = train.Settings("dense", 2, 0, 64, 1e-3, 1e-2, 0.0, 0.0)
-    with pytest.raises(train.TrainError, match="resume with the same settings"):
+    with pytest.raises(train.RunError, match="resume with the same settings"):
         train.fit(other, tmp_path / "run", tiny_data, resume=True)
 
 

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 CHECKPOINT = "checkpoint.pt"
+
+
+class Stateful(Protocol):
+    """An optimizer, or several under one name."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that decides its next step."""
+        ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> object:
+        """Go on from there."""
+        ...
 
 
 class RunError(Exception):
@@ -29,8 +41,8 @@ def load_run(run: Path) -> dict[str, Any]:
 
 
 def begin(
-    run: Path, settings: Any, model: nn.Module, optimizer: torch.optim.Optimizer, *, resume: bool
-) -> tuple[list[dict[str, float]], float]:
+    run: Path, settings: Any, model: nn.Module, optimizer: Stateful, *, resume: bool
+) -> tuple[list[dict[str, Any]], float]:
     """(epochs done, their seconds): none of a new run; a resumed one is put back where it was.
 
     settings: a dataclass of everything that decides what the run computes.
@@ -57,8 +69,8 @@ def keep(
     run: Path,
     settings: Any,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    epochs: list[dict[str, float]],
+    optimizer: Stateful,
+    epochs: list[dict[str, Any]],
     seconds: float,
 ) -> None:
     """Leave what `begin` takes up again."""

@@ -9,7 +9,6 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ import torch
 from data import (
     DEBIAN_FOLDER,
     DataError,
-    Images,
     split_for_validation,
     test_images,
     training_images,
@@ -30,10 +28,10 @@ from torch import Tensor
 from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from labelled_images import LabelledImages, accuracy
 from training_runs import RunError, begin, keep, load_run, save_atomically, write_atomically
 
 ARCHITECTURES = {"dense": lenet5, "bayesian": bayesian_lenet5}
-EVALUATION_BATCH = 500
 
 EXPORT_TOML = """\
 # Every option of `deploykit export`; a flag on the command line overrides it. \
@@ -69,31 +67,6 @@ class Settings:
     warmup_epochs: float
 
 
-@dataclass(frozen=True)
-class Split:
-    """Images [N, 1, 28, 28] and labels [N] as tensors."""
-
-    inputs: Tensor
-    labels: Tensor
-
-    @classmethod
-    def of(cls, images: Images) -> "Split":
-        """Share the memory of numpy images."""
-        return cls(torch.from_numpy(images.inputs), torch.from_numpy(images.labels))
-
-
-def accuracy(model: LeNet5, split: Split) -> float:
-    """Fraction classified correctly in eval mode."""
-    model.eval()
-    correct = 0
-    with torch.no_grad():
-        for start in range(0, len(split.labels), EVALUATION_BATCH):
-            chosen = slice(start, start + EVALUATION_BATCH)
-            predicted = model(split.inputs[chosen]).argmax(dim=1)
-            correct += int((predicted == split.labels[chosen]).sum())
-    return correct / len(split.labels)
-
-
 def kl_divergence(model: LeNet5) -> Tensor:
     """KL of all Bayesian layers in nats; 0 for the dense model."""
     layers = (m for m in model.modules() if isinstance(m, GroupNormalJeffreys))
@@ -123,19 +96,10 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, progress: float) -> Non
         group["lr"] = group["peak"] * factor
 
 
-def batches(split: Split, settings: Settings, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Shuffled whole batches; the order depends on the seed and the epoch alone."""
-    generator = torch.Generator().manual_seed(settings.seed * 100_003 + epoch)
-    order = torch.randperm(len(split.labels), generator=generator)
-    for step in range(len(order) // settings.batch):
-        chosen = order[step * settings.batch : (step + 1) * settings.batch]
-        yield split.inputs[chosen], split.labels[chosen]
-
-
 def train_epoch(
     model: LeNet5,
     optimizer: torch.optim.Optimizer,
-    split: Split,
+    split: LabelledImages,
     settings: Settings,
     epoch: int,
 ) -> float:
@@ -146,7 +110,9 @@ def train_epoch(
     model.train()
     steps = len(split.labels) // settings.batch
     total = 0.0
-    for step, (inputs, labels) in enumerate(batches(split, settings, epoch)):
+    generator = torch.Generator().manual_seed(settings.seed * 100_003 + epoch)
+    batches = split.shuffled(settings.batch, generator)
+    for step, (inputs, labels) in enumerate(batches):
         now = epoch + step / steps
         set_learning_rates(optimizer, now / settings.epochs)
         warmup = min(1.0, now / settings.warmup_epochs) if settings.warmup_epochs else 1.0
@@ -165,7 +131,7 @@ def fit(settings: Settings, run: Path, folder: Path, *, resume: bool) -> None:
     """Train for settings.epochs, leaving run/checkpoint.pt after each of them."""
     torch.manual_seed(settings.seed)
     rest, held_out = split_for_validation(training_images(folder))
-    training, validation = Split.of(rest), Split.of(held_out)
+    training, validation = LabelledImages.of(rest), LabelledImages.of(held_out)
     model = ARCHITECTURES[settings.kind]()
     optimizer = make_optimizer(model, settings)
     epochs, seconds = begin(run, settings, model, optimizer, resume=resume)
@@ -189,7 +155,7 @@ def fit(settings: Settings, run: Path, folder: Path, *, resume: bool) -> None:
 
 
 def describe_pruned(
-    model: LeNet5, validation: Split, test: Split, tolerance: float
+    model: LeNet5, validation: LabelledImages, test: LabelledImages, tolerance: float
 ) -> dict[str, Any]:
     """Choose thresholds on the validation images and measure the pruned posterior mean."""
     thresholds = choose_thresholds(model, lambda m: accuracy(m, validation), tolerance)
@@ -207,7 +173,9 @@ def describe_pruned(
     }
 
 
-def describe_run(run: Path, validation: Split, test: Split, tolerance: float) -> dict[str, Any]:
+def describe_run(
+    run: Path, validation: LabelledImages, test: LabelledImages, tolerance: float
+) -> dict[str, Any]:
     """What training.json says about one run; accuracies are fractions."""
     checkpoint = load_run(run)
     settings = checkpoint["settings"]
@@ -231,7 +199,7 @@ def report(
 ) -> None:
     """Evaluate the runs and write the four files that come from them into `out`."""
     _, held_out = split_for_validation(training_images(folder))
-    validation, test = Split.of(held_out), Split.of(test_images(folder))
+    validation, test = LabelledImages.of(held_out), LabelledImages.of(test_images(folder))
     runs = [describe_run(run, validation, test, tolerance) for run in (dense, shipped, *others)]
     kinds = [run["settings"]["kind"] for run in runs[:2]]
     if kinds != ["dense", "bayesian"]:

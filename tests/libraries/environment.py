@@ -1,25 +1,39 @@
-"""Install the libraries of all examples into build/libraries, pinned, dependencies left out.
+"""Install the libraries of all examples and samples into build/libraries, dependencies left out.
 
 .venv/bin/python -m tests.libraries.environment
 
 A library's own requirements would bring another torch, numpy or lightning than the project's; its
-example names what importing it really asks for. Used by putting the folder on PYTHONPATH.
+example names, pinned, what importing it really asks for. Used by putting the folder on PYTHONPATH.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import subprocess
 import sys
 
-from tests.libraries.frame import FOLDER, libraries
+import pytest
+
+from tests.libraries.frame import FOLDER, asked, libraries
 
 STAMP = FOLDER / ".installed"
+DATA = ("seglearn==1.2.5",)
+"""Packages that bring a sample's data."""
+
+
+def require_package(name: str) -> None:
+    """A package of the folder: skips in `make test`; `make test-libraries` fails without it."""
+    if importlib.util.find_spec(name) is not None:
+        return
+    if asked():
+        pytest.fail(f"{FOLDER} is on the path and has no {name}", pytrace=False)
+    pytest.skip(f"{name} is not installed: make test-libraries brings it")
 
 
 def main() -> int:
     """Make the folder anew where what is asked for has changed."""
-    wanted = sorted({pin for library in libraries() for pin in library.requirements})
+    wanted = sorted({*DATA, *(pin for library in libraries() for pin in library.requirements)})
     loose = [pin for pin in wanted if "==" not in pin]
     if loose:
         print(f"requirements without a release: {', '.join(loose)}", file=sys.stderr)

@@ -111,9 +111,13 @@ class Library:
 
         Restated layers ask for no package; they would train in every `make test` otherwise.
         """
-        asked = FOLDER.resolve() in (Path(entry).resolve() for entry in sys.path)
         found = importlib.util.find_spec(self.package) is not None
-        return found and (asked or bool(self.requirements))
+        return found and (asked() or bool(self.requirements))
+
+
+def asked() -> bool:
+    """Whether `make test-libraries` runs: its folder is on the path."""
+    return FOLDER.resolve() in (Path(entry).resolve() for entry in sys.path)
 
 
 def libraries() -> Iterator[Library]:

@@ -1,8 +1,9 @@
-"""Modules of a sample's folder, imported as its scripts do."""
+"""Modules of a sample's folder, imported as its scripts do, and little data for them."""
 
 from __future__ import annotations
 
 import importlib
+import struct
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 
@@ -41,3 +43,20 @@ def interrupt_second_epoch(
         patch.setattr(train, "train_epoch", stop_in_the_second)
         with pytest.raises(KeyboardInterrupt):
             fit()
+
+
+def tiny_fashion_mnist(folder: Path) -> Path:
+    """A folder of idx files: 128 random images beside the 5,000 held out, and 16 to test."""
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for part, count in (("train", 5_128), ("t10k", 16)):
+        labels = generator.integers(0, 10, count).astype(np.uint8)
+        images = generator.integers(0, 256, (count, 28, 28)).astype(np.uint8)
+        _write_idx(folder / f"{part}-labels-idx1-ubyte", labels)
+        _write_idx(folder / f"{part}-images-idx3-ubyte", images)
+    return folder
+
+
+def _write_idx(path: Path, values: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
+    header = struct.pack(f">4B{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
+    path.write_bytes(header + values.tobytes())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import pickle
-import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -221,20 +220,6 @@ def test_committed_networks_are_the_chosen_ones(module: Any) -> None:
         network.load_state_dict(torch.load(f"{prefix}.gated.pt", weights_only=True))
         assert list(model.widths(network)) == chosen["widths"]
         model.dense_har().load_state_dict(torch.load(f"{prefix}.dense.pt", weights_only=True))
-
-
-@pytest.mark.skipif(
-    importlib.util.find_spec("seglearn") is None, reason="seglearn is not installed"
-)
-def test_slices_are_those_of_the_recordings(module: Any, tmp_path: Path) -> None:
-    make_data = module("make_data")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["make_data.py", "--out", str(tmp_path)])
-        assert make_data.main() == 0
-    for name in ("calibration.npz", "test-128.npz"):
-        with np.load(SAMPLE / name) as committed, np.load(tmp_path / name) as made:
-            for array in ("inputs", "labels"):
-                np.testing.assert_array_equal(committed[array], made[array])
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import filecmp
 import json
-import struct
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ import pytest
 import torch
 
 from deploykit.posterior.checkpoint import load_checkpoint
-from tests.sample_models.loading import interrupt_second_epoch, modules_of
+from tests.sample_models.loading import interrupt_second_epoch, modules_of, tiny_fashion_mnist
 from tests.tools import require_path
 
 SAMPLE = Path(__file__).parents[2] / "sample_models" / "lenet5"
@@ -31,23 +30,10 @@ def module(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         yield load
 
 
-def write_idx(path: Path, values: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
-    header = struct.pack(f">4B{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
-    path.write_bytes(header + values.tobytes())
-
-
 @pytest.fixture
 def tiny_data(tmp_path: Path) -> Path:
-    """A folder of idx files: 128 images to train on beside the 5,000 held out, and 16 to test."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    generator = np.random.default_rng(0)
-    for part, count in (("train", 5_128), ("t10k", 16)):
-        labels = generator.integers(0, 10, count).astype(np.uint8)
-        images = generator.integers(0, 256, (count, 28, 28)).astype(np.uint8)
-        write_idx(folder / f"{part}-labels-idx1-ubyte", labels)
-        write_idx(folder / f"{part}-images-idx3-ubyte", images)
-    return folder
+    """128 random images to train on beside the 5,000 held out, and 16 to test."""
+    return tiny_fashion_mnist(tmp_path / "data")
 
 
 def test_slices_are_those_of_the_data_set(module: Any, tmp_path: Path) -> None:

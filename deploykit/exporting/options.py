@@ -240,12 +240,14 @@ def _bias_correction(values: Mapping[str, Any]) -> BiasCorrection:
 
 
 def _left_of(stated: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """What of export.toml about bits stands, where flags ask for bits in another way."""
+    """What of export.toml stands, where flags ask for bits or widths in another way."""
     gone: set[str] = set()
+    if given.get("align", "auto") != "auto" and stated.get("target") in WidthTable.names():
+        gone.add("target")
     if "plan" in given:
-        gone = {"bits", *OF_AUTO}
+        gone |= {"bits", *OF_AUTO}
     elif "bits" in given:
-        gone = {"plan", *(() if default_of(given["bits"]) == AUTO else OF_AUTO)}
+        gone |= {"plan", *(() if default_of(given["bits"]) == AUTO else OF_AUTO)}
     if any(key in given for key in TARGETS):
         gone |= set(TARGETS)
     return {key: value for key, value in stated.items() if key not in gone}

@@ -22,6 +22,7 @@ from deploykit.exporting.options import (
     source_of,
 )
 from deploykit.graph.options import MultipleOf
+from deploykit.graph.widths.table import WidthTable
 from deploykit.posterior.options import BatchNormMode, PruneRule, PruneSpec
 from deploykit.quantize.bits import WeightBits
 from deploykit.quantize.calibration import Calibration
@@ -58,6 +59,20 @@ def test_what_is_given_overrides_the_file(tmp_path: Path) -> None:
     assert options.quantization.calibration is Calibration.ENTROPY
     assert options.data == Path("b.npz")
     assert options.entry.inputs == {None: GivenInput((1, 3, 8, 8))}
+
+
+@pytest.mark.parametrize(("align", "found"), [("none", None), (8, MultipleOf(8))])
+def test_widths_asked_for_by_a_flag_need_no_table_that_the_file_names(
+    align: str | int, found: MultipleOf | None, tmp_path: Path
+) -> None:
+    config = tmp_path / "export.toml"
+    config.write_text(f'align = "auto"\ntarget = "{WidthTable.names()[0]}"\n', encoding="utf-8")
+    assert build_options({**LEAST, "align": align}, config).removal.align == found
+    processors = tmp_path / "any.toml"
+    processors.write_text('target = "any"\n', encoding="utf-8")
+    kept = build_options({**LEAST, "align": align}, processors)
+    assert kept.removal.align == found
+    assert kept.quantization.target is Target.ANY
 
 
 def test_paths_in_the_file_are_relative_to_it(tmp_path: Path) -> None:

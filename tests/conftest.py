@@ -11,6 +11,8 @@ from tests.exported import export_sample, write_config
 
 # onnxruntime reports home by default, and reads this when it is imported.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+# The workers of pytest-xdist fill the cores: a second thread in one of them waits for another's.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

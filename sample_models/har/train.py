@@ -8,7 +8,6 @@ report  chooses a penalty by size, measures each left-out subject, writes what i
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -26,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from learning_rates import set_learning_rates
 from training_runs import CHECKPOINT, RunError, begin, keep
 
 PENALTIES = (2.0, 4.0, 8.0)
@@ -59,13 +59,6 @@ def make_optimizer(network: HarNet, settings: Settings) -> torch.optim.AdamW:
     if gates:
         groups.append({"params": gates, "peak": settings.gate_learning_rate})
     return torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=0.0)
-
-
-def set_learning_rates(optimizer: torch.optim.Optimizer, progress: float) -> None:
-    """Cosine decay from each group's peak to a hundredth of it; progress in [0, 1]."""
-    factor = 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * progress))
-    for group in optimizer.param_groups:
-        group["lr"] = group["peak"] * factor
 
 
 def batches(training: Tensors, settings: Settings, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:

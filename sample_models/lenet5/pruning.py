@@ -4,14 +4,19 @@ A gate is kept if its log_alpha < threshold, with one threshold per layer.
 """
 
 import copy
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 from group_normal_jeffreys import GroupNormalJeffreys
 from model import LeNet5
 from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from threshold_search import last_accepted
 
 DENSE_WEIGHTS = 431_080
 LAYERS = ("conv1", "conv2", "fc1", "fc2")
@@ -109,21 +114,6 @@ def _candidates(log_alpha: Tensor) -> list[float]:
     ]
 
 
-def _lowest(candidates: list[float], accepted: Callable[[float], bool]) -> float:
-    """Bisect for the lowest accepted candidate; the first is taken to be acceptable.
-
-    Acceptance need not be monotone: the answer is accepted, its lower neighbour is not.
-    """
-    good, bad = 0, len(candidates)
-    while bad - good > 1:
-        middle = (good + bad) // 2
-        if accepted(candidates[middle]):
-            good = middle
-        else:
-            bad = middle
-    return candidates[good]
-
-
 def choose_thresholds(
     model: LeNet5, accuracy: Callable[[LeNet5], float], tolerance: float
 ) -> dict[str, float]:
@@ -141,5 +131,5 @@ def choose_thresholds(
             return accuracy(prune(model, chosen | {name: candidate})) >= floor
 
         candidates = _candidates(gates(model)[name].log_alpha().detach())
-        chosen[name] = _lowest(candidates, accepted)
+        chosen[name] = last_accepted(candidates, accepted)
     return chosen

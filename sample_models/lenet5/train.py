@@ -6,7 +6,6 @@ report  evaluates run folders and writes training.json, dense.pt, bayesian.pt, e
 
 import argparse
 import json
-import math
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -29,6 +28,7 @@ from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from labelled_images import LabelledImages, accuracy
+from learning_rates import set_learning_rates
 from training_runs import RunError, begin, keep, load_run, save_atomically, write_atomically
 
 ARCHITECTURES = {"dense": lenet5, "bayesian": bayesian_lenet5}
@@ -87,13 +87,6 @@ def make_optimizer(model: LeNet5, settings: Settings) -> torch.optim.Adam:
         },
     ]
     return torch.optim.Adam([g for g in groups if g["params"]], lr=settings.learning_rate)
-
-
-def set_learning_rates(optimizer: torch.optim.Optimizer, progress: float) -> None:
-    """Cosine decay from each group's peak to a hundredth of it; progress in [0, 1]."""
-    factor = 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * progress))
-    for group in optimizer.param_groups:
-        group["lr"] = group["peak"] * factor
 
 
 def train_epoch(

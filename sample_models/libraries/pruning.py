@@ -8,13 +8,18 @@ Source: Graves 2011; Blundell et al. 2015, section 5.1, by channel instead of by
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Mapping
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 from libraries import Library
 from model import HIDDEN, Network
 from torch import Tensor
+
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
+from threshold_search import last_accepted
 
 # By the weights that a channel frees, its own and those that read it: 432, 378 and 313.
 _SEARCH_ORDER = ("conv2", "conv3", "conv1")
@@ -62,7 +67,7 @@ def choose_thresholds(
         def accepted(candidate: float, name: str = name, floor: float = floor) -> bool:
             return accuracy(closed(plain, noise, chosen | {name: candidate})) >= floor
 
-        chosen[name] = _highest(_candidates(noise[name]), accepted)
+        chosen[name] = last_accepted(_candidates(noise[name]), accepted)
     return {name: chosen[name] for name in HIDDEN}
 
 
@@ -77,18 +82,3 @@ def _candidates(scores: Tensor) -> list[float]:
         0.0,
         *(middle for low, middle, high in middles if low + _MARGIN < middle < high - _MARGIN),
     ]
-
-
-def _highest(candidates: list[float], accepted: Callable[[float], bool]) -> float:
-    """Bisect for the highest accepted candidate; the first is taken to be acceptable.
-
-    Acceptance need not be monotone: the answer is accepted, its upper neighbour is not.
-    """
-    good, bad = 0, len(candidates)
-    while bad - good > 1:
-        middle = (good + bad) // 2
-        if accepted(candidates[middle]):
-            good = middle
-        else:
-            bad = middle
-    return candidates[good]

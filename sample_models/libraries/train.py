@@ -7,7 +7,6 @@ report  measures run folders and writes NAME.pt and NAME.toml of each library, a
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import time
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "lenet5"))
 from data import DEBIAN_FOLDER, DataError, split_for_validation, training_images
 from labelled_images import LabelledImages, accuracy
+from learning_rates import set_learning_rates
 from training_runs import RunError, begin, keep
 
 SPREADS = ("rho_kernel", "rho_weight", "rho_bias", "log_sigma", "log_sigma2")
@@ -60,13 +60,6 @@ def make_optimizer(network: Network, settings: Settings) -> torch.optim.Adam:
         },
     ]
     return torch.optim.Adam(groups, lr=settings.learning_rate)
-
-
-def set_learning_rates(optimizer: torch.optim.Optimizer, progress: float) -> None:
-    """Cosine decay from each group's peak to a hundredth of it; progress in [0, 1]."""
-    factor = 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * progress))
-    for group in optimizer.param_groups:
-        group["lr"] = group["peak"] * factor
 
 
 def train_epoch(

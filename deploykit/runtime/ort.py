@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -29,6 +30,22 @@ TENSOR_KEY = "deploykit.tensor:"
 """A fact of the file format, stated again: emit and runtime do not import each other."""
 
 ERRORS_ONLY = 3
+
+
+_INT8 = onnx.TensorProto.INT8
+EXACT_SUMS = "session.x64quantprecision"
+
+
+class Sums(Enum):
+    """How products of uint8 and int8 are added on x86 processors without VNNI: see spec.pairs.
+
+    kernels: as ONNX Runtime does by default, in pairs of 16 bits, which saturate.
+    exact: in 32 bits, as every other processor does; slower.
+    """
+
+    KERNELS = "0"
+    EXACT = "1"
+
 
 EVALUATING_THREADS = 1
 """The same on every machine: the last bits of a sum depend on how many threads share it."""
@@ -54,15 +71,19 @@ def version() -> str | None:
         return None
 
 
-def run(data: bytes, inputs: Tensors, threads: int = 1) -> dict[str, AnyArray]:
+def run(
+    data: bytes, inputs: Tensors, threads: int = 1, sums: Sums = Sums.KERNELS
+) -> dict[str, AnyArray]:
     """Every graph output by name, for the public inputs [N, ...] by port name.
 
     The file's batch is looped over, its last one filled up.
     """
-    return _run(_session(data, threads), inputs)
+    return _run(_session(data, threads, sums=sums), inputs)
 
 
-def run_probe(data: bytes, inputs: Tensors, threads: int = 1) -> dict[str, AnyArray]:
+def run_probe(
+    data: bytes, inputs: Tensors, threads: int = 1, sums: Sums = Sums.KERNELS
+) -> dict[str, AnyArray]:
     """Every integer activation as int8 in NCHW by the network's tensor name, of a probe file.
 
     Outputs of int32 and int64 are there as they are.
@@ -70,7 +91,7 @@ def run_probe(data: bytes, inputs: Tensors, threads: int = 1) -> dict[str, AnyAr
     inputs: by port name, int8 [N, ...] already quantized; a float port receives their real
     values, a uint8 port the shifted ones. A float port takes floats as they are.
     """
-    session = _session(data, threads)
+    session = _session(data, threads, sums=sums)
     names = _tensor_names(session)
     quantizations = _input_quantizations(data)
     public: dict[str, AnyArray] = {}
@@ -200,12 +221,57 @@ def _options(ort: Any, threads: int) -> Any:
     return options
 
 
-def _session(data: bytes, threads: int, optimize: bool = True) -> Any:
+def _session(data: bytes, threads: int, optimize: bool = True, sums: Sums = Sums.KERNELS) -> Any:
     ort = _onnxruntime()
     options = _options(ort, threads)
+    options.add_session_config_entry(EXACT_SUMS, sums.value)
+    if sums is Sums.EXACT:
+        data = with_own_constants(data)
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return _load(ort, data, options)
+
+
+def with_own_constants(data: bytes) -> bytes:
+    """Every node that reads weights with a DequantizeLinear and int8 constants of its own.
+
+    For exact sums ONNX Runtime makes weights uint8 node by node, and fails at a constant that it
+    made so before (1.32): a tied weight, or a zero point.
+    """
+    model = onnx.load_from_string(data)
+    graph = model.graph
+    constants = {one.name: one for one in graph.initializer if one.data_type == _INT8}
+    weights = {
+        node.output[0]: node
+        for node in graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in constants
+    }
+    nodes: list[onnx.NodeProto] = []
+    seen: set[str] = set()
+
+    def own_constants(node: onnx.NodeProto) -> None:
+        for slot, name in enumerate(node.input):
+            if name in constants and name in seen:
+                copy = graph.initializer.add()
+                copy.CopyFrom(constants[name])
+                node.input[slot] = copy.name = f"{name}/{len(graph.initializer)}"
+            seen.add(name)
+
+    for node in graph.node:
+        for slot, name in enumerate(node.input):
+            if name in weights and name in seen:
+                own = onnx.NodeProto()
+                own.CopyFrom(weights[name])
+                own.output[0] = own.name = node.input[slot] = f"{name}/{len(nodes)}"
+                own_constants(own)
+                nodes.append(own)
+        own_constants(node)
+        nodes.append(node)
+    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(kept)
+    unshared: bytes = model.SerializeToString()
+    return unshared
 
 
 def _load(ort: Any, data: bytes, options: Any) -> Any:

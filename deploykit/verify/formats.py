@@ -29,6 +29,7 @@ from deploykit.spec.operators import Operator, renamed
 from deploykit.spec.quantized import IoType, Port, QuantizedNetwork, as_int8, as_uint8
 from deploykit.verify.batches import in_batches
 from deploykit.verify.file_format import FileFormat, OnnxFile, TfliteFile
+from deploykit.verify.saturation import sums_for
 
 
 class Format(FileFormat, Protocol):
@@ -69,7 +70,8 @@ class OnnxFormat(OnnxFile):
 
     def run_all(self, data: bytes, network: QuantizedNetwork, inputs: Tensors) -> Tensors:
         """See Format."""
-        tensors = in_batches(network.batch, partial(ort.run_probe, probe_onnx(data)), inputs)
+        run = partial(ort.run_probe, probe_onnx(data), sums=sums_for(network))
+        tensors = in_batches(network.batch, run, inputs)
         given = {**inputs, **tensors}
         found = {name: tensors[name] for name in network.tensors if name in tensors}
         whole = {name: given[name] for name in network.indices if name in given}
@@ -82,7 +84,8 @@ class OnnxFormat(OnnxFile):
                 name: as_uint8(values) if values.dtype == np.int8 else values
                 for name, values in inputs.items()
             }
-        return in_batches(network.batch, partial(ort.run, data), inputs)
+        run = partial(ort.run, data, sums=sums_for(network))
+        return in_batches(network.batch, run, inputs)
 
     def kernels(self, data: bytes, network: QuantizedNetwork) -> Mapping[str, str | None]:
         """See Format."""

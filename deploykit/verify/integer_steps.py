@@ -39,6 +39,7 @@ from deploykit.verify.metrics import accuracy, agreement, float_names, sqnr_by_t
 from deploykit.verify.opened import formats_of, with_bodies
 from deploykit.verify.rounding import farthest_rounding
 from deploykit.verify.saturation import (
+    how_it_was_summed,
     planned_target,
     sums_step,
     why_onnxruntime_differs,
@@ -290,6 +291,8 @@ def _against_runtime(
             f"; {found.total_one_step:,} that {rounding_otherwise(network)} give are one step "
             f"apart, and outputs by up to {found.drift} steps"
         )
+    summed = how_it_was_summed(network) if isinstance(fmt, OnnxFormat) else ""
+    detail += f"; {summed}" if summed else ""
     if found.total_differing:
         detail += f", by up to {found.largest}; first in operator {found.operator}"
         reason = why_onnxruntime_differs(network) if isinstance(fmt, OnnxFormat) else ""

@@ -7,6 +7,7 @@ from typing import Any
 
 from deploykit.errors import ConfigError, IntegrityError
 from deploykit.graph.widths.host import processor_flags
+from deploykit.runtime.ort import Sums
 from deploykit.spec.pairs import LARGEST_PAIR, Target, adds_in_16_bits, largest_pairs
 from deploykit.spec.parity import Step, Verdict
 from deploykit.spec.quantized import QuantizedNetwork
@@ -16,6 +17,32 @@ def overflowing_layers(network: QuantizedNetwork) -> tuple[str, ...]:
     """Convolutions and linears, by name, of which a pair of weights can overflow."""
     names = {operator.output: operator.name for operator in network.operators}
     return tuple(names[tensor] for tensor, pair in largest_pairs(network) if pair > LARGEST_PAIR)
+
+
+def sums_for(network: QuantizedNetwork) -> Sums:
+    """Which sums of ONNX Runtime compute here what its files mean: 32-bit ones, everywhere.
+
+    Exact where this processor's kernels would saturate, so that a file for a phone is proved on any
+    machine; the kernels' own where all weights fit, which is what a target promises.
+    """
+    return Sums.EXACT if saturates_here(network) else Sums.KERNELS
+
+
+def saturates_here(network: QuantizedNetwork) -> bool:
+    """Whether ONNX Runtime's default kernels can give other integers on this processor.
+
+    Where its flags cannot be read, this is not known, and False.
+    """
+    flags = _flags()
+    return flags is not None and adds_in_16_bits(flags) and bool(overflowing_layers(network))
+
+
+def _flags() -> frozenset[str] | None:
+    """This processor's; None where they cannot be read."""
+    try:
+        return processor_flags()
+    except ConfigError:
+        return None
 
 
 def planned_target(plan: Mapping[str, Any]) -> Target | None:
@@ -44,22 +71,26 @@ def sums_step(compared: str, network: QuantizedNetwork) -> Step:
 
 
 def why_onnxruntime_differs(network: QuantizedNetwork) -> str:
-    """A clause that says why and what to do, where this processor is the reason; else empty.
+    """A clause that says why and what to do, where this processor may be the reason; else empty.
 
     network: whose integers onnxruntime did not give here.
     """
     layers = overflowing_layers(network)
-    if not layers:
+    if not layers or _flags() is not None:
         return ""
-    try:
-        flags = processor_flags()
-    except ConfigError:
-        where = "on an x86 processor without VNNI, which this one may be,"
-    else:
-        if not adds_in_16_bits(flags):
-            return ""
-        where = "this processor has AVX2 without VNNI, where"
     return (
-        f"{where} onnxruntime adds products in pairs of 16 bits, which weights of "
-        f"{', '.join(layers)} overflow: export with --target x86-avx2 (or any)"
+        "on an x86 processor without VNNI, which this one may be, onnxruntime adds products in "
+        f"pairs of 16 bits, which weights of {', '.join(layers)} overflow: export with "
+        "--target x86-avx2 (or any)"
+    )
+
+
+def how_it_was_summed(network: QuantizedNetwork) -> str:
+    """A clause that says where 32-bit sums stand for this processor's own; else empty."""
+    if not saturates_here(network):
+        return ""
+    return (
+        "in 32-bit sums, as phones add; onnxruntime's own on this processor, AVX2 without VNNI, "
+        f"overflow in {', '.join(overflowing_layers(network))}: to run the file here, export with "
+        "--target x86-avx2 (or any)"
     )

@@ -6,6 +6,7 @@ import builtins
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -130,3 +131,45 @@ def test_a_file_that_fails_as_it_runs_is_named() -> None:
     assert ort.run(model.SerializeToString(), given)["y"].tolist() == [[1.0]]
     with pytest.raises(GraphError, match="does not run the file"):
         ort.run(model.SerializeToString(), {**given, "i": np.array([9])})
+
+
+def tied() -> bytes:
+    """Two convolutions that read one dequantized weight, whose products fit every kernel's sums."""
+    weight = np.random.default_rng(0).integers(-63, 64, (8, 8, 3, 3)).astype(np.int8)
+    held = {
+        "s": np.float32(0.05), "z": np.uint8(128), "w": weight,
+        "ws": np.full(8, 0.01, np.float32), "wz": np.zeros(8, np.int8),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["xq"]),
+        helper.make_node("DequantizeLinear", ["xq", "s", "z"], ["xd"]),
+        helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["wd"], axis=0),
+        helper.make_node("Conv", ["xd", "wd"], ["a"], pads=[1] * 4),
+        helper.make_node("QuantizeLinear", ["a", "s", "z"], ["aq"]),
+        helper.make_node("DequantizeLinear", ["aq", "s", "z"], ["ad"]),
+        helper.make_node("Conv", ["ad", "wd"], ["b"], pads=[1] * 4),
+        helper.make_node("QuantizeLinear", ["b", "s", "z"], ["bq"]),
+        helper.make_node("DequantizeLinear", ["bq", "s", "z"], ["y"]),
+    ]
+    shape = [1, 8, 6, 6]
+    graph = helper.make_graph(
+        nodes, "tied",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+        [numpy_helper.from_array(np.asarray(values), name) for name, values in held.items()],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.checker.check_model(model, full_check=True)
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def test_exact_sums_take_a_tied_weight_and_give_the_kernels_integers_where_those_fit() -> None:
+    inputs = {"x": np.random.default_rng(1).standard_normal((4, 8, 6, 6)).astype(np.float32)}
+    kernels, exact = (ort.run(tied(), inputs, sums=sums)["y"] for sums in ort.Sums)
+    np.testing.assert_array_equal(exact, kernels)
+    assert len(np.unique(exact)) > 20
+    separate = onnx.load_from_string(ort.with_own_constants(tied()))
+    onnx.checker.check_model(separate, full_check=True)
+    readers = [node for node in separate.graph.node if node.op_type == "Conv"]
+    assert len({node.input[1] for node in readers}) == 2

@@ -11,11 +11,17 @@ import pytest
 
 import deploykit
 from deploykit.errors import ConfigError
+from deploykit.runtime.ort import Sums
 from deploykit.spec.operators import Conv
 from deploykit.spec.parity import Verdict
 from deploykit.spec.quantized import QuantizedNetwork
 from deploykit.verify import saturation
-from deploykit.verify.saturation import overflowing_layers, why_onnxruntime_differs
+from deploykit.verify.saturation import (
+    how_it_was_summed,
+    overflowing_layers,
+    sums_for,
+    why_onnxruntime_differs,
+)
 from tests.exported import copy_of, mend
 from tests.suite.cases import CASES
 
@@ -43,25 +49,33 @@ def test_layers_that_overflow(value: int, expected: tuple[str, ...]) -> None:
     assert overflowing_layers(network(value)) == expected
 
 
-def test_the_reason_names_the_layer_and_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sums_are_exact_where_kernels_saturate_and_that_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     on(monkeypatch, AVX2)
-    assert why_onnxruntime_differs(network(65)) == (
-        "this processor has AVX2 without VNNI, where onnxruntime adds products in pairs of 16 "
-        "bits, which weights of c overflow: export with --target x86-avx2 (or any)"
+    assert sums_for(network(65)) is Sums.EXACT
+    assert how_it_was_summed(network(65)) == (
+        "in 32-bit sums, as phones add; onnxruntime's own on this processor, AVX2 without VNNI, "
+        "overflow in c: to run the file here, export with --target x86-avx2 (or any)"
     )
+    assert why_onnxruntime_differs(network(65)) == ""
 
 
 @pytest.mark.parametrize("flags", [AVX2 | {"avx_vnni"}, frozenset({"asimd"})])
-def test_no_reason_on_a_processor_that_adds_in_32_bits(
+def test_a_processor_that_adds_in_32_bits_keeps_its_kernels(
     flags: frozenset[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on(monkeypatch, flags)
-    assert why_onnxruntime_differs(network(127)) == ""
+    assert sums_for(network(127)) is Sums.KERNELS
+    assert how_it_was_summed(network(127)) == why_onnxruntime_differs(network(127)) == ""
 
 
-def test_no_reason_where_all_weights_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_are_proved_as_they_are_where_all_weights_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     on(monkeypatch, AVX2)
-    assert why_onnxruntime_differs(network(64)) == ""
+    assert sums_for(network(64)) is Sums.KERNELS
+    assert how_it_was_summed(network(64)) == ""
 
 
 def test_unreadable_flags_are_no_claim(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,6 +84,8 @@ def test_unreadable_flags_are_no_claim(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(saturation, "processor_flags", unreadable)
     assert "which this one may be" in why_onnxruntime_differs(network(65))
+    assert why_onnxruntime_differs(network(64)) == how_it_was_summed(network(65)) == ""
+    assert sums_for(network(65)) is Sums.KERNELS
 
 
 def claim(bundle: Path, target: str) -> None:

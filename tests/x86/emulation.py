@@ -14,6 +14,7 @@ import pytest
 
 from deploykit.emit.onnx_probe import probe_onnx
 from deploykit.emit.onnx_writer import write_onnx
+from deploykit.runtime.ort import Sums
 from deploykit.spec.arrays import Tensors
 from deploykit.spec.quantized import QuantizedNetwork
 from tests.tools import require_tool
@@ -35,13 +36,15 @@ def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def run_networks(
-    networks: Mapping[str, tuple[QuantizedNetwork, Tensors]], folder: Path
+    networks: Mapping[str, tuple[QuantizedNetwork, Tensors]],
+    folder: Path,
+    sums: Sums = Sums.KERNELS,
 ) -> dict[str, Tensors]:
     """Every activation of each network as ONNX Runtime computes it there, in one process."""
     for name, (network, inputs) in networks.items():
         (folder / f"{name}.onnx").write_bytes(probe_onnx(write_onnx(network)))
         np.savez(folder / f"{name}.inputs.npz", allow_pickle=False, **inputs)
-    done = run_python("-m", "tests.x86.run_files", str(folder))
+    done = run_python("-m", "tests.x86.run_files", str(folder), sums.name)
     assert done.returncode == 0, done.stderr
     found: dict[str, Tensors] = {}
     for name in networks:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from deploykit.reference import integer
+from deploykit.runtime.ort import Sums
 from deploykit.spec.arrays import Int8Array, Tensors
 from deploykit.spec.operators import Conv, IntegerWeight, Island, Linear, Operator, Window
 from deploykit.spec.pairs import LARGEST_PAIR, largest_pairs
@@ -154,6 +156,17 @@ def test_pairs_that_overflow_give_others_and_a_depthwise_layer_never_does(
     wrong = wrong_tensors(network, tensors)
     assert wrong <= over
     assert bool(wrong) == bool(over)
+
+
+def test_exact_sums_give_the_integers_of_the_reference_where_pairs_overflow(
+    tmp_path: Path,
+) -> None:
+    networks = {
+        case.name: (with_pairs(case.network(), OVERFLOWS), bright(case)) for case in WEIGHTED
+    }
+    found = run_networks(networks, tmp_path, Sums.EXACT)
+    for name, (network, inputs) in networks.items():
+        assert wrong_tensors(network, {**found[name], **_ids(network, inputs)}) == set(), name
 
 
 SUMS = [(64, 64), (64, 65), (127, 1), (127, 2), (-64, -64), (-65, -64), (127, -127)]

@@ -36,7 +36,7 @@ def planned(sample_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return deploykit.export(CHECKPOINT, config=sample_config, out=out, target="x86-avx2").path
 
 
-def test_the_sample_verifies_there_where_it_was_planned_for_it_and_fails_where_not(
+def test_the_sample_verifies_there_by_its_kernels_or_where_not_planned_for_them_by_exact_sums(
     planned: Path, sample_bundle: Path
 ) -> None:
     done = run_python("-c", VERIFY, str(planned), str(sample_bundle))
@@ -44,13 +44,13 @@ def test_the_sample_verifies_there_where_it_was_planned_for_it_and_fails_where_n
     for_it, not_for_it = (
         {step["compared"]: step for step in steps} for steps in json.loads(done.stdout)
     )
-    assert {step["verdict"] for step in for_it.values()} == {"passed", "unchecked"}
-    assert for_it[RUNTIME]["detail"].startswith("0 of ")
-    failed = {name for name, step in not_for_it.items() if step["verdict"] == "failed"}
-    assert failed == {RUNTIME}
+    for steps in (for_it, not_for_it):
+        assert {step["verdict"] for step in steps.values()} == {"passed", "unchecked"}
+        assert steps[RUNTIME]["detail"].startswith("0 of ")
+    assert "in 32-bit sums" not in for_it[RUNTIME]["detail"]
     assert not_for_it[RUNTIME]["detail"].endswith(
-        "; this processor has AVX2 without VNNI, where onnxruntime adds products in pairs of 16 "
-        "bits, which weights of conv1, conv2, fc1, fc2 overflow: export with --target x86-avx2 "
+        "; in 32-bit sums, as phones add; onnxruntime's own on this processor, AVX2 without VNNI, "
+        "overflow in conv1, conv2, fc1, fc2: to run the file here, export with --target x86-avx2 "
         "(or any)"
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -97,3 +97,14 @@ def save_atomically(path: Path, value: object) -> None:
     partial = path.with_name(f"{path.name}.partial")
     torch.save(value, partial)
     partial.replace(path)
+
+
+def halved(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict with kernels and matrices in float16, which is how samples are committed.
+
+    What has one axis stays as it is: norms, biases and gates are few, and exact.
+    """
+    return {
+        name: values.half() if values.is_floating_point() and values.ndim > 1 else values
+        for name, values in state.items()
+    }

@@ -2,55 +2,32 @@
 
 fit     trains one model into a run folder; --resume goes on after the last whole epoch
 report  evaluates run folders and writes training.json, dense.pt, bayesian.pt, export.toml
+also    evaluates one more run and writes it beside those: bayesian-kl1.pt, export-kl1.toml
 """
 
 import argparse
-import json
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from data import (
     DEBIAN_FOLDER,
     DataError,
     split_for_validation,
-    test_images,
     training_images,
 )
 from group_normal_jeffreys import GroupNormalJeffreys
-from model import LeNet5, bayesian_lenet5, lenet5
-from pruning import LAYERS, choose_thresholds, kept_gates, prune, remaining_widths
+from model import LeNet5
+from report import ARCHITECTURES, TOLERANCE, also, report
 from torch import Tensor
 from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from labelled_images import LabelledImages, accuracy
 from learning_rates import set_learning_rates
-from training_runs import RunError, begin, keep, load_run, save_atomically, write_atomically
-
-ARCHITECTURES = {"dense": lenet5, "bayesian": bayesian_lenet5}
-
-EXPORT_TOML = """\
-# Every option of `deploykit export`; a flag on the command line overrides it. \
-Paths are relative to this file.
-model = "model.py:bayesian_lenet5"
-input_shape = [1, 1, 28, 28]
-data = "calibration.npz"
-eval_data = "test-2000.npz"
-bits = 8
-to = ["onnx", "tflite"]
-prune_rule = "family"
-batchnorm = "keep"
-calibration = "mse"
-rounding = "compensated"
-io = "float"
-tflite_layout = "nhwc"
-
-[threshold]          # log alpha at and above which a gate is closed; chosen on validation images
-"""
+from training_runs import RunError, begin, keep
 
 
 @dataclass(frozen=True)
@@ -147,84 +124,6 @@ def fit(settings: Settings, run: Path, folder: Path, *, resume: bool) -> None:
         )
 
 
-def describe_pruned(
-    model: LeNet5, validation: LabelledImages, test: LabelledImages, tolerance: float
-) -> dict[str, Any]:
-    """Choose thresholds on the validation images and measure the pruned posterior mean."""
-    thresholds = choose_thresholds(model, lambda m: accuracy(m, validation), tolerance)
-    pruned = prune(model, thresholds)
-    kept = kept_gates(model, thresholds)
-    widths = remaining_widths(kept)
-    return {
-        "thresholds": thresholds,
-        "kept_gates": {name: int(kept[name].sum()) for name in LAYERS},
-        "widths": asdict(widths),
-        "weights": widths.weights,
-        "percent_removed": round(widths.percent_removed, 3),
-        "validation_accuracy": accuracy(pruned, validation),
-        "test_accuracy": accuracy(pruned, test),
-    }
-
-
-def describe_run(
-    run: Path, validation: LabelledImages, test: LabelledImages, tolerance: float
-) -> dict[str, Any]:
-    """What training.json says about one run; accuracies are fractions."""
-    checkpoint = load_run(run)
-    settings = checkpoint["settings"]
-    model = ARCHITECTURES[settings["kind"]]()
-    model.load_state_dict(checkpoint["model"])
-    description = {
-        "settings": settings,
-        "epochs_done": len(checkpoint["epochs"]),
-        "seconds": round(checkpoint["seconds"], 1),
-        "validation_accuracy": accuracy(model, validation),
-        "test_accuracy": accuracy(model, test),
-    }
-    if settings["kind"] == "bayesian":
-        pruned = describe_pruned(model, validation, test, tolerance)
-        description |= {"prune_tolerance": tolerance, "pruned": pruned}
-    return description | {"epochs": checkpoint["epochs"]}
-
-
-def report(
-    dense: Path, shipped: Path, others: list[Path], folder: Path, out: Path, tolerance: float
-) -> None:
-    """Evaluate the runs and write the four files that come from them into `out`."""
-    _, held_out = split_for_validation(training_images(folder))
-    validation, test = LabelledImages.of(held_out), LabelledImages.of(test_images(folder))
-    runs = [describe_run(run, validation, test, tolerance) for run in (dense, shipped, *others)]
-    kinds = [run["settings"]["kind"] for run in runs[:2]]
-    if kinds != ["dense", "bayesian"]:
-        raise RunError(f"--dense and --shipped name runs of the kinds {' and '.join(kinds)}.")
-    for description in runs:
-        print(summary_line(description))
-    log = {"torch": torch.__version__, "dense": runs[0], "shipped": runs[1], "others": runs[2:]}
-    write_atomically(out / "training.json", (json.dumps(log, indent=1) + "\n").encode())
-    save_atomically(out / "dense.pt", load_run(dense)["model"])
-    save_atomically(out / "bayesian.pt", load_run(shipped)["model"])
-    thresholds = runs[1]["pruned"]["thresholds"]
-    rows = "".join(f"{name} = {thresholds[name]}\n" for name in LAYERS)
-    write_atomically(out / "export.toml", (EXPORT_TOML + rows).encode())
-
-
-def summary_line(run: dict[str, Any]) -> str:
-    """One line per run: accuracies in percent, widths, percent removed."""
-    settings = run["settings"]
-    line = (
-        f"{settings['kind']}, KL weight {settings['kl_weight']}, {run['epochs_done']} epochs, "
-        f"{run['seconds']} s: test {100 * run['test_accuracy']:.2f} %"
-    )
-    if "pruned" not in run:
-        return line
-    pruned = run["pruned"]
-    widths = "-".join(str(width) for width in pruned["widths"].values())
-    return (
-        f"{line}, pruned {100 * pruned['test_accuracy']:.2f} %, widths {widths}, "
-        f"{pruned['percent_removed']:.2f} % removed, thresholds {pruned['thresholds']}"
-    )
-
-
 def parse_arguments() -> argparse.Namespace:
     show_defaults = argparse.ArgumentDefaultsHelpFormatter
     parser = argparse.ArgumentParser(
@@ -261,12 +160,20 @@ def parse_arguments() -> argparse.Namespace:
     summary.add_argument(
         "--also", type=Path, action="append", default=[], help="run folder to log only; repeatable"
     )
-    summary.add_argument(
-        "--out", type=Path, default=Path(__file__).parent, help="folder to write into"
+    more = commands.add_parser(
+        "also", parents=[common], formatter_class=show_defaults, help="write another posterior"
     )
-    summary.add_argument(
-        "--tolerance", type=float, default=0.004, help="validation accuracy pruning may cost"
-    )
+    more.add_argument("--run", type=Path, required=True, help="run folder of KL weight 1")
+    for writes in (summary, more):
+        writes.add_argument(
+            "--out", type=Path, default=Path(__file__).parent, help="folder to write into"
+        )
+        writes.add_argument(
+            "--tolerance",
+            type=float,
+            default=TOLERANCE,
+            help="validation accuracy pruning may cost",
+        )
     return parser.parse_args()
 
 
@@ -281,6 +188,9 @@ def run_command(arguments: argparse.Namespace) -> None:
             arguments.out,
             arguments.tolerance,
         )
+        return
+    if arguments.command == "also":
+        also(arguments.run, arguments.data_dir, arguments.out, arguments.tolerance)
         return
     settings = Settings(
         kind=arguments.kind,

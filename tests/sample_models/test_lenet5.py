@@ -20,7 +20,7 @@ from tests.tools import require_path
 
 SAMPLE = Path(__file__).parents[2] / "sample_models" / "lenet5"
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-NAMES = ("data", "group_normal_jeffreys", "make_data", "model", "pruning", "train")
+NAMES = ("data", "group_normal_jeffreys", "make_data", "model", "pruning", "report", "train")
 
 
 @pytest.fixture
@@ -74,6 +74,33 @@ def test_resuming_under_other_settings_is_refused(
     other = train.Settings("dense", 2, 0, 64, 1e-3, 1e-2, 0.0, 0.0)
     with pytest.raises(train.RunError, match="resume with the same settings"):
         train.fit(other, tmp_path / "run", tiny_data, resume=True)
+
+
+def test_a_run_of_weight_one_goes_beside_what_is_shipped(
+    module: Any, tiny_data: Path, tmp_path: Path
+) -> None:
+    train, report = module("train"), module("report")
+    for name in ("export.toml", "training.json"):
+        (tmp_path / name).write_bytes((SAMPLE / name).read_bytes())
+    for weight in (0.1, 1.0):
+        settings = train.Settings("bayesian", 1, 0, 64, 1e-3, 1e-2, weight, 1.0)
+        train.fit(settings, tmp_path / str(weight), tiny_data, resume=False)
+    with pytest.raises(report.RunError, match=r"KL weight 0\.1"):
+        report.also(tmp_path / "0.1", tiny_data, tmp_path, 0.004)
+    report.also(tmp_path / "1.0", tiny_data, tmp_path, 0.004)
+    before, after = (
+        json.loads((folder / "training.json").read_text()) for folder in (SAMPLE, tmp_path)
+    )
+    (told,) = (one for one in after["others"] if one["settings"]["kl_weight"] == 1.0)
+    assert (after["dense"], after["shipped"]) == (before["dense"], before["shipped"])
+    shipped, other = (
+        tomllib.loads((tmp_path / name).read_text()) for name in ("export.toml", "export-kl1.toml")
+    )
+    assert other.pop("threshold") == told["pruned"]["thresholds"]
+    shipped.pop("threshold")
+    assert other == shipped
+    state = torch.load(tmp_path / "bayesian-kl1.pt", weights_only=True)
+    assert {one.dtype for one in state.values() if one.ndim > 1} == {torch.float16}
 
 
 def test_thresholds_of_export_toml_are_the_ones_that_training_chose() -> None:

@@ -3,11 +3,12 @@
     python benchmarks/allocation.py [--seeds 5] [--images DIR] [--only NAME ...] [--json FILE]
 
 Samples: the LeNet-5 of sample_models (gates and weights, group normal-Jeffreys, pruned as its
-export.toml has it); the posteriors of benchmarks/posteriors (IVON, by train.py beside them, on the
-first 55,000 images of Fashion-MNIST); two small ones of tests/libraries (bayesian-torch, diagonal
-Laplace), which their libraries wrote. 200 of the last 4,000 training images calibrate, drawn anew
-by seed; 10,000 test images are judged in ONNX Runtime (the other runtime gives the same integers).
-An allocation of b bits has a mean of b at most over all weights, so that values take at most the
+export.toml has it) and its ResNet-18 of width 16 (gates alone); the posteriors of
+benchmarks/posteriors (IVON, by train.py beside them, on the first 55,000 images of Fashion-MNIST);
+two small ones of tests/libraries (bayesian-torch, diagonal Laplace), which their libraries wrote.
+200 of the last 4,000 training images calibrate, drawn anew by seed; 10,000 test images are judged
+in ONNX Runtime (the other runtime gives the same integers). An allocation of b bits has a mean of b
+at most over all weights, so that values take at most the
 bytes of uniform b. Bound: the measure that --bits auto takes is at most 0.2 points under the best
 rule of as many bytes; which measure that is, is reported. DIR: idx files of Fashion-MNIST (Debian:
 package dataset-fashion-mnist).
@@ -99,9 +100,11 @@ def library(name: str) -> Source:
 
 SOURCES = (
     Source("sample LeNet-5", SAMPLE / "bayesian.pt", SAMPLE / "export.toml", {}),
+    Source("sample ResNet-18", SAMPLE.parent / "resnet18" / "checkpoints" / "bayesian16-0.pt",
+           SAMPLE.parent / "resnet18" / "export.toml", {}),
     *map(posterior, ("lenet5_ivon", "separable_ivon")),
     *map(library, ("bayesian_torch_layers", "laplace_all_weights")),
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

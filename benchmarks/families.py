@@ -3,8 +3,9 @@
     python benchmarks/families.py [--examples a,b] [--images FOLDER] [--json FILE]
 
 Reads the checkpoints of tests/libraries, which the libraries themselves wrote, or layers restated
-from the papers (its frame says how), and the sample LeNet-5. Each is folded, pruned by its family's
-published rule, or at signal-to-noise 1 where it has no gates, and exported to int8 in both formats.
+from the papers (its frame says how), and the samples LeNet-5 and ResNet-18 (width 16). Each is
+folded, pruned by its family's published rule, or at signal-to-noise 1 where it has no gates, and
+exported to int8 in both formats.
 Beside the accuracies that the library reported of its own mean and of 16 draws stand those of the
 folded mean, of 16 draws by deploykit, of the pruned network and of the integers, alike in both
 runtimes. FOLDER holds the idx files of Fashion-MNIST (Debian: package dataset-fashion-mnist),
@@ -67,7 +68,7 @@ class Example:
     """A checkpoint, the factory of its deterministic twin, and what its library reported.
 
     mean, draws: accuracy of the library's own mean forward and of 16 of its draws; None for the
-    sample, whose training is ours. evaluation: of its evaluation, where that rounds activations.
+    samples, whose training is ours. evaluation: of its evaluation, where that rounds activations.
     """
 
     name: str
@@ -110,7 +111,12 @@ class Row:
 
 def examples() -> list[Example]:
     """Every one there is."""
-    found = [Example("lenet5", SAMPLE / "bayesian.pt", f"{SAMPLE / 'model.py'}:lenet5")]
+    resnet18 = SAMPLE.parent / "resnet18"
+    found = [
+        Example("lenet5", SAMPLE / "bayesian.pt", f"{SAMPLE / 'model.py'}:lenet5"),
+        Example("resnet18", resnet18 / "checkpoints" / "bayesian16-0.pt",
+                f"{resnet18 / 'model.py'}:dense16"),
+    ]  # fmt: skip
     for library in libraries():
         stored = stored_reference(library)
         path = CHECKPOINTS / f"{library.name}.pt"

@@ -18,8 +18,8 @@ import pytest
 from tests.libraries.frame import FOLDER, asked, libraries
 
 STAMP = FOLDER / ".installed"
-DATA = ("seglearn==1.2.5",)
-"""Packages that bring a sample's data."""
+SAMPLES = ("seglearn==1.2.5", "torch-pruning==1.6.1")
+"""Packages that bring a sample's data, or its rival."""
 
 
 def require_package(name: str) -> None:
@@ -33,7 +33,7 @@ def require_package(name: str) -> None:
 
 def main() -> int:
     """Make the folder anew where what is asked for has changed."""
-    wanted = sorted({*DATA, *(pin for library in libraries() for pin in library.requirements)})
+    wanted = sorted({*SAMPLES, *(pin for library in libraries() for pin in library.requirements)})
     loose = [pin for pin in wanted if "==" not in pin]
     if loose:
         print(f"requirements without a release: {', '.join(loose)}", file=sys.stderr)

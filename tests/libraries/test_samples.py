@@ -21,10 +21,16 @@ from tests.exported import ROOT
 from tests.libraries.environment import require_package
 from tests.libraries.frame import libraries
 from tests.libraries.images import test_images
-from tests.sample_models.loading import interrupt_second_epoch, modules_of, tiny_fashion_mnist
+from tests.sample_models.loading import (
+    RESNET18_MODULES,
+    interrupt_second_epoch,
+    modules_of,
+    tiny_fashion_mnist,
+)
 from tests.sample_models.trained_by_libraries import FAMILIES, NAMES, SAMPLE, reported
 
 WRIST = ROOT / "sample_models" / "har"
+RESNET18 = ROOT / "sample_models" / "resnet18"
 
 
 @pytest.fixture
@@ -119,3 +125,63 @@ def test_slices_of_the_wrist_sample_are_those_of_the_recordings(
         with np.load(WRIST / name) as committed, np.load(tmp_path / name) as made:
             for array in ("inputs", "labels"):
                 np.testing.assert_array_equal(committed[array], made[array])
+
+
+@pytest.fixture
+def resnet18(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Imports the modules of the sample whose rival torch-pruning makes."""
+    require_package("torch_pruning")
+    with modules_of(RESNET18, RESNET18_MODULES, monkeypatch) as load:
+        load("train")
+        yield load
+
+
+@pytest.mark.parametrize("scope", ["uniform", "global"])
+@pytest.mark.parametrize("bound", ["weights", "macs"])
+def test_the_rival_is_as_large_as_it_may_be(resnet18: Any, scope: str, bound: str) -> None:
+    model, costs, magnitude = (resnet18(name) for name in ("model", "costs", "magnitude"))
+    torch.manual_seed(0)
+    network = model.plain(model.Widths.regular(8))
+    limit = getattr(costs.cost(model.Widths.regular(8)), bound) // 3
+    cut = magnitude.pruned_to_weights if bound == "weights" else magnitude.pruned_to_macs
+    small = cut(network, limit, scope)
+    widths = model.Widths.of(small.state_dict())
+    assert 0.85 * limit < getattr(costs.cost(widths), bound) <= limit
+    rebuilt = model.plain(widths)
+    rebuilt.load_state_dict(small.state_dict())
+    images = torch.randn(2, 1, 28, 28)
+    assert torch.equal(rebuilt.eval()(images), small.eval()(images))
+
+
+def test_a_layer_keeps_the_filters_of_the_largest_norm(resnet18: Any) -> None:
+    model, magnitude = resnet18("model"), resnet18("magnitude")
+    network = model.plain(model.Widths.regular(8))
+    block = network.blocks[3]
+    with torch.no_grad():
+        for layer in (block.conv1.weight, block.bn1.weight, block.conv2.weight):
+            layer.fill_(0.01)
+        block.conv1.weight[5:9] = 1.0
+    small = magnitude.pruned(network, 0.75, "uniform")
+    assert len(small.blocks[3].conv1.weight) == 4
+    assert torch.equal(small.blocks[3].conv1.weight, torch.ones_like(small.blocks[3].conv1.weight))
+
+
+def test_the_rival_trains_and_resumes_to_the_same_numbers(
+    resnet18: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, data = resnet18("train"), tiny_fashion_mnist(tmp_path / "data")
+    short = {"batch": 64, "epochs": 2, "small_epochs": 1}
+    base = replace(train.settings_of("base", 4, 0), **short)
+    train.fit(base, tmp_path / "base", None, data, resume=False)
+    settings = replace(train.settings_of("magnitude", 4, 0, weights=20_000), **short)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train.fit(settings, whole, tmp_path / "base", data, resume=False)
+    interrupt_second_epoch(
+        train,
+        lambda: train.fit(settings, broken, tmp_path / "base", data, resume=False),
+        monkeypatch,
+    )
+    train.fit(settings, broken, tmp_path / "base", data, resume=True)
+    expected, found = (torch.load(run / "checkpoint.pt") for run in (whole, broken))
+    assert expected["epochs"] == found["epochs"]
+    assert all(torch.equal(found["model"][key], value) for key, value in expected["model"].items())

@@ -14,6 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+RESNET18_MODULES = (
+    "augment", "compact", "costs", "data", "information_bottleneck", "magnitude", "model",
+    "optimizers", "report", "train",
+)  # fmt: skip
+
 
 @contextmanager
 def modules_of(

@@ -1,0 +1,132 @@
+"""Measure finished runs and write what is committed here.
+
+checkpoints/dense{W}-{S}.pt      state dict of model.py's plain network of width W, seed S
+checkpoints/bayesian{W}-{S}.pt   of the gated one: all channels, the closed ones too
+checkpoints/magnitude{W}-{S}.pt  of the rival of as many weights; -macs: of as many MACs;
+                                 -50, -20: of that percentage of the weights
+checkpoints/base{W}-{S}.pt       what these go on from, as long as one of the three is missing
+training.json                    settings, every epoch, size and accuracies of each
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from compact import FAST, expanded, kept, opened, without_closed
+from costs import cost
+from model import ResNet18, Widths, gated, plain
+from torch import Tensor
+
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
+from labelled_images import LabelledImages, accuracy
+from training_runs import CHECKPOINT, RunError, halved, load_run, save_atomically, write_atomically
+
+State = dict[str, Tensor]
+_DIGITS = 5
+_FROM_BASE = ("dense", "bayesian", "magnitude")
+
+
+def network_with(state: State) -> ResNet18:
+    """The network that a checkpoint of this folder is of, plain or gated, whatever its widths."""
+    build = gated if "blocks.0.gate.post_z_mu" in state else plain
+    network = build(Widths.of(state))
+    network.load_state_dict(state)
+    return network
+
+
+def described(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """What training.json says about a run's training."""
+    epochs = checkpoint["epochs"]
+    curves = {key: [round(one[key], _DIGITS) for one in epochs] for key in epochs[0]}
+    return {
+        "settings": checkpoint["settings"],
+        "seconds": round(checkpoint["seconds"], 1),
+        "by_epoch": curves,
+    }
+
+
+def finished(runs: Path) -> dict[str, dict[str, Any]]:
+    """The runs under a folder that did all their epochs, by name."""
+    loaded = {path.parent.name: load_run(path.parent) for path in runs.glob(f"*/{CHECKPOINT}")}
+    return {
+        name: one
+        for name, one in sorted(loaded.items())
+        if len(one["epochs"]) == one["settings"]["epochs"]
+    }
+
+
+def results(runs: dict[str, dict[str, Any]]) -> Iterator[tuple[str, State, list[dict[str, Any]]]]:
+    """Name, state dict and the trainings behind it, of every network that is to be committed."""
+    for name, run in runs.items():
+        start, _, seed = name.partition("-")
+        width = run["settings"]["width"]
+        base = runs.get(f"base{width}-{run['settings']['seed']}")
+        before = [] if base is None else [described(base)]
+        match run["settings"]["kind"]:
+            case "base":
+                yield name, run["model"], before
+            case "dense" | "magnitude":
+                yield name, run["model"], [*before, described(run)]
+            case "settled":
+                gates = runs[start.replace("settled", "gates") + f"-{seed}"]
+                keep = kept(network_with(gates["model"]), FAST)
+                state = expanded(gates["model"], run["model"], keep)
+                trainings = [*before, described(gates), described(run)]
+                yield start.replace("settled", "bayesian") + f"-{seed}", state, trainings
+
+
+def measured(state: State, validation: LabelledImages, test: LabelledImages) -> dict[str, Any]:
+    """Size and accuracies; of a gated network when its closed channels are gone."""
+    network = network_with({name: values.float() for name, values in state.items()})
+    if opened(network):
+        network = without_closed(network)
+    widths = Widths.of(network.state_dict())
+    return {
+        "widths": asdict(widths),
+        **asdict(cost(widths)),
+        "validation_accuracy": accuracy(network, validation),
+        "test_accuracy": accuracy(network, test),
+    }
+
+
+def write_report(runs: Path, validation: LabelledImages, test: LabelledImages, out: Path) -> None:
+    """Every finished run under `runs`; what `out` has of others stays.
+
+    Raises RunError where no run is finished.
+    """
+    done = finished(runs)
+    checkpoints = out / "checkpoints"
+    path = out / "training.json"
+    log: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"networks": {}}
+    found = list(results(done))
+    if not found:
+        raise RunError(f"{runs} holds no finished run: train with `train.py all --runs {runs}`.")
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    networks: dict[str, Any] = log["networks"]
+    names = networks.keys() | {name for name, _, _ in found}
+    over = {f"base{one.removeprefix('dense')}" for one in names if one.startswith("dense")}
+    over = {one for one in over if {one.replace("base", kind) for kind in _FROM_BASE} <= names}
+    for name in over & networks.keys():
+        (checkpoints / f"{name}.pt").unlink(missing_ok=True)
+        del networks[name]
+    for name, state, trainings in found:
+        if name in over:
+            continue
+        small = halved(state)
+        entry = measured(small, validation, test)
+        save_atomically(checkpoints / f"{name}.pt", small)
+        networks[name] = entry | {"trainings": trainings}
+        print(
+            f"{name}: {entry['weights']:,} weights, {entry['macs'] / 1e6:.1f} million MACs, "
+            f"validation {100 * entry['validation_accuracy']:.2f} %, "
+            f"test {100 * entry['test_accuracy']:.2f} %",
+            flush=True,
+        )
+    ordered = {"torch": torch.__version__, "networks": dict(sorted(networks.items()))}
+    write_atomically(path, (json.dumps(ordered, indent=1) + "\n").encode())

@@ -5,13 +5,14 @@
 
 From the committed checkpoints. By network and form: accuracy on all 10,000 test images, parameters,
 MACs, bytes of model.onnx and model.tflite, as they are and deflated, latency in both runtimes (one
-thread; median over rounds of new sessions whose inferences take turns, and how many times faster
-than the dense float32 network with its 95 % interval), peak memory of a process that loads the file
-and runs it, and energy by inference: estimated (energy_estimate.py), unless this machine lets its
-counter be read. *auto*: bits that cost at most 0.2 points on 5,000 validation images, found by
-`--bits auto --max-accuracy-drop 0.2 --to onnx`; *small*: the same in `--tflite-lowbit small`.
-With --json, subjects that this run does not measure keep the figures that FILE has of them; --from
-reads figures instead of measuring them. FOLDER holds the idx files of Fashion-MNIST.
+thread; median over rounds, at least 6, of new sessions whose inferences take turns, and how many
+times faster than the dense float32 network with its 95 % interval), what a process that loads and
+runs the file takes at its peak over Python itself, and energy by inference: estimated
+(energy_estimate.py), unless this machine lets its counter be read. *auto*: bits that cost at most
+0.2 points on 5,000 validation images, found by `--bits auto --max-accuracy-drop 0.2 --to onnx`;
+*small*: the same in `--tflite-lowbit small`. With --json, subjects that this run does not measure
+keep the figures that FILE has of them; --from reads figures instead of measuring them. FOLDER holds
+the idx files of Fashion-MNIST.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def energy_of(path: Path) -> float | None:
 
 
 def peak_mb(files: Mapping[str, Path]) -> dict[str, float]:
-    """Peak memory of a process for each file that loads it and runs it."""
+    """What a process that loads and runs each file takes at its peak, over Python itself."""
     commands = {
         name: [sys.executable, runner.__file__, "--runs", "20", "--model", str(path)]
         for name, path in files.items()
@@ -100,9 +101,9 @@ def peak_mb(files: Mapping[str, Path]) -> dict[str, float]:
     records, failed = run_children(commands)
     if failed:
         raise RuntimeError(f"the runner failed: {failed}")
-    return {
-        name: record["peak_memory_bytes"] / 1e6 for name, record in zip(files, records, strict=True)
-    }
+    memory = [record["memory"] for record in records]
+    peaks = [(one["peak_bytes"] - one["start_bytes"]) / 1e6 for one in memory]
+    return dict(zip(files, peaks, strict=True))
 
 
 def processor() -> str:

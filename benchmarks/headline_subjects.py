@@ -51,7 +51,7 @@ class Subject:
 def lenet5() -> Subject:
     """Gates by group normal-Jeffreys; the committed posterior is tempered, the other is not."""
     model = LENET5 / "model.py"
-    plain = {"model": f"{model}:lenet5", "input_shape": "1,1,28,28", "prune_rule": "none"}
+    plain = {"model": f"{model}:lenet5", "input_shape": (1, 1, 28, 28), "prune_rule": "none"}
     networks = [
         Network(DENSE, LENET5 / "dense.pt", plain),
         Network(f"{BAYESIAN}, KL weight 0.1", LENET5 / "bayesian.pt",
@@ -65,7 +65,7 @@ def lenet5() -> Subject:
 def resnet18(width: int, seed: int, factories: Path) -> Subject:
     """What sample_models/resnet18 has of one width and seed; factories: a folder to write into."""
     folder = RESNET18 / "checkpoints"
-    shape = {"input_shape": "1,1,28,28"}
+    shape = {"input_shape": (1, 1, 28, 28)}
     model = RESNET18 / "model.py"
     networks = [
         Network(DENSE, folder / f"dense{width}-{seed}.pt",

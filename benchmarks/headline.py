@@ -37,6 +37,8 @@ from headline_table import SEED_WIDTH, Row, Table, Timing, printed, seeds
 from removal_latency_timing import time_rounds
 
 from deploykit.bench import runner
+from deploykit.graph.widths.host import processor_flags
+from deploykit.spec.pairs import VNNI
 
 sys.path.insert(0, str(LENET5))
 from data import DEBIAN_FOLDER, split_for_validation, test_images, training_images
@@ -111,8 +113,7 @@ def processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     told = dict(line.split(":", 1) for line in lines if ":" in line)
     facts = {key.strip(): value.strip() for key, value in told.items()}
-    flags = facts.get("flags", "").split()
-    vnni = next((one for one in ("avx512_vnni", "avx_vnni") if one in flags), "no VNNI")
+    vnni = ", ".join(sorted(processor_flags() & VNNI)) or "no VNNI"
     return f"{facts.get('model name', 'unknown')}, {vnni}"
 
 

@@ -41,16 +41,15 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Exported:
-    """One network in one form. files: by runtime; sizes, deflated: bytes by runtime.
+class Counted:
+    """One network in one form; by runtime where the two have files of their own.
 
-    top1: share of the test images, by runtime. differing: of `integers`, by runtime.
+    top1: share of the test images. sizes, deflated: bytes. differing: of `integers`.
     joules: estimated, of one inference of the ONNX file.
     """
 
     network: str
     form: str
-    files: Mapping[str, Path]
     top1: Mapping[str, float]
     parameters: int
     macs: int
@@ -59,6 +58,13 @@ class Exported:
     integers: int
     differing: Mapping[str, int]
     joules: float
+
+
+@dataclass(frozen=True)
+class Exported(Counted):
+    """And its files, by runtime."""
+
+    files: Mapping[str, Path]
 
 
 def data_files(folder: Path, validation: Any, test: Any) -> Data:
@@ -106,11 +112,11 @@ def _exported(network: str, form: str, bundle: Path, manifest: Any) -> Exported:
     moved = sum(one["float_bytes" if is_float else "bytes"] for one in layers)
     stored = 4 * parameters if is_float else files["ORT"].stat().st_size
     return Exported(
-        network, form, files, by_runtime, parameters, macs,
+        network, form, by_runtime, parameters, macs,
         {runtime: path.stat().st_size for runtime, path in files.items()},
         {runtime: len(zlib.compress(path.read_bytes(), _DEFLATE))
          for runtime, path in files.items()},
         0 if is_float else sum(one["integers"] for one in manifest["parity"]),
         dict(zip(RUNTIMES, (differing["onnxruntime"], differing["litert"]), strict=True)),
-        joules(Work(macs, stored, max(moved, stored), is_float)),
+        joules(Work(macs, stored, max(moved, stored), is_float)), files,
     )  # fmt: skip

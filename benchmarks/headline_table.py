@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from headline_forms import FLOAT, RUNTIMES
+from headline_forms import FLOAT, RUNTIMES, Counted
 from headline_subjects import BAYESIAN, DENSE, RIVAL
 
 SEED_WIDTH = 16
@@ -30,19 +30,9 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One network in one form; by runtime where the two have files of their own."""
+class Row(Counted):
+    """And what was timed, by runtime."""
 
-    network: str
-    form: str
-    top1: Mapping[str, float]
-    parameters: int
-    macs: int
-    sizes: Mapping[str, int]
-    deflated: Mapping[str, int]
-    integers: int
-    differing: Mapping[str, int]
-    joules: float
     timing: Mapping[str, Timing]
 
     @classmethod

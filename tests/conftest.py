@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.exact_sums import saturates_here, take_exact_sums
+from deploykit.verify.saturation import kernels_add_in_16_bits
+from tests.exact_sums import take_exact_sums
 from tests.exported import export_sample, write_config
 
 # onnxruntime reports home by default, and reads this when it is imported.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 # The workers of pytest-xdist fill the cores: a second thread in one of them waits for another's.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-if saturates_here():
+if kernels_add_in_16_bits():
     take_exact_sums()
 
 

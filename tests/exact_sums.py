@@ -13,18 +13,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from deploykit.errors import ConfigError
-from deploykit.graph.widths.host import processor_flags
 from deploykit.runtime import ort
-from deploykit.spec.pairs import adds_in_16_bits
-
-
-def saturates_here() -> bool:
-    """Whether ONNX Runtime's default kernels add in 16 bits on this processor."""
-    try:
-        return adds_in_16_bits(processor_flags())
-    except ConfigError:
-        return False
 
 
 def take_exact_sums() -> None:

@@ -29,12 +29,14 @@ def sums_for(network: QuantizedNetwork) -> Sums:
 
 
 def saturates_here(network: QuantizedNetwork) -> bool:
-    """Whether ONNX Runtime's default kernels can give other integers on this processor.
+    """Whether ONNX Runtime's default kernels can give other integers on this processor."""
+    return kernels_add_in_16_bits() and bool(overflowing_layers(network))
 
-    Where its flags cannot be read, this is not known, and False.
-    """
+
+def kernels_add_in_16_bits() -> bool:
+    """Of ONNX Runtime, on this processor; False where its flags cannot be read: not known."""
     flags = _flags()
-    return flags is not None and adds_in_16_bits(flags) and bool(overflowing_layers(network))
+    return flags is not None and adds_in_16_bits(flags)
 
 
 def _flags() -> frozenset[str] | None:

@@ -29,6 +29,8 @@ from training_runs import CHECKPOINT, RunError, halved, load_run, save_atomicall
 
 State = dict[str, Tensor]
 _DIGITS = 5
+AGAIN = "-again"
+"""How the run is called that took a finished one further."""
 _FROM_BASE = ("dense", "bayesian", "magnitude")
 
 
@@ -62,23 +64,28 @@ def finished(runs: Path) -> dict[str, dict[str, Any]]:
 
 
 def results(runs: dict[str, dict[str, Any]]) -> Iterator[tuple[str, State, list[dict[str, Any]]]]:
-    """Name, state dict and the trainings behind it, of every network that is to be committed."""
+    """Name, state dict and the trainings behind it, of every network that is to be committed.
+
+    Where a run was taken further, it is what came of that.
+    """
     for name, run in runs.items():
         start, _, seed = name.partition("-")
-        width = run["settings"]["width"]
+        kind, width = run["settings"]["kind"], run["settings"]["width"]
         base = runs.get(f"base{width}-{run['settings']['seed']}")
-        before = [] if base is None else [described(base)]
-        match run["settings"]["kind"]:
+        trainings = [] if base is None else [described(base)]
+        last = runs.get(name + AGAIN, run)
+        after = [described(run)] + ([] if last is run else [described(last)])
+        match kind:
             case "base":
-                yield name, run["model"], before
+                yield name, run["model"], trainings
             case "dense" | "magnitude":
-                yield name, run["model"], [*before, described(run)]
+                yield name, last["model"], [*trainings, *after]
             case "settled":
                 gates = runs[start.replace("settled", "gates") + f"-{seed}"]
                 keep = kept(network_with(gates["model"]), FAST)
-                state = expanded(gates["model"], run["model"], keep)
-                trainings = [*before, described(gates), described(run)]
-                yield start.replace("settled", "bayesian") + f"-{seed}", state, trainings
+                state = expanded(gates["model"], last["model"], keep)
+                called = start.replace("settled", "bayesian") + f"-{seed}"
+                yield called, state, [*trainings, described(gates), *after]
 
 
 def measured(state: State, validation: LabelledImages, test: LabelledImages) -> dict[str, Any]:

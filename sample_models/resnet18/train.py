@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from costs import channel_shares, cost, kept_inner, weighted_kl
 from magnitude import SCOPES, pruned_to_macs, pruned_to_weights
 from model import ResNet18, Widths, gated, gates, plain
 from optimizers import Optimizers
-from report import write_report
+from report import AGAIN, network_with, write_report
 from torch.nn import functional
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
@@ -41,12 +40,24 @@ SCHEDULES = {
     "gates": (2, 2, 0.05),
     "settled": (4, 0, 0.05),
     "magnitude": (6, 2, 0.05),
+    "again": (6, 0, 0.05),
 }
 """By kind: passes over 55,000 images, how many of them at 20x20, SGD's peak rate.
 
-All go on from base, for six epochs each: gates and settled share theirs.
+All go on from base, for six epochs each: gates and settled share theirs. Where a width is trained
+again, each of its networks goes on for six more.
 """
 KINDS = tuple(SCHEDULES)
+GOES_ON_FROM = {
+    "base": (),
+    "dense": ("base",),
+    "gates": ("base",),
+    "settled": ("gates",),
+    "magnitude": ("base",),
+    "again": ("dense", "settled", "magnitude"),
+}
+TRAINED_AGAIN = (32,)
+"""Widths that six epochs after base are too few for."""
 KL_WEIGHTS = {16: 0.2, 32: 0.11}
 """By width; chosen for the size that comes out, on no accuracy."""
 MORE_RIVALS = (16, 0)
@@ -61,7 +72,8 @@ class Settings:
 
     kind           base: from random weights; dense: trained on; gates: trained on with noise and
                    KL; settled: after gates, without noise and without closed channels, but for a
-                   few that keep widths at multiples of 8; magnitude: pruned, then trained on
+                   few that keep widths at multiples of 8; magnitude: pruned, then trained on;
+                   again: any network that is done, trained on as it is
     small_epochs   how many of the epochs, the first ones, see images of 20x20
     learning_rate  of SGD, at its peak
     kl_weight      nats of loss for a nat of every gate
@@ -88,18 +100,19 @@ class Settings:
 def network_of(settings: Settings, start: Path | None) -> ResNet18:
     """What a run begins with. Raises RunError where `start` is not a run to go on from."""
     regular = Widths.regular(settings.width)
-    if settings.kind == "base":
+    expected = GOES_ON_FROM[settings.kind]
+    if not expected:
         return plain(regular)
-    expected = "gates" if settings.kind == "settled" else "base"
     before = load_run(start) if start else None
-    if before is None or before["settings"]["kind"] != expected:
-        raise RunError(f"{settings.kind}: name a run of the kind {expected} with --start.")
+    if before is None or before["settings"]["kind"] not in expected:
+        kinds = " or ".join(expected)
+        raise RunError(f"{settings.kind}: name a run of the kind {kinds} with --start.")
     if len(before["epochs"]) != before["settings"]["epochs"]:
         raise RunError(f"{start} is not done: resume it first.")
-    if before["settings"]["width"] != settings.width:
-        raise RunError(f"{start} is of another width than {settings.width}.")
-    network = (plain if expected == "base" else gated)(regular)
-    network.load_state_dict(before["model"])
+    for name in ("width", "seed"):
+        if before["settings"][name] != getattr(settings, name):
+            raise RunError(f"{start} is of another {name} than {getattr(settings, name)}.")
+    network = network_with(before["model"])
     match settings.kind:
         case "gates":
             return _with_gates(network, regular)
@@ -170,7 +183,7 @@ def fit(
     torch.manual_seed(settings.seed)
     network = network_of(settings, start)
     network.to(memory_format=layout_for(network))  # type: ignore[call-overload]
-    if settings.kind == "settled":
+    if settings.kind != "gates":
         for gate in gates(network):
             gate.settle()
     optimizers = Optimizers(network, settings.learning_rate, settings.gate_learning_rate)
@@ -207,26 +220,30 @@ def settings_of(kind: str, width: int, seed: int, **more: Any) -> Settings:
     return Settings(kind, width, seed, *SCHEDULES[kind], **more)
 
 
-def fit_all(runs: Path, folder: Path, width: int, seeds: Sequence[int], kl_weight: float) -> None:
-    """Every seed: base, then the gated network, its dense twin and rivals of its size."""
+def fit_all(runs: Path, folder: Path, width: int, seed: int, kl_weight: float) -> None:
+    """Base, then the gated network, its dense twin and rivals of its size."""
+    ending = f"{width}-{seed}"
 
-    def done(kind: str, seed: int, start: str, ending: str = "", **more: Any) -> dict[str, Any]:
-        run = runs / f"{kind}{width}-{seed}{ending}"
+    def done(kind: str, start: str, name: str = "", **more: Any) -> dict[str, Any]:
+        run = runs / (name or f"{kind}{ending}")
         settings = settings_of(kind, width, seed, **more)
-        begun = runs / f"{start}{width}-{seed}" if start else None
+        begun = runs / start if start else None
         return fit(settings, run, begun, folder, resume=(run / CHECKPOINT).exists())
 
-    for seed in seeds:
-        done("base", seed, "")
-        done("gates", seed, "base", kl_weight=kl_weight)
-        size = done("settled", seed, "gates")
-        done("dense", seed, "base")
-        done("magnitude", seed, "base", weights=size["weights"])
-        if (width, seed) == MORE_RIVALS:
-            done("magnitude", seed, "base", "-macs", macs=size["macs"])
-            for percent in PERCENT:
-                kept = cost(Widths.regular(width)).weights * percent // 100
-                done("magnitude", seed, "base", f"-{percent}", weights=kept)
+    base = f"base{ending}"
+    done("base", "")
+    done("gates", base, kl_weight=kl_weight)
+    size = done("settled", f"gates{ending}")
+    done("dense", base)
+    done("magnitude", base, weights=size["weights"])
+    if (width, seed) == MORE_RIVALS:
+        done("magnitude", base, f"magnitude{ending}-macs", macs=size["macs"])
+        for percent in PERCENT:
+            kept = cost(Widths.regular(width)).weights * percent // 100
+            done("magnitude", base, f"magnitude{ending}-{percent}", weights=kept)
+    if width in TRAINED_AGAIN:
+        for kind in GOES_ON_FROM["again"]:
+            done("again", f"{kind}{ending}", f"{kind}{ending}{AGAIN}")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -291,8 +308,9 @@ def run_command(arguments: argparse.Namespace) -> None:
         kl_weight = KL_WEIGHTS[arguments.width]
     if arguments.command == "fit":
         fit_one(arguments, kl_weight)
-    else:
-        fit_all(arguments.runs, folder, arguments.width, arguments.seeds, kl_weight)
+        return
+    for seed in arguments.seeds:
+        fit_all(arguments.runs, folder, arguments.width, seed, kl_weight)
 
 
 def main() -> int:

@@ -207,6 +207,10 @@ def test_settled_gates_stay_and_the_report_puts_all_together(
         for name in ("post_z_mu", "post_z_logD"):
             key = f"blocks.{place}.gate.{name}"
             torch.testing.assert_close(after["model"][key], before["model"][key][keep])
+    further = trained(module, "again", runs / "settled4-0", runs / "settled4-0-again", data)
+    for place in range(8):
+        gate = f"blocks.{place}.gate.post_z_mu"
+        assert torch.equal(further["model"][gate], after["model"][gate])
     out = tmp_path / "out"
     out.mkdir()
     (out / "training.json").write_text('{"networks": {"elsewhere": {"kept": true}}}')
@@ -215,9 +219,11 @@ def test_settled_gates_stay_and_the_report_puts_all_together(
     log = json.loads((out / "training.json").read_text())["networks"]
     assert set(log) == {"base4-0", "bayesian4-0", "dense4-0", "elsewhere"}
     kinds = [one["settings"]["kind"] for one in log["bayesian4-0"]["trainings"]]
-    assert kinds == ["base", "gates", "settled"]
+    assert kinds == ["base", "gates", "settled", "again"]
     state = torch.load(out / "checkpoints" / "bayesian4-0.pt", weights_only=True)
     assert model.Widths.of(state) == model.Widths.regular(4)
+    assert torch.equal(state["fc.bias"], further["model"]["fc.bias"])
+    assert not torch.equal(state["fc.bias"], after["model"]["fc.bias"])
     shutil.copytree(runs / "dense4-0", runs / "magnitude4-0")
     report.write_report(runs, images, images, out)
     log = json.loads((out / "training.json").read_text())["networks"]
@@ -237,9 +243,12 @@ def test_a_run_goes_on_from_a_finished_one_of_its_kind_and_width(
     trained(module, "base", None, base, data, epochs=1)
     with pytest.raises(train.RunError, match="name a run of the kind gates with --start"):
         trained(module, "settled", base, tmp_path / "settled", data)
-    other = replace(settings_of(module, "dense"), width=8)
-    with pytest.raises(train.RunError, match="another width"):
-        train.fit(other, tmp_path / "wide", base, data, resume=False)
+    with pytest.raises(train.RunError, match="of the kind dense or settled or magnitude with"):
+        trained(module, "again", base, tmp_path / "again", data)
+    for name, value in (("width", 8), ("seed", 1)):
+        other = replace(settings_of(module, "dense"), **{name: value})
+        with pytest.raises(train.RunError, match=f"another {name}"):
+            train.fit(other, tmp_path / "other", base, data, resume=False)
     checkpoint = torch.load(base / "checkpoint.pt", weights_only=True)
     checkpoint["settings"]["epochs"] = 2
     torch.save(checkpoint, base / "checkpoint.pt")

@@ -33,6 +33,7 @@ from headline_bounds import bounds_of
 from headline_forms import FLOAT, INT8, RUNTIMES, Exported, data_files, exports
 from headline_plot import drawn
 from headline_subjects import Subject, lenet5, resnet18, resnets
+from headline_summary import seed_summary, summary
 from headline_table import SEED_WIDTH, Row, Table, Timing, printed, seeds
 from removal_latency_timing import time_rounds
 
@@ -166,7 +167,8 @@ def main() -> int:
             print(
                 f"width {SEED_WIDTH}, seeds, {form}: {name} {mean:.4f}, deviation {deviation:.4f}"
             )
-    print("\n".join(PUBLISHED))
+    print("\n".join(PUBLISHED) + "\n")
+    print("\n\n".join(filter(None, [*map(summary, ordered), seed_summary(ordered)])) + "\n")
     if arguments.svg:
         arguments.svg.write_text(drawn(ordered[-1]))
     return print_bounds(bounds_of(ordered))

@@ -16,6 +16,7 @@ from headline_bounds import bounds_of
 from headline_forms import AUTO, FEW, FLOAT, FORMS, INT8, RUNTIMES, SMALL
 from headline_plot import drawn
 from headline_subjects import BAYESIAN, DENSE, RIVAL, Network, lenet5, resnet18, resnets
+from headline_summary import seed_summary, summary
 from headline_table import Row, Table, Timing, printed, seeds
 
 from deploykit.posterior.architecture import load_factory
@@ -127,6 +128,21 @@ def test_tables_come_back_from_json_and_print_every_row(tmp_path: Path) -> None:
     read = Timing(1.0, 5.0, 4.9, 5.1, 20.0, joules=2e-6)
     rows = (replace(one.rows[0], timing=dict.fromkeys(RUNTIMES, read)), *one.rows[1:])
     assert "ORT: 2.0 uJ, 470,000 correct / J" in printed(replace(one, rows=rows))[-1]
+
+
+def test_the_summary_leaves_out_what_another_row_says() -> None:
+    one = table(32, auto=row(BAYESIAN, AUTO, top1=0.935, size=250))
+    small = replace(row(BAYESIAN, SMALL, size=200), top1={"ORT": 0.935, "LiteRT": 0.91})
+    lines = summary(replace(one, rows=(*one.rows, small))).splitlines()
+    assert lines[0].startswith("| width 32, seed 0 | top-1 | model.onnx")
+    assert lines[2] == (
+        "| dense, float32 | 94.00 % | 10.0 kB (1.0×) | 10.0 kB (1.0×) | 5.00× | 5.00× | 940,000 |"
+    )
+    assert "| Bayesian, auto | 93.50 % | 250 B (40.0×)" in lines[-3]
+    assert lines[-1].startswith("| Bayesian, auto, small | 91.00 % |  | 200 B (50.0×) |  | 5.00×")
+    tables = [table(16, 0), table(16, 1, float32=row(BAYESIAN, FLOAT, top1=0.92))]
+    assert "| Bayesian | 93.00 ± 1.41 % | 94.00 ± 0.00 % |" in seed_summary(tables).splitlines()
+    assert seed_summary(tables[:1]) == ""
 
 
 def test_the_plot_is_svg_with_a_mark_for_each_row_in_both_panels() -> None:

@@ -63,9 +63,12 @@ def lenet5() -> Subject:
 
 
 def resnet18(width: int, seed: int, factories: Path) -> Subject:
-    """What sample_models/resnet18 has of one width and seed; factories: a folder to write into."""
+    """What sample_models/resnet18 has of one width and seed; factories: a folder to write into.
+
+    As its export.toml, without alignment: the files are the same on every processor.
+    """
     folder = RESNET18 / "checkpoints"
-    shape = {"input_shape": (1, 1, 28, 28)}
+    shape = {"input_shape": (1, 1, 28, 28), "align": "none"}
     model = RESNET18 / "model.py"
     networks = [
         Network(DENSE, folder / f"dense{width}-{seed}.pt",

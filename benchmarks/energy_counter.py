@@ -1,8 +1,9 @@
 """Joules of one inference, read from the processor's energy counter (RAPL) where it can be read.
 
 The idle machine's power is measured first and taken off. Linux powercap: /sys/class/powercap has a
-folder for each package with energy_uj, which wraps at max_energy_range_uj; since 2020 only root may
-read it, and virtual machines have none.
+folder for each package (`name` is package-0, ...) with energy_uj, which wraps at
+max_energy_range_uj; since 2020 only root may read it, and virtual machines have none. Other domains
+lie beside them, of which psys holds the packages once more.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from time import perf_counter, sleep
 
 POWERCAP = Path("/sys/class/powercap")
 _MICRO = 1e-6
+_WARM_UP = 5
 
 
 @dataclass(frozen=True)
@@ -35,17 +37,22 @@ class Counter:
 
 def readable(root: Path = POWERCAP) -> Counter | None:
     """The packages' counters; None where there are none, or not for this user."""
-    folders = tuple(sorted(one for one in root.glob("intel-rapl:*") if one.name.count(":") == 1))
-    counter = Counter(folders)
     try:
+        counter = Counter(tuple(sorted(filter(_is_package, root.glob("intel-rapl:*")))))
         counter.read()
     except OSError:
         return None
-    return counter if folders else None
+    return counter if counter.folders else None
+
+
+def _is_package(folder: Path) -> bool:
+    return (folder / "name").read_text().startswith("package")
 
 
 def joules(counter: Counter, infer: Callable[[], object], seconds: float = 2.0) -> float:
     """Of one inference, over as many as fit into `seconds`, less as long a time of idling."""
+    for _ in range(_WARM_UP):
+        infer()
     before, start = counter.read(), perf_counter()
     sleep(seconds)
     idle_watts = counter.since(before) / (perf_counter() - start)

@@ -23,16 +23,20 @@ CACHE_BYTE = 100 / 8 * _PICO
 
 @dataclass(frozen=True)
 class Work:
-    """Of one inference. weight_bytes: as stored in the file; moved_bytes: those and activations."""
+    """Of one inference. weight_bytes: weights and biases as stored; activation_bytes: read and
+    written by all operators; mac_joules: FLOAT_MAC or INT8_MAC.
+    """
 
     macs: int
     weight_bytes: int
-    moved_bytes: int
-    is_float: bool
+    activation_bytes: int
+    mac_joules: float
 
 
 def joules(work: Work) -> float:
     """Estimated, of one inference."""
-    arithmetic = work.macs * (FLOAT_MAC if work.is_float else INT8_MAC)
-    activations = max(work.moved_bytes - work.weight_bytes, 0)
-    return arithmetic + work.weight_bytes * DRAM_BYTE + activations * CACHE_BYTE
+    return (
+        work.macs * work.mac_joules
+        + work.weight_bytes * DRAM_BYTE
+        + work.activation_bytes * CACHE_BYTE
+    )

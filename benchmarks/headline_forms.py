@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from demo import SAMPLE as LENET5
-from energy_estimate import Work, joules
+from energy_estimate import FLOAT_MAC, INT8_MAC, Work, joules
 from headline_subjects import Network
 
 import deploykit
@@ -28,7 +28,8 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     W4: {"bits": 4, "rounding": "sequential"},
     SMALL: {"tflite_lowbit": "small"},
 }
-_FILES = {True: ("model.float.onnx", "model.float.tflite"), False: ("model.onnx", "model.tflite")}
+_FLOAT_FILES = ("model.float.onnx", "model.float.tflite")
+_FILES = ("model.onnx", "model.tflite")
 _DEFLATE = 9
 
 
@@ -44,7 +45,7 @@ class Data:
 class Counted:
     """One network in one form; by runtime where the two have files of their own.
 
-    top1: share of the test images. sizes, deflated: bytes. differing: of `integers`.
+    top1: share of the test images. sizes, deflated: bytes. differing: of `integers` compared.
     joules: estimated, of one inference of the ONNX file.
     """
 
@@ -55,7 +56,7 @@ class Counted:
     macs: int
     sizes: Mapping[str, int]
     deflated: Mapping[str, int]
-    integers: int
+    integers: Mapping[str, int]
     differing: Mapping[str, int]
     joules: float
 
@@ -93,30 +94,57 @@ def exports(network: Network, data: Data, folder: Path) -> Iterator[Exported]:
 
 
 def _exported(network: str, form: str, bundle: Path, manifest: Any) -> Exported:
-    is_float = form == FLOAT
     scratch = bundle.with_name(f"{bundle.name}-float")
     scratch.mkdir()
     found = collect_models(bundle, scratch).files
-    files = dict(zip(RUNTIMES, (found[name] for name in _FILES[is_float]), strict=True))
     shares = manifest["accuracy"]
-    by_runtime = {
-        runtime: shares["pruned" if is_float else name]
-        for runtime, name in zip(RUNTIMES, _FILES[False], strict=True)
-    }
-    differing = {"onnxruntime": 0, "litert": 0} if is_float else {
-        one["runtime"]: one["differing"] for one in manifest["parity"]
-    }  # fmt: skip
-    layers = manifest["layers"]
-    macs = sum(one["macs"] for one in layers)
-    parameters = manifest["removal"]["parameters_after"]
-    moved = sum(one["float_bytes" if is_float else "bytes"] for one in layers)
-    stored = 4 * parameters if is_float else files["ORT"].stat().st_size
+    if form == FLOAT:
+        files = {runtime: found[name] for runtime, name in zip(RUNTIMES, _FLOAT_FILES, strict=True)}
+        top1 = dict.fromkeys(RUNTIMES, shares["pruned"])
+        integers = differing = dict.fromkeys(RUNTIMES, 0)
+        work = work_in_float(manifest)
+    else:
+        files = {runtime: found[name] for runtime, name in zip(RUNTIMES, _FILES, strict=True)}
+        top1 = {runtime: shares[name] for runtime, name in zip(RUNTIMES, _FILES, strict=True)}
+        by_runtime = {one["runtime"]: one for one in manifest["parity"]}
+        parity = {"ORT": by_runtime["onnxruntime"], "LiteRT": by_runtime["litert"]}
+        integers = {runtime: one["integers"] for runtime, one in parity.items()}
+        differing = {runtime: one["differing"] for runtime, one in parity.items()}
+        work = work_in_integers(manifest)
     return Exported(
-        network, form, by_runtime, parameters, macs,
+        network, form, top1, manifest["removal"]["parameters_after"], work.macs,
         {runtime: path.stat().st_size for runtime, path in files.items()},
         {runtime: len(zlib.compress(path.read_bytes(), _DEFLATE))
          for runtime, path in files.items()},
-        0 if is_float else sum(one["integers"] for one in manifest["parity"]),
-        dict(zip(RUNTIMES, (differing["onnxruntime"], differing["litert"]), strict=True)),
-        joules(Work(macs, stored, max(moved, stored), is_float)), files,
+        integers, differing, joules(work), files,
     )  # fmt: skip
+
+
+def _total(manifest: Any, what: str) -> int:
+    return sum(int(one[what]) for one in manifest["layers"])
+
+
+def _bias_bytes(manifest: Any) -> int:
+    """A layer's `bytes` are activations + weights + biases, its `float_bytes` four times the
+    first two + biases: these are of four bytes in both.
+    """
+    return (4 * _total(manifest, "bytes") - _total(manifest, "float_bytes")) // 3
+
+
+def _activations(manifest: Any) -> int:
+    """Numbers that operators read and write."""
+    weights = int(manifest["removal"]["parameters_after"]) - _bias_bytes(manifest) // 4
+    return _total(manifest, "bytes") - weights - _bias_bytes(manifest)
+
+
+def work_in_float(manifest: Any) -> Work:
+    """Of model.float.onnx."""
+    parameters = manifest["removal"]["parameters_after"]
+    return Work(_total(manifest, "macs"), 4 * parameters, 4 * _activations(manifest), FLOAT_MAC)
+
+
+def work_in_integers(manifest: Any) -> Work:
+    """Of model.onnx: weights in as many bits as it stores."""
+    stored = sum(one["stored"]["onnx"]["bytes"] for one in manifest["layers"] if one["stored"])
+    weight_bytes = stored + _bias_bytes(manifest)
+    return Work(_total(manifest, "macs"), weight_bytes, _activations(manifest), INT8_MAC)

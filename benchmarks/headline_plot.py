@@ -60,7 +60,7 @@ def _panel(
 ) -> str:
     bottom = _HEIGHT - _BOTTOM
     shares = [100 * row.top1["ORT"] for row in rows]
-    low, high = math.floor(2 * min(shares)) / 2, math.ceil(2 * max(shares)) / 2
+    low, high = math.floor(2 * min(shares)) / 2, math.floor(2 * max(shares)) / 2 + 0.5
     ends = [math.log10(of(row)) for row in rows]
     first, last = min(ends) - 0.08, max(ends) + 0.08
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,19 @@ RESNET18 = LENET5.parent / "resnet18"
 DENSE = "dense"
 BAYESIAN = "Bayesian"
 RIVAL = "magnitude"
-WEIGHTS_BEHIND = {"": RIVAL, "-macs": f"{RIVAL}, as many MACs"}
+RIVALS = {
+    "": RIVAL,
+    "-macs": f"{RIVAL}, same MACs",
+    "-inner": f"{RIVAL}, in blocks",
+}
+"""By how their files end: of as many weights, of as many MACs, of as many weights by removing what
+gates could."""
 _RIVAL_FILE = re.compile(r"magnitude(\d+)-(\d+)(-\w+)?\.pt")
 
 
 @dataclass(frozen=True)
 class Network:
-    """A checkpoint and what `export` takes beside it.
-
-    widths: of a network that was pruned before, for which a factory has to be written.
-    full: whether it is measured in every form.
-    """
+    """A checkpoint and what `export` takes beside it. full: whether in every form."""
 
     name: str
     checkpoint: Path
@@ -40,12 +42,6 @@ class Subject:
     networks: tuple[Network, ...]
     width: int = 0
     seed: int = 0
-    common: Mapping[str, Any] = field(default_factory=dict)
-
-    def network(self, name: str) -> Network:
-        """By name."""
-        (found,) = (one for one in self.networks if one.name == name)
-        return found
 
 
 def lenet5() -> Subject:
@@ -65,7 +61,7 @@ def lenet5() -> Subject:
 def resnet18(width: int, seed: int, factories: Path) -> Subject:
     """What sample_models/resnet18 has of one width and seed; factories: a folder to write into.
 
-    As its export.toml, without alignment: the files are the same on every processor.
+    Without alignment, so that files are the same on every processor.
     """
     folder = RESNET18 / "checkpoints"
     shape = {"input_shape": (1, 1, 28, 28), "align": "none"}
@@ -80,7 +76,7 @@ def resnet18(width: int, seed: int, factories: Path) -> Subject:
         found = _RIVAL_FILE.fullmatch(path.name)
         assert found is not None, path
         ending = found[3] or ""
-        name = WEIGHTS_BEHIND.get(ending, f"{RIVAL} {ending[1:]} %")
+        name = RIVALS.get(ending, f"{RIVAL} {ending[1:]} %")
         options = {"model": _factory(path, factories), "prune_rule": "none", **shape}
         networks.append(Network(name, path, options, full=not ending))
     return Subject(f"ResNet-18, width {width}, seed {seed}", tuple(networks), width, seed)

@@ -12,6 +12,8 @@ from headline_subjects import BAYESIAN, DENSE, RIVAL
 
 SEED_WIDTH = 16
 """Of the ResNet-18 that has several seeds."""
+_FEWEST_SEEDS = 2
+"""That have a deviation."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,10 @@ class Table:
     def of(cls, record: Mapping[str, Any]) -> Table:
         """Back from JSON."""
         return cls(**{**record, "rows": tuple(Row.of(one) for one in record["rows"])})
+
+    def has(self, network: str, form: str) -> bool:
+        """Whether there is such a row."""
+        return any((one.network, one.form) == (network, form) for one in self.rows)
 
     def row(self, network: str, form: str) -> Row:
         """One of them. Raises KeyError."""
@@ -139,10 +145,10 @@ def energy_lines(table: Table) -> list[str]:
             f"{runtime}: {1e6 * one.joules:.1f} uJ, "
             f"{row.top1[runtime] / one.joules:,.0f} correct / J  "
             for runtime, one in row.timing.items()
-            if one.joules
+            if one.joules is not None
         )
         for row in table.rows
-        if any(one.joules for one in row.timing.values())
+        if any(one.joules is not None for one in row.timing.values())
     ]
     return read or [
         "energy: no counter can be read here (powercap); est. is an estimate, see its script"
@@ -152,9 +158,11 @@ def energy_lines(table: Table) -> list[str]:
 def seeds(tables: Sequence[Table], form: str) -> dict[str, tuple[float, float]]:
     """Mean and deviation of top-1 over the seeds of SEED_WIDTH, by network that all have."""
     chosen = [table for table in tables if table.width == SEED_WIDTH]
+    if len(chosen) < _FEWEST_SEEDS:
+        return {}
     found = {}
     for name in (DENSE, BAYESIAN, RIVAL):
-        shares = [table.row(name, form).top1["ORT"] for table in chosen]
-        if len(shares) > 1:
+        if all(table.has(name, form) for table in chosen):
+            shares = [table.row(name, form).top1["ORT"] for table in chosen]
             found[name] = (float(np.mean(shares)), float(np.std(shares, ddof=1)))
     return found

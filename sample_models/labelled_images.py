@@ -32,13 +32,17 @@ class LabelledImages:
             yield self.inputs[chosen], self.labels[chosen]
 
 
-def accuracy(model: nn.Module, images: LabelledImages) -> float:
-    """Fraction classified correctly in eval mode."""
+def hits(model: nn.Module, images: LabelledImages) -> Tensor:
+    """Whether each is classified correctly in eval mode, bool [N]."""
     model.eval()
-    correct = 0
+    predicted = torch.empty_like(images.labels)
     with torch.no_grad():
         for start in range(0, len(images.labels), EVALUATION_BATCH):
             chosen = slice(start, start + EVALUATION_BATCH)
-            predicted = model(images.inputs[chosen]).argmax(dim=1)
-            correct += int((predicted == images.labels[chosen]).sum())
-    return correct / len(images.labels)
+            predicted[chosen] = model(images.inputs[chosen]).argmax(dim=1)
+    return predicted == images.labels
+
+
+def accuracy(model: nn.Module, images: LabelledImages) -> float:
+    """Fraction classified correctly in eval mode."""
+    return int(hits(model, images).sum()) / len(images.labels)

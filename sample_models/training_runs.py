@@ -35,7 +35,7 @@ def load_run(run: Path) -> dict[str, Any]:
     """
     path = run / CHECKPOINT
     if not path.is_file():
-        raise RunError(f"{path} does not exist: train it with `train.py fit --out {run}`.")
+        raise RunError(f"{path} does not exist: {run} is not a run that was begun.")
     checkpoint: dict[str, Any] = torch.load(path, weights_only=True)
     return checkpoint
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ import torch
 from augment import moved, resized
 from compact import FAST, compacted, kept
 from costs import channel_shares, cost, kept_inner, weighted_kl
-from magnitude import SCOPES, pruned_to_macs, pruned_to_weights
+from magnitude import INNER, SCOPES, need_torch_pruning, pruned_to_macs, pruned_to_weights
 from model import ResNet18, Widths, gated, gates, plain
 from optimizers import Optimizers
-from report import AGAIN, network_with, write_report
+from report import AGAIN, is_done, network_with, write_report
 from torch.nn import functional
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
@@ -61,7 +61,9 @@ TRAINED_AGAIN = (32,)
 KL_WEIGHTS = {16: 0.2, 32: 0.11}
 """By width; chosen for the size that comes out, on no accuracy."""
 MORE_RIVALS = (16, 0)
-"""Width and seed that get a rival of as many MACs, and those of PERCENT."""
+"""Width and seed that get a rival of as many MACs, one that removes what gates can, and those of
+PERCENT.
+"""
 PERCENT = (50, 20)
 """Of the weights, that they keep."""
 
@@ -107,7 +109,7 @@ def network_of(settings: Settings, start: Path | None) -> ResNet18:
     if before is None or before["settings"]["kind"] not in expected:
         kinds = " or ".join(expected)
         raise RunError(f"{settings.kind}: name a run of the kind {kinds} with --start.")
-    if len(before["epochs"]) != before["settings"]["epochs"]:
+    if not is_done(before):
         raise RunError(f"{start} is not done: resume it first.")
     for name in ("width", "seed"):
         if before["settings"][name] != getattr(settings, name):
@@ -227,8 +229,11 @@ def fit_all(runs: Path, folder: Path, width: int, seed: int, kl_weight: float) -
     def done(kind: str, start: str, name: str = "", **more: Any) -> dict[str, Any]:
         run = runs / (name or f"{kind}{ending}")
         settings = settings_of(kind, width, seed, **more)
-        begun = runs / start if start else None
-        return fit(settings, run, begun, folder, resume=(run / CHECKPOINT).exists())
+        exists = (run / CHECKPOINT).exists()
+        if exists and is_done(before := load_run(run)) and before["settings"] == asdict(settings):
+            last: dict[str, Any] = before["epochs"][-1]
+            return last
+        return fit(settings, run, runs / start if start else None, folder, resume=exists)
 
     base = f"base{ending}"
     done("base", "")
@@ -238,6 +243,7 @@ def fit_all(runs: Path, folder: Path, width: int, seed: int, kl_weight: float) -
     done("magnitude", base, weights=size["weights"])
     if (width, seed) == MORE_RIVALS:
         done("magnitude", base, f"magnitude{ending}-macs", macs=size["macs"])
+        done("magnitude", base, f"magnitude{ending}-inner", weights=size["weights"], scope=INNER)
         for percent in PERCENT:
             kept = cost(Widths.regular(width)).weights * percent // 100
             done("magnitude", base, f"magnitude{ending}-{percent}", weights=kept)
@@ -309,6 +315,7 @@ def run_command(arguments: argparse.Namespace) -> None:
     if arguments.command == "fit":
         fit_one(arguments, kl_weight)
         return
+    need_torch_pruning()
     for seed in arguments.seeds:
         fit_all(arguments.runs, folder, arguments.width, seed, kl_weight)
 

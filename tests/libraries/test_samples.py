@@ -136,7 +136,7 @@ def resnet18(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         yield load
 
 
-@pytest.mark.parametrize("scope", ["uniform", "global"])
+@pytest.mark.parametrize("scope", ["uniform", "inner", "global"])
 @pytest.mark.parametrize("bound", ["weights", "macs"])
 def test_the_rival_is_as_large_as_it_may_be(resnet18: Any, scope: str, bound: str) -> None:
     model, costs, magnitude = (resnet18(name) for name in ("model", "costs", "magnitude"))
@@ -151,6 +151,22 @@ def test_the_rival_is_as_large_as_it_may_be(resnet18: Any, scope: str, bound: st
     rebuilt.load_state_dict(small.state_dict())
     images = torch.randn(2, 1, 28, 28)
     assert torch.equal(rebuilt.eval()(images), small.eval()(images))
+
+
+@pytest.mark.parametrize("scope", ["uniform", "inner", "global"])
+def test_what_no_pruning_leaves_is_an_error(resnet18: Any, scope: str) -> None:
+    model, magnitude = resnet18("model"), resnet18("magnitude")
+    network = model.plain(model.Widths.regular(8))
+    with pytest.raises(magnitude.RunError, match=f"{scope}: no pruning leaves as little as that"):
+        magnitude.pruned_to_weights(network, 10, scope)
+
+
+def test_the_inner_scope_leaves_streams_whole(resnet18: Any) -> None:
+    model, magnitude = resnet18("model"), resnet18("magnitude")
+    regular = model.Widths.regular(8)
+    small = model.Widths.of(magnitude.pruned(model.plain(regular), 0.5, "inner").state_dict())
+    assert small.streams == regular.streams
+    assert sum(small.inner) == sum(regular.inner) // 2
 
 
 def test_a_layer_keeps_the_filters_of_the_largest_norm(resnet18: Any) -> None:

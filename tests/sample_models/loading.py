@@ -16,7 +16,7 @@ import pytest
 
 RESNET18_MODULES = (
     "augment", "compact", "costs", "data", "information_bottleneck", "magnitude", "model",
-    "optimizers", "report", "train",
+    "optimizers", "report", "table", "train",
 )  # fmt: skip
 
 

@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from data import Fold, Windows, split
 from model import all_weights, kept_weights, widths
-from runs import Tensors, accuracy, network_of, run_folder
+from runs import network_of, run_folder
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from labelled_samples import LabelledSamples, accuracy
 from training_runs import RunError, load_run, save_atomically, write_atomically
 
 GOAL = 0.5
@@ -38,8 +39,8 @@ def describe(checkpoint: dict[str, Any], fold: Fold) -> dict[str, Any]:
     described: dict[str, Any] = {
         "settings": settings,
         "seconds": round(checkpoint["seconds"], 1),
-        "validation_accuracy": accuracy(network, Tensors.of(fold.validation)),
-        "test_accuracy": accuracy(network, Tensors.of(fold.test)),
+        "validation_accuracy": accuracy(network, LabelledSamples.of(fold.validation)),
+        "test_accuracy": accuracy(network, LabelledSamples.of(fold.test)),
     }
     if settings["kind"] == "gated":
         left = kept_weights(network)

@@ -20,11 +20,12 @@ from augment import turned
 from data import SUBJECTS, DataError, Windows, cut, read_recordings, split
 from model import HarNet, all_weights, expected_weights
 from report import write_report
-from runs import ARCHITECTURES, Tensors, accuracy, run_folder
+from runs import ARCHITECTURES, run_folder
 from torch import Tensor
 from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from labelled_samples import LabelledSamples, accuracy
 from learning_rates import set_learning_rates
 from training_runs import CHECKPOINT, RunError, begin, keep
 
@@ -61,19 +62,19 @@ def make_optimizer(network: HarNet, settings: Settings) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=0.0)
 
 
-def batches(training: Tensors, settings: Settings, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(
+    training: LabelledSamples, settings: Settings, epoch: int
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Shuffled whole batches of turned windows; all depends on the seed and the epoch alone."""
     generator = torch.Generator().manual_seed(settings.seed * 100_003 + epoch)
-    order = torch.randperm(len(training.labels), generator=generator)
-    for step in range(len(order) // settings.batch):
-        chosen = order[step * settings.batch : (step + 1) * settings.batch]
-        yield turned(training.inputs[chosen], generator), training.labels[chosen]
+    for inputs, labels in training.shuffled(settings.batch, generator):
+        yield turned(inputs, generator), labels
 
 
 def train_epoch(
     network: HarNet,
     optimizer: torch.optim.Optimizer,
-    training: Tensors,
+    training: LabelledSamples,
     settings: Settings,
     epoch: int,
 ) -> float:
@@ -104,7 +105,7 @@ def fit(settings: Settings, run: Path, windows: Windows, *, resume: bool) -> Non
     """Train for settings.epochs, leaving run/checkpoint.pt after each of them."""
     torch.manual_seed(settings.seed)
     fold = split(windows, settings.left_out)
-    training, validation = Tensors.of(fold.training), Tensors.of(fold.validation)
+    training, validation = LabelledSamples.of(fold.training), LabelledSamples.of(fold.validation)
     network = ARCHITECTURES[settings.kind]()
     optimizer = make_optimizer(network, settings)
     epochs, seconds = begin(run, settings, network, optimizer, resume=resume)

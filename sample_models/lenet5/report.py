@@ -12,7 +12,7 @@ from model import LeNet5, bayesian_lenet5, lenet5
 from pruning import LAYERS, choose_thresholds, kept_gates, prune, remaining_widths
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from labelled_images import LabelledImages, accuracy
+from labelled_samples import LabelledSamples, accuracy
 from training_runs import RunError, halved, load_run, save_atomically, write_atomically
 
 ARCHITECTURES = {"dense": lenet5, "bayesian": bayesian_lenet5}
@@ -40,7 +40,7 @@ tflite_layout = "nhwc"
 
 
 def describe_pruned(
-    model: LeNet5, validation: LabelledImages, test: LabelledImages, tolerance: float
+    model: LeNet5, validation: LabelledSamples, test: LabelledSamples, tolerance: float
 ) -> dict[str, Any]:
     """Choose thresholds on the validation images and measure the pruned posterior mean."""
     thresholds = choose_thresholds(model, lambda m: accuracy(m, validation), tolerance)
@@ -59,7 +59,7 @@ def describe_pruned(
 
 
 def describe_checkpoint(
-    checkpoint: dict[str, Any], validation: LabelledImages, test: LabelledImages, tolerance: float
+    checkpoint: dict[str, Any], validation: LabelledSamples, test: LabelledSamples, tolerance: float
 ) -> dict[str, Any]:
     """What training.json says about one run; accuracies are fractions."""
     settings = checkpoint["settings"]
@@ -83,7 +83,7 @@ def report(
 ) -> None:
     """Evaluate the runs and write the four files that come from them into `out`."""
     _, held_out = split_for_validation(training_images(folder))
-    validation, test = LabelledImages.of(held_out), LabelledImages.of(test_images(folder))
+    validation, test = LabelledSamples.of(held_out), LabelledSamples.of(test_images(folder))
     loaded = [load_run(run) for run in (dense, shipped, *others)]
     runs = [describe_checkpoint(one, validation, test, tolerance) for one in loaded]
     kinds = [run["settings"]["kind"] for run in runs[:2]]
@@ -112,7 +112,7 @@ def also(run: Path, folder: Path, out: Path, tolerance: float) -> None:
     if checkpoint["settings"]["kl_weight"] != 1.0:
         raise RunError(f"{run} was trained at KL weight {checkpoint['settings']['kl_weight']:g}.")
     _, held_out = split_for_validation(training_images(folder))
-    validation, test = LabelledImages.of(held_out), LabelledImages.of(test_images(folder))
+    validation, test = LabelledSamples.of(held_out), LabelledSamples.of(test_images(folder))
     small = halved(checkpoint["model"])
     rounded = {name: values.float() for name, values in small.items()}
     described = describe_checkpoint(checkpoint | {"model": rounded}, validation, test, tolerance)

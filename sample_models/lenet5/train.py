@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from labelled_images import LabelledImages, accuracy
+from labelled_samples import LabelledSamples, accuracy
 from learning_rates import set_learning_rates
 from training_runs import RunError, begin, keep
 
@@ -69,7 +69,7 @@ def make_optimizer(model: LeNet5, settings: Settings) -> torch.optim.Adam:
 def train_epoch(
     model: LeNet5,
     optimizer: torch.optim.Optimizer,
-    split: LabelledImages,
+    split: LabelledSamples,
     settings: Settings,
     epoch: int,
 ) -> float:
@@ -101,7 +101,7 @@ def fit(settings: Settings, run: Path, folder: Path, *, resume: bool) -> None:
     """Train for settings.epochs, leaving run/checkpoint.pt after each of them."""
     torch.manual_seed(settings.seed)
     rest, held_out = split_for_validation(training_images(folder))
-    training, validation = LabelledImages.of(rest), LabelledImages.of(held_out)
+    training, validation = LabelledSamples.of(rest), LabelledSamples.of(held_out)
     model = ARCHITECTURES[settings.kind]()
     optimizer = make_optimizer(model, settings)
     epochs, seconds = begin(run, settings, model, optimizer, resume=resume)

@@ -22,7 +22,7 @@ from pruning import choose_thresholds, closed, ratios
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "lenet5"))
 from data import split_for_validation, test_images, training_images
-from labelled_images import EVALUATION_BATCH, LabelledImages, accuracy
+from labelled_samples import EVALUATION_BATCH, LabelledSamples, accuracy
 from training_runs import RunError, load_run, save_atomically, write_atomically
 
 DRAWS = 16
@@ -56,7 +56,7 @@ class Measured:
 def write_report(runs: Sequence[Path], folder: Path, out: Path, tolerance: float) -> None:
     """All runs into `out`; nothing is written where one cannot be reported."""
     _, held_out = split_for_validation(training_images(folder))
-    validation, test = LabelledImages.of(held_out), LabelledImages.of(test_images(folder))
+    validation, test = LabelledSamples.of(held_out), LabelledSamples.of(test_images(folder))
     found = [measure(run, validation, test, tolerance) for run in runs]
     names = [one.library for one in found]
     if len(set(names)) != len(names):
@@ -73,7 +73,7 @@ def write_report(runs: Sequence[Path], folder: Path, out: Path, tolerance: float
 
 
 def measure(
-    run: Path, validation: LabelledImages, test: LabelledImages, tolerance: float
+    run: Path, validation: LabelledSamples, test: LabelledSamples, tolerance: float
 ) -> Measured:
     """Accuracies of the mean, of random networks and of the pruned mean; choices on validation.
 
@@ -112,7 +112,7 @@ def measure(
     return Measured(name, checkpoint["model"], options(rule), described)
 
 
-def predictive_accuracy(trained: Network, images: LabelledImages) -> float:
+def predictive_accuracy(trained: Network, images: LabelledSamples) -> float:
     """Fraction classified correctly by class probabilities averaged over 16 random networks.
 
     In training mode, in which the layers of all libraries draw.
@@ -129,7 +129,7 @@ def predictive_accuracy(trained: Network, images: LabelledImages) -> float:
 
 
 def choose(
-    library: Library, trained: Network, mean: Network, validation: LabelledImages, tolerance: float
+    library: Library, trained: Network, mean: Network, validation: LabelledSamples, tolerance: float
 ) -> tuple[dict[str, Any], Network]:
     """The rule with its thresholds, and the mean network that it leaves.
 

@@ -21,7 +21,7 @@ from torch.nn import functional
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "lenet5"))
 from data import DEBIAN_FOLDER, DataError, split_for_validation, training_images
-from labelled_images import LabelledImages, accuracy
+from labelled_samples import LabelledSamples, accuracy
 from learning_rates import set_learning_rates
 from training_runs import RunError, begin, keep
 
@@ -65,7 +65,7 @@ def make_optimizer(network: Network, settings: Settings) -> torch.optim.Adam:
 def train_epoch(
     network: Network,
     optimizer: torch.optim.Optimizer,
-    training: LabelledImages,
+    training: LabelledSamples,
     library: Library,
     settings: Settings,
     epoch: int,
@@ -97,7 +97,7 @@ def fit(settings: Settings, run: Path, folder: Path, *, resume: bool) -> None:
     library.require()
     torch.manual_seed(settings.seed)
     rest, held_out = split_for_validation(training_images(folder))
-    training, validation = LabelledImages.of(rest), LabelledImages.of(held_out)
+    training, validation = LabelledSamples.of(rest), LabelledSamples.of(held_out)
     network = library.build()
     optimizer = make_optimizer(network, settings)
     epochs, seconds = begin(run, settings, network, optimizer, resume=resume)

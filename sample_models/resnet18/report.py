@@ -33,7 +33,7 @@ from table import markdown
 from torch import Tensor
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
-from labelled_images import LabelledImages, accuracy, hits
+from labelled_samples import LabelledSamples, accuracy, hits
 from training_runs import CHECKPOINT, RunError, halved, load_run, save_atomically, write_atomically
 
 State = dict[str, Tensor]
@@ -118,7 +118,7 @@ def results(runs: dict[str, dict[str, Any]]) -> Iterator[tuple[str, State, list[
                 yield called, state, [*trainings, described(gates), *after]
 
 
-def measured(state: State, validation: LabelledImages, test: LabelledImages) -> dict[str, Any]:
+def measured(state: State, validation: LabelledSamples, test: LabelledSamples) -> dict[str, Any]:
     """Size and accuracies; of a gated network when its closed channels are gone."""
     network = network_with({name: values.float() for name, values in state.items()})
     if opened(network):
@@ -169,7 +169,7 @@ def compared(networks: dict[str, dict[str, Any]]) -> None:
         }
 
 
-def write_report(runs: Path, validation: LabelledImages, test: LabelledImages, out: Path) -> None:
+def write_report(runs: Path, validation: LabelledSamples, test: LabelledSamples, out: Path) -> None:
     """Every finished run under `runs`; what `out` has of others stays.
 
     Raises RunError where no run is finished.

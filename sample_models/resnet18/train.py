@@ -27,7 +27,7 @@ from torch.nn import functional
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "lenet5"))
 from data import DEBIAN_FOLDER, DataError, split_for_validation, test_images, training_images
-from labelled_images import LabelledImages, accuracy
+from labelled_samples import LabelledSamples, accuracy
 from learning_rates import set_learning_rates
 from training_runs import CHECKPOINT, RunError, begin, keep, load_run
 
@@ -147,7 +147,7 @@ def layout_for(network: ResNet18) -> torch.memory_format:
 def train_epoch(
     network: ResNet18,
     optimizers: Optimizers,
-    split: LabelledImages,
+    split: LabelledSamples,
     settings: Settings,
     epoch: int,
 ) -> float:
@@ -193,7 +193,7 @@ def fit(
     if len(epochs) == settings.epochs:
         return epochs[-1]
     rest, held_out = split_for_validation(training_images(folder))
-    training, validation = LabelledImages.of(rest), LabelledImages.of(held_out)
+    training, validation = LabelledSamples.of(rest), LabelledSamples.of(held_out)
     for epoch in range(len(epochs), settings.epochs):
         started = time.monotonic()
         loss = train_epoch(network, optimizers, training, settings, epoch)
@@ -306,7 +306,7 @@ def run_command(arguments: argparse.Namespace) -> None:
     folder: Path = arguments.data_dir
     if arguments.command == "report":
         _, held_out = split_for_validation(training_images(folder))
-        validation, test = LabelledImages.of(held_out), LabelledImages.of(test_images(folder))
+        validation, test = LabelledSamples.of(held_out), LabelledSamples.of(test_images(folder))
         write_report(arguments.runs, validation, test, arguments.out)
         return
     kl_weight = arguments.kl_weight

@@ -102,7 +102,7 @@ def test_the_committed_network_is_the_library_s(module: Any, library: Any) -> No
     report = module("report")
     torch.manual_seed(0)
     told = reported()[name]["test_accuracy_of_16_draws"]
-    found = report.predictive_accuracy(trained, report.LabelledImages.of(images))
+    found = report.predictive_accuracy(trained, report.LabelledSamples.of(images))
     assert found == pytest.approx(told, abs=0.02)
 
 

@@ -218,7 +218,7 @@ def test_settled_gates_stay_and_the_report_puts_all_together(
     out = tmp_path / "out"
     out.mkdir()
     (out / "training.json").write_text('{"networks": {"elsewhere": {"kept": true}}}')
-    images = module("train").LabelledImages.of(module("data").test_images(data))
+    images = module("train").LabelledSamples.of(module("data").test_images(data))
     report.write_report(runs, images, images, out)
     log = json.loads((out / "training.json").read_text())["networks"]
     assert set(log) == {"base4-0", "bayesian4-0", "dense4-0", "elsewhere"}

@@ -1,4 +1,4 @@
-"""Labelled images as tensors, and how many of them a network gets right."""
+"""Labelled samples as tensors, and which of them a network gets right."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ EVALUATION_BATCH = 500
 
 
 @dataclass(frozen=True)
-class LabelledImages:
-    """Images [N, C, H, W] and labels [N] as tensors."""
+class LabelledSamples:
+    """Inputs [N, ...] and labels [N]."""
 
     inputs: Tensor
     labels: Tensor
 
     @classmethod
-    def of(cls, images: Any) -> LabelledImages:
-        """Share the memory of numpy images: anything with `inputs` and `labels`."""
-        return cls(torch.from_numpy(images.inputs), torch.from_numpy(images.labels))
+    def of(cls, arrays: Any) -> LabelledSamples:
+        """Share the memory of numpy arrays: anything with `inputs` and `labels`."""
+        return cls(torch.from_numpy(arrays.inputs), torch.from_numpy(arrays.labels))
 
     def shuffled(self, batch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Whole batches in random order; what is left over waits for another epoch."""
@@ -32,17 +32,17 @@ class LabelledImages:
             yield self.inputs[chosen], self.labels[chosen]
 
 
-def hits(model: nn.Module, images: LabelledImages) -> Tensor:
+def hits(model: nn.Module, samples: LabelledSamples) -> Tensor:
     """Whether each is classified correctly in eval mode, bool [N]."""
     model.eval()
-    predicted = torch.empty_like(images.labels)
+    predicted = torch.empty_like(samples.labels)
     with torch.no_grad():
-        for start in range(0, len(images.labels), EVALUATION_BATCH):
+        for start in range(0, len(samples.labels), EVALUATION_BATCH):
             chosen = slice(start, start + EVALUATION_BATCH)
-            predicted[chosen] = model(images.inputs[chosen]).argmax(dim=1)
-    return predicted == images.labels
+            predicted[chosen] = model(samples.inputs[chosen]).argmax(dim=1)
+    return predicted == samples.labels
 
 
-def accuracy(model: nn.Module, images: LabelledImages) -> float:
+def accuracy(model: nn.Module, samples: LabelledSamples) -> float:
     """Fraction classified correctly in eval mode."""
-    return int(hits(model, images).sum()) / len(images.labels)
+    return int(hits(model, samples).sum()) / len(samples.labels)
